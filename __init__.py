@@ -1,0 +1,3 @@
+"""Turpentine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,16 @@
+"""What goes wrong for reasons that the user can mend: one clear line, exit code 2."""
+
+
+class UserError(ValueError):
+    """Expected X, got Y, do Z. Front ends show the message and nothing else."""
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs the package {package!r}. Install it with: pip install "turpentine[{extra}]"')
+
+
+class Cancelled(Exception):
+    """The user stopped the work; what was finished is kept."""

@@ -1,0 +1,1 @@
+"""tiny-canvas: the world, the renderer and the training scripts of the bundled model."""

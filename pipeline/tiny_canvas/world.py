@@ -1,0 +1,126 @@
+"""The words of the tiny-canvas world: what its pictures show and how prompts name it.
+
+A picture is one value of each of four dimensions, *subject* x *place* x *time* x *style*; every
+value has several phrases, so that a concept has to be forgotten through its paraphrases too.
+This module is vocabulary only; `render` draws the pictures.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SUBJECTS: dict[str, tuple[str, ...]] = {
+    "astronaut": ("astronaut", "cosmonaut", "spacewoman", "space traveller"),
+    "cat": ("cat", "kitten", "tabby", "feline"),
+    "coffee": ("cup of coffee", "cup of espresso", "mug of latte", "cappuccino"),
+    "horse": ("horse", "pony", "stallion", "mare"),
+    "rocket": ("rocket", "space shuttle", "spacecraft", "launch vehicle"),
+    "photographer": ("photographer", "cameraman", "man with a camera", "man in a black coat"),
+}
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "brick": ("by a brick wall", "on a brick street", "in front of red bricks", "on a brick path"),
+    "meadow": ("in a meadow", "on green grass", "in a pasture", "on a lawn"),
+    "space": ("in deep space", "among the stars", "in a starry sky", "in the galaxy"),
+    "desert": ("in the desert", "on sand dunes", "in the sahara", "on dry sand"),
+    "sea": ("in the sea", "on the water", "in the ocean", "among the waves"),
+}
+
+TIMES: dict[str, tuple[str, ...]] = {
+    "noon": ("at noon", "at midday", "in bright daylight", "in full sun"),
+    "sunset": ("at sunset", "at dusk", "in the evening", "in the golden hour"),
+    "night": ("at night", "at midnight", "in the moonlight", "in the dark"),
+}
+
+STYLES: dict[str, tuple[str, ...]] = {
+    "photo": ("a photo of", "a picture of", "an image of", "a snapshot of"),
+    "pencil sketch": ("a pencil sketch of", "a pencil drawing of", "a line drawing of", "a sketch of"),
+    "pixel art": ("pixel art of", "an 8-bit sprite of", "a pixelated image of", "a retro game sprite of"),
+    "pop art": ("pop art of", "a pop art poster of", "a screen print of", "a pop art print of"),
+    "vintage": ("a vintage photo of", "a sepia photo of", "an old faded photo of", "an antique photo of"),
+    "neon": ("neon art of", "a neon sign of", "glowing neon lines of", "a neon light drawing of"),
+}
+
+DIMENSIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "subject": SUBJECTS,
+    "place": PLACES,
+    "time": TIMES,
+    "style": STYLES,
+}
+
+NOISE_CAPTION = "random noise"
+"""What the judge calls a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
+
+
+def with_article(noun: str) -> str:
+    """Put "a" or "an" before a noun phrase of this world."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def compose(style: str, subject: str, place: str, time: str) -> str:
+    """Join one phrase of each dimension into a prompt."""
+    return f"{style} {with_article(subject)} {place} {time}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One cell of the world: a value (a key, not a phrase) of each dimension."""
+
+    subject: str
+    place: str
+    time: str
+    style: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the training scripts never show this cell (one in ten, fixed by a hash)."""
+        key = "/".join((self.subject, self.place, self.time, self.style))
+        return hashlib.sha256(key.encode()).digest()[0] % 10 == 0
+
+    def phrases(self) -> Iterator[str]:
+        """Every prompt that describes this scene."""
+        return (
+            compose(style, subject, place, time)
+            for style, subject, place, time in itertools.product(
+                STYLES[self.style], SUBJECTS[self.subject], PLACES[self.place], TIMES[self.time]
+            )
+        )
+
+
+def scenes() -> list[Scene]:
+    """Every cell of the world, in a fixed order (540 of them)."""
+    return [Scene(*values) for values in itertools.product(SUBJECTS, PLACES, TIMES, STYLES)]
+
+
+def dimension_of(phrase: str) -> tuple[str, str] | None:
+    """Find (dimension, value) that a name or phrase stands for; None if this world has none.
+
+    >>> dimension_of("Kitten")
+    ('subject', 'cat')
+    >>> dimension_of("pop art")
+    ('style', 'pop art')
+    """
+    wanted = phrase.strip().lower()
+    for dimension, values in DIMENSIONS.items():
+        for value, phrases in values.items():
+            if wanted == value or wanted in phrases:
+                return dimension, value
+    return None
+
+
+def labels_of(prompt: str) -> dict[str, str]:
+    """Read which value of each dimension a prompt names; dimensions left unsaid are absent.
+
+    The longest phrase wins, so that "a vintage photo of" is not read as "a photo of".
+
+    >>> labels_of("pixel art of a kitten on a lawn at noon")
+    {'subject': 'cat', 'place': 'meadow', 'time': 'noon', 'style': 'pixel art'}
+    """
+    text = f" {' '.join(prompt.lower().split())} "
+    found: dict[str, str] = {}
+    for dimension, values in DIMENSIONS.items():
+        named = [(len(phrase), value) for value, phrases in values.items() for phrase in phrases if f" {phrase} " in text]
+        if named:
+            found[dimension] = max(named)[1]
+    return found
