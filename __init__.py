@@ -1,3 +1,40 @@
-"""Turpentine."""
+"""Turpentine removes a concept from a text-to-image diffusion model and leaves the rest as it was.
 
-__version__ = "0.1.0"
+The public names load what they need when they are first used, so that `import turpentine` is light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from .pipeline.version import __version__
+
+_PUBLIC = {
+    "unlearn": "pipeline.api",
+    "PromptSet": "pipeline.prompts",
+    "SampleSet": "pipeline.samples",
+    "Trainer": "pipeline.trainer",
+    "Recipe": "pipeline.recipe",
+    "load_recipe": "pipeline.recipe",
+    "Results": "pipeline.results",
+    "load_denoiser": "pipeline.models",
+    "wrap_pipeline": "pipeline.models",
+    "build_method": "pipeline.methods",
+    "NudityAudit": "pipeline.audits",
+    "AlignmentAudit": "pipeline.audits",
+    "AccuracyAudit": "pipeline.audits",
+    "write_report": "pipeline.report",
+    "UserError": "pipeline.errors",
+    "Cancelled": "pipeline.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,7 +2,9 @@
 
 64x64 pixels to 8x8 latents of 16 channels and back. While training, the latents are whitened per
 channel (batch statistics, folded into the encoder's last convolution at the end) and a little
-noise is added, so that they are easy to diffuse and forgiving to decode.
+noise is added, so that they are easy to diffuse and forgiving to decode. The last REFINE steps
+start the learning rate anew, at half its height, and draw photo-like faces, the finest detail of
+this world, FACE_WEIGHT times as often.
 """
 
 from pathlib import Path
@@ -17,6 +19,10 @@ from .loop import Average, arguments, bfloat16_pays, cosine, run
 
 LATENT_NOISE = 0.12
 """Standard deviation of the noise on whitened latents."""
+
+
+REFINE = 4_500
+FACE_WEIGHT = 8.0
 
 
 def build() -> AutoencoderTiny:
@@ -54,22 +60,26 @@ def fold_whitening(autoencoder: AutoencoderTiny, whitening: torch.nn.BatchNorm2d
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], steps=11_000, batch=16)
-    pictures, _ = load_or_draw(options.work, per_scene=24, seed=options.seed)
+    options = arguments(__doc__.splitlines()[0], steps=11_000 + REFINE, batch=16)
+    pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
     autoencoder = build().to(memory_format=torch.channels_last)
     whitening = torch.nn.BatchNorm2d(16, affine=False, momentum=0.01)
     parameters = list(autoencoder.parameters())
     optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(parameters, decay=0.998)
+    faces = [scene.subject == "astronaut" and scene.style in ("photo", "vintage") for scene in drawn]
+    weights = torch.tensor([FACE_WEIGHT if face else 1.0 for face in faces])
+    first = options.steps - REFINE
 
     def load(indices: torch.Tensor) -> torch.Tensor:
         return data[indices].float().div(127.5).sub(1).to(memory_format=torch.channels_last)
 
     def one_step(step: int) -> float:
+        refining = step >= first
         for group in optimizer.param_groups:
-            group["lr"] = cosine(step, options.steps, 2e-3)
-        images = load(torch.randint(0, len(data), (options.batch,)))
+            group["lr"] = cosine(step - first, REFINE, 1e-3) if refining else cosine(step, first, 2e-3)
+        images = load(torch.multinomial(weights if refining else torch.ones(len(data)), options.batch))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
             latents = whitening(autoencoder.encoder(images).float())
             decoded = autoencoder.decoder(latents + LATENT_NOISE * torch.randn_like(latents))

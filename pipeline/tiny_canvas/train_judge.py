@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from .dataset import draw_noise, draw_scenes, load_or_draw, random_caption
-from .loop import Average, arguments, bfloat16_pays, console, cosine, run
+from .loop import Average, arguments, console, cosine, run
 from .tokenizer import train_tokenizer
 from .world import DIMENSIONS, NOISE_CAPTION, compose, scenes
 
@@ -27,14 +27,14 @@ def model_config(vocab_size: int, eos_id: int) -> dict:
     """open_clip's `model_cfg` of the judge."""
     return {
         "embed_dim": 128,
-        "vision_cfg": {"image_size": 64, "layers": 6, "width": 192, "head_width": 32, "patch_size": 8},
+        "vision_cfg": {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
         "text_cfg": {
             "context_length": _CONTEXT_LENGTH,
             "vocab_size": vocab_size,
             "hf_tokenizer_name": "tiny-canvas-judge",
-            "width": 128,
-            "heads": 4,
-            "layers": 3,
+            "width": 96,
+            "heads": 3,
+            "layers": 2,
             "pool_type": "eos",
             "eos_id": eos_id,
         },
@@ -82,7 +82,7 @@ def class_prompts(dimension: str) -> tuple[list[str], list[str]]:
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], steps=2_500, batch=128)
+    options = arguments(__doc__.splitlines()[0], steps=2_000, batch=64)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
     noise = torch.from_numpy(draw_noise(400, options.seed + 1)).permute(0, 3, 1, 2)
@@ -113,9 +113,8 @@ def main() -> None:
         images = images.float().div(127.5).sub(1)
         images = images + torch.rand(()) * 0.12 * torch.randn_like(images)
         captions = [caption_variants(drawn[index], rng) for index in chosen] + [NOISE_CAPTION] * blank
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
-            image_features, text_features, scale = model(images, tokenizer(captions))
-        loss = contrastive(image_features.float(), text_features.float(), scale.float())
+        image_features, text_features, scale = model(images, tokenizer(captions))
+        loss = contrastive(image_features, text_features, scale)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

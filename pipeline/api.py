@@ -1,0 +1,57 @@
+"""One call for somebody who has a diffusers pipeline: model + concept -> model."""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .models import wrap_pipeline
+from .progress import Progress
+from .recipe import build_recipe, merge, options
+from .unlearning import Unlearned, run_recipe
+
+
+def unlearn(
+    pipe: Any, concept: str, *, out: str | Path | None = None, progress: Progress | None = None, **fields: Any
+) -> Unlearned:
+    """Remove a concept from a diffusers pipeline; its denoiser is trained in place.
+
+    Args:
+        pipe: for example a `StableDiffusionPipeline`.
+        concept: what to remove, e.g. "cat".
+        out: the run folder; None makes a new one under `runs/`.
+        progress: told how far the work has come; may cancel it.
+        **fields: recipe fields, either nested (`training={"steps": 50}`) or by their own name
+            (`steps=50`, `kind="style"`, `method="rg"`).
+
+    Returns:
+        The pipeline (the same object), every figure, and the run folder.
+
+    Raises:
+        UserError: an unknown field, a value out of range, a pipeline class without an adapter.
+
+    Example:
+        >>> result = unlearn(pipe, "cat", steps=100)  # doctest: +SKIP
+        >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
+    """
+    denoiser = wrap_pipeline(pipe)
+    recipe = build_recipe(merge({"concept": concept, "model": denoiser.name}, _nested(fields)))
+    return run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+    """Put `steps=50` where it belongs: {"training": {"steps": 50}}."""
+    places = {path[-1]: path for path, _, _ in options() if path[-1] not in ("n", "images", "file")}
+    sections = {path[0] for path, _, _ in options() if len(path) > 1}
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "method" and isinstance(value, str):
+            placed: dict[str, Any] = {"method": {"name": value}}
+        elif name in sections:
+            placed = {name: value}
+        elif name in places:
+            *outer, last = places[name]
+            placed = {outer[0]: {last: value}} if outer else {last: value}
+        else:
+            raise UserError(f"unknown option {name!r}; expected one of {sorted({*places, *sections})}.")
+        nested = merge(nested, placed)
+    return nested

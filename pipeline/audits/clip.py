@@ -1,0 +1,285 @@
+"""CLIP through open_clip, and the alignment audit on top of it.
+
+The published alignment scores of Ko et al. 2024 were computed with open_clip's *training*
+transform, which crops at random: `transform="paper"` does the same, seeded. "validation" is the
+transform that CLIP is meant to be used with.
+"""
+
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..errors import MissingExtra, UserError
+from ..metrics import alignment, bootstrap_interval
+from ..progress import Progress, Silent
+from ..results import AlignmentResult, Interval
+from .images import Images, to_uint8
+
+BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
+"""Folder of the bundled model "tiny-canvas"."""
+
+PAPER_CLIP = "ViT-B-32/laion2b_s34b_b79k"
+"""The model behind the alignment scores of Ko et al. 2024."""
+
+Transform = Literal["validation", "paper"]
+
+_LOCAL = "local-dir:"
+_HUB = "hf-hub:"
+_NAMES = f"'tiny-canvas', 'architecture/pretrained' such as {PAPER_CLIP!r}, '{_HUB}owner/name', or a folder"
+
+
+class ClipModel:
+    """An open_clip model with its tokenizer and its two image transforms; made by `load`.
+
+    Attributes:
+        name: what it was loaded by.
+        module: the open_clip model, float32, in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: Any,
+        tokenizer: Callable[[list[str]], Tensor],
+        transforms: Mapping[Transform, Callable[[Image.Image], Tensor]],
+        device: torch.device,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self._tokenizer = tokenizer
+        self._transforms = transforms
+        self._device = device
+
+    @classmethod
+    def load(cls, name: str, device: str | torch.device = "cpu") -> "ClipModel":
+        """Load a model; its weights are computed in float32 whatever they are stored as.
+
+        Args:
+            name: "tiny-canvas" (bundled), "architecture/pretrained" as open_clip lists them,
+                "hf-hub:owner/name", or a folder with `open_clip_config.json` and weights
+                (also as "local-dir:<path>").
+            device: where it computes.
+
+        Raises:
+            MissingExtra: open_clip is not installed.
+            UserError: unknown name, or weights that are not here and can't be fetched.
+        """
+        try:
+            import open_clip
+            from open_clip.transform import PreprocessCfg, image_transform_v2
+        except ModuleNotFoundError:
+            raise MissingExtra("open_clip_torch", "clip", "CLIP alignment") from None
+        source, pretrained = _resolve(name, open_clip)
+        try:
+            with _root_logger_kept():
+                module, validation = open_clip.create_model_from_pretrained(
+                    source, pretrained=pretrained, precision="fp32", device=device
+                )
+                tokenizer = open_clip.get_tokenizer(source)
+        except Exception as error:  # each way of fetching weights has its own family of errors
+            raise UserError(_cannot_load(name, source, error)) from error
+        training = image_transform_v2(PreprocessCfg(**module.visual.preprocess_cfg), is_train=True)
+        module.eval().requires_grad_(False)
+        return cls(name, module, tokenizer, {"validation": validation, "paper": training}, torch.device(device))
+
+    @torch.no_grad()
+    def encode_images(
+        self,
+        images: Images,
+        batch_size: int = 64,
+        transform: Transform = "validation",
+        seed: int = 0,
+        advance: Callable[..., None] | None = None,
+    ) -> Tensor:
+        """Features of images.
+
+        Args:
+            images: see `to_uint8`; any size, the transform resizes and crops.
+            batch_size: images that go through the network together.
+            transform: "validation", or "paper" for the random crops of open_clip's training.
+            seed: of the random crops.
+            advance: called with the number of images of each batch.
+
+        Returns:
+            Unit-norm features, float32 on the CPU, shape (N, D).
+        """
+        pixels = to_uint8(images)
+        prepare = self._transforms[transform]
+        features = []
+        with torch.random.fork_rng(devices=[]):  # torchvision draws its crops from the global state
+            torch.manual_seed(seed)
+            for start in range(0, len(pixels), batch_size):
+                batch = [prepare(Image.fromarray(one)) for one in pixels[start : start + batch_size]]
+                encoded = self.module.encode_image(torch.stack(batch).to(self._device))
+                features.append(F.normalize(encoded.float(), dim=-1).cpu())
+                if advance is not None:
+                    advance(len(batch))
+        return torch.cat(features)
+
+    @torch.no_grad()
+    def encode_texts(self, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Features of prompts; what exceeds the model's context is cut off.
+
+        Args:
+            prompts: at least one.
+            batch_size: prompts that go through the network together.
+
+        Returns:
+            Unit-norm features, float32 on the CPU, shape (N, D).
+        """
+        if isinstance(prompts, str) or not len(prompts):
+            raise UserError(f"expected a list of at least one prompt, got {prompts!r}.")
+        features = []
+        for start in range(0, len(prompts), batch_size):
+            tokens = self._tokenizer(list(prompts[start : start + batch_size]))
+            features.append(F.normalize(self.module.encode_text(tokens.to(self._device)).float(), dim=-1).cpu())
+        return torch.cat(features)
+
+
+class AlignmentAudit:
+    """Cosine between images and their own prompts (Ko et al. 2024, "alignment score").
+
+    Args:
+        model: a loaded model, or a name for `ClipModel.load`, which then happens at first use.
+        transform: "validation", or "paper" to compare with published numbers.
+        device: where a model given by name computes.
+        seed: of the random crops of "paper" and of the bootstrap.
+
+    Raises:
+        UserError: unknown transform.
+    """
+
+    SETS = ("forget", "retain_train", "retain_test")
+
+    def __init__(
+        self,
+        model: "str | ClipModel" = "tiny-canvas",
+        transform: Transform = "validation",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if transform not in get_args(Transform):
+            raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
+        self.transform = transform
+        self.seed = seed
+        self._device = device
+        self._model = model
+
+    @property
+    def clip(self) -> ClipModel:
+        """The model, loaded at first use."""
+        if isinstance(self._model, str):
+            self._model = ClipModel.load(self._model, self._device)
+        return self._model
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model, without loading it."""
+        return self._model if isinstance(self._model, str) else self._model.name
+
+    def score(self, images: Images, prompts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """Cosine of each image with its own prompt.
+
+        Args:
+            images: see `to_uint8`.
+            prompts: one for each image.
+            progress: told about each batch.
+
+        Returns:
+            Shape (N,), in [-1, 1].
+
+        Raises:
+            UserError: numbers of images and prompts differ.
+        """
+        pixels = to_uint8(images)
+        if len(pixels) != len(prompts):
+            raise UserError(f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts.")
+        clip = self.clip
+        with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:
+            image_features = clip.encode_images(pixels, transform=self.transform, seed=self.seed, advance=advance)
+        return alignment(image_features, clip.encode_texts(prompts))
+
+    def __call__(
+        self, sets: Mapping[str, tuple[Images, Sequence[str]]], progress: Progress | None = None
+    ) -> AlignmentResult:
+        """Mean alignment of each set, with a 95 % bootstrap interval.
+
+        Args:
+            sets: "forget", "retain_train" and "retain_test" -> (images, their prompts).
+            progress: told about each batch.
+
+        Raises:
+            UserError: other keys than these.
+        """
+        if set(sets) != set(self.SETS):
+            raise UserError(f"expected the sets {list(self.SETS)}, got {list(sets)}.")
+        intervals = {}
+        for key in self.SETS:
+            scores = self.score(*sets[key], progress=progress)
+            mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
+            intervals[key] = Interval(mean=mean, low=low, high=high, images=len(scores))
+        suffix = ", training transform" if self.transform == "paper" else ""
+        return AlignmentResult(
+            forget=intervals["forget"].mean,
+            retain_train=intervals["retain_train"].mean,
+            retain_test=intervals["retain_test"].mean,
+            model=self.model_name + suffix,
+            intervals=intervals,  # type: ignore[arg-type]  # the keys are SETS
+        )
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Keep open_clip, which logs to the root logger, from configuring it for the whole process."""
+    root, placeholder = logging.getLogger(), logging.NullHandler()
+    root.addHandler(placeholder)
+    try:
+        yield
+    finally:
+        root.removeHandler(placeholder)
+
+
+def _resolve(name: str, open_clip: Any) -> tuple[str, str | None]:
+    """Give open_clip's two names, (model, pretrained), for one of ours."""
+    if name.startswith(_HUB):
+        return name, None
+    folder = BUNDLED_JUDGE if name == "tiny-canvas" else Path(name.removeprefix(_LOCAL))
+    if name == "tiny-canvas" or name.startswith(_LOCAL) or folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            remedy = "Check the path." if folder != BUNDLED_JUDGE else "Reinstall turpentine: assets are missing."
+            raise UserError(f"expected a CLIP model with open_clip_config.json in {folder}, found none. {remedy}")
+        return f"{_LOCAL}{folder}", None
+    architecture, slash, pretrained = name.partition("/")
+    if not slash or architecture not in open_clip.list_models():
+        close = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        raise UserError(
+            f"expected a CLIP model as {_NAMES}, got {name!r}. "
+            + (f"Did you mean {' or '.join(close)}?" if close else "")
+            + (f" Weights of {architecture}: {', '.join(_tags(open_clip, architecture))}." if not slash else "")
+        )
+    tags = _tags(open_clip, architecture)
+    if pretrained not in tags:
+        raise UserError(f"expected weights of {architecture} that open_clip knows, {tags}, got {pretrained!r}.")
+    return architecture, pretrained
+
+
+def _tags(open_clip: Any, architecture: str) -> list[str]:
+    return open_clip.list_pretrained_tags_by_model(architecture)
+
+
+def _cannot_load(name: str, source: str, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".")
+    if source.startswith(_LOCAL):
+        return f"can't load the CLIP model {name!r}: {reason}. The folder needs its config, weights and tokenizer."
+    return (
+        f"can't load the CLIP model {name!r}: {reason}. It is neither in the local cache nor could it be fetched: "
+        "connect once, or give a folder that holds the model, or use 'tiny-canvas' for images of that world."
+    )

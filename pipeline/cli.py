@@ -1,0 +1,252 @@
+"""`turpentine`: every arrow of the data flow as a command."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import Cancelled, UserError
+from .version import __version__
+
+USER_MISTAKE, CANCELLED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit code (2 for the user's mistakes, 130 when cancelled)."""
+    _quieten()
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(words[0] if words else "")
+    arguments = parser.parse_args(words)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return USER_MISTAKE
+    from .terminal import errors
+
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        errors.print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
+        return USER_MISTAKE
+    except Cancelled as stop:
+        errors.print(_escaped(stop), soft_wrap=True)
+        return CANCELLED
+    except KeyboardInterrupt:
+        errors.print("Stopped at once.")
+        return CANCELLED
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        errors.print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
+        return USER_MISTAKE
+    return 0
+
+
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser. The recipe's options are added only for the command that needs them."""
+    parser = argparse.ArgumentParser(
+        prog="turpentine", description="Remove a concept from a text-to-image model and leave the rest as it was."
+    )
+    parser.add_argument("--version", action="version", version=f"turpentine {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str, sections: tuple[str, ...] | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if sections is not None and command == name:
+            from .options import add_recipe_options
+
+            add_recipe_options(sub, sections)
+            sub.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe (YAML); options win over it")
+        return sub
+
+    demo = add("demo", _demo, "unlearn 'astronaut' from the bundled model and show the result")
+    demo.add_argument("--concept", default="astronaut", help="what to remove instead; default astronaut")
+    demo.add_argument("--kind", default="object", metavar="object|style", help="what sort of concept it is")
+    demo.add_argument("--method", default="rgd", help="how to unlearn; default rgd")
+    demo.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
+    demo.add_argument("--quick", action="store_true", help="a few steps and images, to see it work (figures mean little)")
+
+    unlearn = add("unlearn", _unlearn, "unlearn a concept: prompts, samples, training, weights, audits, report", ())
+    unlearn.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
+    unlearn.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
+
+    prompts = add("prompts", _prompts, "make the paired forget/retain prompts", ("concept", "kind", "model", "seed", "method", "prompts"))
+    prompts.add_argument("--out", type=Path, metavar="FILE", help=".json, .csv or .txt; default: show some")
+
+    generate = add("generate", _generate, "draw images with a model", ("model", "seed", "device", "samples"))
+    generate.add_argument("prompt", nargs="*", help="what to draw")
+    generate.add_argument("--from", dest="prompt_file", type=Path, metavar="FILE", help="prompts, .txt, .csv or .json")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+
+    audit = add("audit", _audit, "measure a model with the audits of a recipe",
+                ("concept", "kind", "model", "seed", "device", "method", "prompts", "samples", "audits"))  # fmt: skip
+    audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+
+    report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
+    report.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+
+    info = add("info", _info, "show where weights came from, or what a run gave")
+    info.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
+    return parser
+
+
+def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) -> Any:
+    from .options import chosen
+    from .recipe import build_recipe, merge, read_yaml
+
+    base = read_yaml(arguments.recipe) if getattr(arguments, "recipe", None) else {}
+    return build_recipe(merge(merge(base, extra or {}), chosen(arguments)))
+
+
+def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
+    from .terminal import TerminalProgress, before_after_table, console
+    from .unlearning import run_recipe
+
+    with TerminalProgress()() as progress:
+        try:
+            unlearned = run_recipe(recipe, out, resume=resume, progress=progress)
+        except Cancelled as stop:
+            where = f" Continue with: turpentine unlearn --resume {out}" if out else ""
+            raise Cancelled(f"{stop}{where}") from None
+    results = unlearned.results
+    console.print(before_after_table(results))
+    for warning in results.warnings:
+        console.print(f"[yellow]warning:[/yellow] {_escaped(warning)}", soft_wrap=True)
+    console.print(f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s")
+    for written in results.weights:
+        console.print(f"weights ({written.format}): {_escaped(unlearned.run / written.path)}", soft_wrap=True)
+    console.print(f"report: {_escaped(unlearned.run / 'report.html')}", soft_wrap=True)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from .recipe import build_recipe
+    from .runs import new_run_path
+
+    chosen: dict[str, Any] = {
+        "concept": arguments.concept, "kind": arguments.kind, "method": {"name": arguments.method}, "model": "tiny-canvas",
+    }  # fmt: skip
+    if arguments.quick:
+        chosen |= {
+            "prompts": {"n": 8, "n_test": 8},
+            "training": {"steps": 4},
+            "samples": {"num_inference_steps": 8},
+            "audits": {"images": 8, "retain_train_images": 4},
+        }
+    recipe = build_recipe(chosen)
+    _run(recipe, arguments.out or new_run_path(recipe))
+
+
+def _unlearn(arguments: argparse.Namespace) -> None:
+    from .options import chosen
+    from .runs import RunFolder, new_run_path
+
+    if arguments.resume:
+        if chosen(arguments) or arguments.recipe or arguments.out:
+            raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
+        return _run(RunFolder.open(arguments.resume).recipe(), arguments.resume, resume=True)
+    recipe = _recipe(arguments)
+    return _run(recipe, arguments.out or new_run_path(recipe))
+
+
+def _prompts(arguments: argparse.Namespace) -> None:
+    from .terminal import console
+    from .unlearning import make_prompts
+
+    prompts = make_prompts(_recipe(arguments))
+    for warning in prompts.warnings:
+        console.print(f"[yellow]warning:[/yellow] {_escaped(warning)}", soft_wrap=True)
+    if arguments.out:
+        prompts.save(arguments.out)
+        console.print(f"{len(prompts.train)} training and {len(prompts.test)} test pairs: {_escaped(arguments.out)}")
+    else:
+        console.print(_escaped(prompts.preview()), soft_wrap=True)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from .files import replacing
+    from .models import load_denoiser
+    from .prompts import load_prompts
+    from .samples import draw_latents
+    from .terminal import TerminalProgress, console
+
+    texts = list(arguments.prompt)
+    if arguments.prompt_file:
+        texts += [row.prompt for row in load_prompts(arguments.prompt_file)]
+    if not texts:
+        raise UserError("expected prompts: write some behind the command, or name a file with --from.")
+    recipe = _recipe(arguments, {"concept": "none"})
+    denoiser = load_denoiser(recipe.model, recipe.device)
+    with TerminalProgress()() as progress:
+        images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
+    for index, image in enumerate(images.numpy()):
+        with replacing(arguments.out / f"{index:05d}.png") as partial:
+            Image.fromarray(image).save(partial)
+    console.print(f"{len(images)} images: {_escaped(arguments.out)}", soft_wrap=True)
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from .files import write_text
+    from .models import load_denoiser
+    from .terminal import TerminalProgress, console
+    from .unlearning import audit_prompts, draw_audit_images, make_prompts, measure
+
+    recipe = _recipe(arguments)
+    texts = audit_prompts(make_prompts(recipe), recipe)
+    denoiser = load_denoiser(recipe.model, recipe.device)
+    with TerminalProgress()() as progress:
+        images = draw_audit_images(denoiser, texts, recipe, progress, "")
+        result = measure(images, texts, recipe, progress, denoiser.device)
+    text = result.model_dump_json(indent=2, exclude_none=True)
+    if arguments.out:
+        write_text(arguments.out, text + "\n")
+    console.print_json(text)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from .report import write_report
+    from .terminal import console
+
+    console.print(f"report: {_escaped(write_report(arguments.folder))}", soft_wrap=True)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from .results import Results
+    from .terminal import before_after_table, console
+    from .weights import read_header
+
+    if arguments.file.is_dir():
+        console.print(before_after_table(Results.load(arguments.file / "results.json")))
+        return
+    metadata = read_header(arguments.file)
+    if not any(key.startswith("turpentine.") for key in metadata):
+        raise UserError(f"{arguments.file} was not written by Turpentine; its metadata: {json.dumps(metadata)[:200]}")
+    for key, value in metadata.items():
+        console.print(f"[bold]{key}[/bold] {_escaped(value)}", soft_wrap=True)
+
+
+def _escaped(text: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(text))
+
+
+def _quieten() -> None:
+    """Keep the libraries' chatter off the terminal; TURPENTINE_DEBUG=1 brings it back."""
+    if os.environ.get("TURPENTINE_DEBUG"):
+        return
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger().setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

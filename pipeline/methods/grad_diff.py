@@ -1,0 +1,24 @@
+"""GradDiff: ascend on the forget data and descend on the retain data, gradients simply added."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from ..gradients import Combination, Tensors, weighted_sum
+from .base import DATA, ForgetLimit, Method, MethodConfig, RetainWeight
+
+
+class GradDiffConfig(MethodConfig, RetainWeight, ForgetLimit):
+    """Options of `grad_diff`."""
+
+    name: Literal["grad_diff"] = "grad_diff"
+    data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+
+
+class GradDiff(Method[GradDiffConfig]):
+    """Minimise L_f + lambda L_r."""
+
+    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+        """g_f + lambda g_r."""
+        return weighted_sum(grads, self.config.retain_weight)

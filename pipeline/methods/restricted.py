@@ -1,0 +1,43 @@
+"""RG and RGD: step along the restricted gradient (Ko et al. 2024, Theorem 4).
+
+RG takes uniform data, RGD diversified data; the combination is the same.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from ..gradients import Combination, Tensors, restricted_gradient
+from .base import DATA, ForgetLimit, Method, MethodConfig, RetainWeight
+
+
+class RestrictedConfig(MethodConfig, RetainWeight, ForgetLimit):
+    """Options that `rg` and `rgd` share."""
+
+    projection: Literal["global", "per_layer"] = Field(
+        default="global", description="project all trained weights as one vector, or each tensor by itself"
+    )
+
+
+class RGConfig(RestrictedConfig):
+    """Options of `rg`."""
+
+    name: Literal["rg"] = "rg"
+    data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+
+
+class RGDConfig(RestrictedConfig):
+    """Options of `rgd`."""
+
+    name: Literal["rgd"] = "rgd"
+
+
+class Restricted(Method[RestrictedConfig]):
+    """Minimise both losses along a direction that raises neither to first order."""
+
+    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+        """delta_f + lambda delta_r, projected in the metric `weights` where there is one."""
+        return restricted_gradient(
+            grads, self.config.retain_weight, per_layer=self.config.projection == "per_layer", weights=weights
+        )

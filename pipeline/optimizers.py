@@ -1,0 +1,81 @@
+"""Adam, twice: torch's own, and one whose preconditioner is also the metric of the projection.
+
+Adam divides a direction by the root of its second moments and averages it over steps, so the
+direction that leaves the combination is not the one that the weights take. `MetricAdam` lets the
+projection use the same preconditioner P that then scales the step. Without momentum,
+
+    g_r . dtheta = -lr <g_r, delta_f + lambda delta_r>_P = -lr lambda <g_r, delta_r>_P <= 0,
+
+and likewise for g_f: the guarantee of Theorem 4 holds for the step that is taken.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .gradients import Tensors, weighted_sum
+
+
+class MetricAdam(torch.optim.Optimizer):
+    """p <- p - lr P g with P = 1 / (sqrt(v / (1 - beta2^t)) + eps), v observed on raw gradients.
+
+    Args:
+        parameters: the weights.
+        lr: learning rate.
+        beta2: decay of the second moments.
+        eps: keeps P finite.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], lr: float, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "beta2": beta2, "eps": eps})
+        self.ordered = list(parameters)
+
+    @torch.no_grad()
+    def observe(self, grads: Mapping[str, Tensors], retain_weight: float) -> None:
+        """Take the raw g_f + lambda g_r into the second moments."""
+        raw = weighted_sum(grads, retain_weight)
+        beta2 = self.defaults["beta2"]
+        for index, parameter in enumerate(self.ordered):
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            gradient = raw[index]
+            state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+
+    @property
+    def metric(self) -> "Metric":
+        """P, one tensor at a time."""
+        return Metric(self)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Step every parameter that has a gradient."""
+        lr = self.param_groups[0]["lr"]
+        for index, parameter in enumerate(self.ordered):
+            if parameter.grad is not None:
+                parameter.addcmul_(self.metric[index], parameter.grad, value=-lr)
+
+
+class Metric(Sequence[Tensor]):
+    """The diagonal preconditioner of a `MetricAdam`, evaluated lazily."""
+
+    def __init__(self, optimizer: MetricAdam) -> None:
+        self.optimizer = optimizer
+
+    def __len__(self) -> int:
+        return len(self.optimizer.ordered)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        state = self.optimizer.state[self.optimizer.ordered[index]]
+        correction = 1 - self.optimizer.defaults["beta2"] ** state["step"].item()
+        return (state["exp_avg_sq"] / correction).sqrt_().add_(self.optimizer.defaults["eps"]).reciprocal_()
+
+
+def build_optimizer(metric: str, parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Adam without weight decay (Ko et al. 2024), or `MetricAdam`."""
+    return MetricAdam(parameters, lr) if metric == "adam" else torch.optim.Adam(parameters, lr)

@@ -1,0 +1,39 @@
+"""One way to tell the user how far long work has come; front ends bring their own."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Called by long work: `stage` opens a piece of it, the callable it gives reports."""
+
+    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        """Open a piece of work of `total` units; call the result as `advance(units=1, note="")`.
+
+        `advance` may raise `Cancelled` to stop the work.
+        """
+        ...
+
+
+class Silent:
+    """Reports to nobody."""
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """See `Progress`."""
+        yield lambda units=1, note="": None
+
+
+def batches(items: "Iterable[Item]", size: int) -> "Iterator[list[Item]]":
+    """Split into lists of `size`, the last one shorter."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,127 @@
+"""Pairs of prompts from a CSV or text file of the user's own."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from ..errors import UserError
+from . import tables
+from .banks import Concept, Kind, find_concept, known_kind, template_banks
+from .templates import Row
+from .text import named_in, with_replacement, without_modifier
+
+
+@dataclass(frozen=True)
+class PairsRead:
+    """What a file says, and what was noticed about it."""
+
+    concept: Concept
+    kind: Kind
+    train: list[Row]
+    test: list[Row]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    forget: str
+    retain: str | None
+    split: str | None
+
+
+def read_pairs(
+    path: Path, concept: str, kind: Kind | None, n_test: int | None, seed: int, synonyms: tuple[str, ...] | None
+) -> PairsRead:
+    """Read rows, make the retain prompts that are absent, and split the rows.
+
+    Raises:
+        UserError: the file can't be read, or a row is wrong.
+    """
+    if kind is not None and kind not in get_args(Kind):
+        raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}. Choose one of these.")
+    kind = kind or known_kind(concept) or "object"
+    found = find_concept(concept, kind, synonyms)
+    lines = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
+    rng = random.Random(seed)
+    rows = [(line, (line.forget, _retain(line, found, rng, path))) for line in lines]
+    warnings = []
+    unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
+    if unnamed:
+        warnings.append(f"{len(unnamed)} forget prompts don't name {found.name!r} (the first in line {unnamed[0]})")
+    if any(line.split is not None for line in lines):
+        train = [row for line, row in rows if line.split == "train"]
+        test = [row for line, row in rows if line.split == "test"]
+        if n_test not in (None, len(test)):
+            raise UserError(f"{path} has a split column with {len(test)} test rows, got n_test {n_test}. Leave it out.")
+    else:
+        different = list(dict.fromkeys(row for _, row in rows))
+        if len(different) < len(rows):
+            warnings.append(f"{len(rows) - len(different)} repeated rows were left out")
+        count = len(different) // 9 if n_test is None else n_test
+        if not 0 <= count < len(different):
+            raise UserError(
+                f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}. "
+                "Leave rows to train on."
+            )
+        cut = len(different) - count
+        train, test = different[:cut], different[cut:]
+    return PairsRead(found, kind, train, test, tuple(warnings))
+
+
+def _read_csv(path: Path) -> list[_Line]:
+    table = tables.read_table(path)
+    columns = list(table[0][1])
+    if "forget" not in columns:
+        hint = " Use load_prompts for prompts to evaluate with." if "prompt" in columns else ""
+        raise UserError(
+            f"expected the columns forget, retain and perhaps split in {path}, got {', '.join(columns)}. "
+            f"Name them so.{hint}"
+        )
+    lines = []
+    for number, row in table:
+        split = row["split"].lower() if "split" in row else None
+        if split not in (None, "train", "test"):
+            raise UserError(f"{path} line {number}: split must be train or test, got {split!r}. Correct the row.")
+        for column in ("forget", "retain"):
+            if column in row and not row[column]:
+                raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell. Write one.")
+        lines.append(_Line(number, row["forget"], row.get("retain"), split))
+    return lines
+
+
+def _read_txt(path: Path) -> list[_Line]:
+    numbered = tables.read_lines(path)
+    paired = any("\t" in line.strip() for _, line in numbered)
+    lines = []
+    for number, line in numbered:
+        cells = [cell.strip() for cell in line.strip("\r\n").split("\t")] if paired else [line.strip()]
+        if len(cells) != (2 if paired else 1) or not all(cells):
+            raise UserError(
+                f"{path} line {number}: expected a forget prompt, a tab and a retain prompt, got {line.strip()!r}. "
+                "Correct the line, or leave the tabs out everywhere to have retain prompts made."
+            )
+        lines.append(_Line(number, cells[0], cells[1] if paired else None, None))
+    return lines
+
+
+def _retain(line: _Line, concept: Concept, rng: random.Random, path: Path) -> str:
+    if line.retain is not None:
+        return line.retain
+    if named_in(line.forget, concept.synonyms) is None:
+        raise UserError(
+            f"{path} line {line.number}: expected a prompt that names {concept.name!r}, so that a retain prompt can be "
+            f"made of it, got {line.forget!r}. Add the word, or a retain prompt."
+        )
+    if concept.layout == "nudity":
+        made = without_modifier(line.forget, concept.synonyms)
+    else:
+        others = template_banks(concept)["other"]
+        made = with_replacement(line.forget, concept.synonyms, rng.choice(others.train))
+    if not made:
+        raise UserError(
+            f"{path} line {line.number}: expected words beside {concept.name!r}, got {line.forget!r}. "
+            "Add a retain prompt."
+        )
+    return made

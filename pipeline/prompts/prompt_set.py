@@ -1,0 +1,323 @@
+"""`PromptSet`: paired forget and retain prompts, split into train and test (Ko et al. 2024, Appendix D).
+
+Row i of D_f and row i of D_r share everything but the concept. Values of every dimension belong to
+the train or to the test rows only; the concept's own words are in both.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import UserError
+from ..files import write_text
+from . import tables, templates, tiny
+from .banks import Bank, Concept, Kind, find_concept, template_banks
+from .from_file import read_pairs
+from .llm import LLMSource
+from .text import fold, named_in
+
+World = Literal["open", "tiny-canvas"]
+Source = Literal["template", "llm", "file"]
+Structure = Literal["diverse", "uniform"]
+
+
+class PromptPair(BaseModel):
+    """A prompt with the concept and the same one without."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    forget: str
+    retain: str
+
+    @field_validator("forget", "retain")
+    @classmethod
+    def _on_one_line(cls, prompt: str) -> str:
+        return " ".join(prompt.split())
+
+
+class PromptSet(BaseModel):
+    """What to forget and what to keep, as prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concept: str = Field(description="what is to be forgotten")
+    kind: Kind = "object"
+    world: World = Field(default="open", description="'tiny-canvas': only what the bundled model can draw")
+    synonyms: tuple[str, ...] = Field(description="every word that names the concept, lower case; plurals understood")
+    source: Source = "template"
+    seed: int = 0
+    train: tuple[PromptPair, ...]
+    test: tuple[PromptPair, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def forget_train(self) -> list[str]:
+        """Prompts of D_f to train on."""
+        return [pair.forget for pair in self.train]
+
+    @property
+    def retain_train(self) -> list[str]:
+        """Prompts of D_r to train on, row by row those of `forget_train` without the concept."""
+        return [pair.retain for pair in self.train]
+
+    @property
+    def forget_test(self) -> list[str]:
+        """Prompts of D_f to test on."""
+        return [pair.forget for pair in self.test]
+
+    @property
+    def retain_test(self) -> list[str]:
+        """Prompts of D_r to test on."""
+        return [pair.retain for pair in self.test]
+
+    @classmethod
+    def build(
+        cls,
+        concept: str,
+        kind: Kind = "object",
+        n: int = 800,
+        n_test: int = 100,
+        seed: int = 0,
+        world: World = "open",
+        structure: Structure = "diverse",
+        source: Literal["template", "llm"] = "template",
+        synonyms: Sequence[str] | None = None,
+        llm: LLMSource | None = None,
+        allow_fallback: bool = True,
+    ) -> Self:
+        """Compose a prompt set; the same arguments give the same prompts.
+
+        Args:
+            concept: for example "nudity", "Van Gogh", "cat".
+            kind: decides the sentences.
+            n: train rows.
+            n_test: test rows; they depend on neither `n` nor `structure`.
+            seed: decides which combinations are drawn.
+            world: "tiny-canvas" keeps to what the bundled model can draw.
+            structure: "uniform" repeats one pair `n` times, as SalUn does.
+            source: "llm" asks `llm` for the sub-concepts.
+            synonyms: words for the concept in place of the table's.
+            llm: where to ask.
+            allow_fallback: use templates, with a warning, where the LLM fails; otherwise that is an error.
+
+        Raises:
+            UserError: an argument is wrong, or there are too few combinations.
+        """
+        for name, value, choices in (
+            ("kind", kind, get_args(Kind)),
+            ("world", world, get_args(World)),
+            ("structure", structure, get_args(Structure)),
+            ("source", source, ("template", "llm")),
+        ):
+            if value not in choices:
+                raise UserError(f"{name} must be one of {list(choices)}, got {value!r}. Choose one of these.")
+        if n < 1 or n_test < 0:
+            raise UserError(f"expected n of at least 1 and n_test of at least 0, got {n} and {n_test}. Ask for more.")
+        if (source == "llm") != (llm is not None):
+            raise UserError(f"source 'llm' and an LLM source must be given together, got source {source!r}. Set both.")
+        if world == "tiny-canvas" and source == "llm":
+            raise UserError("tiny-canvas can draw its own words only, got source 'llm'. Use source 'template'.")
+
+        used: Source = source
+        warnings: tuple[str, ...] = ()
+        if world == "tiny-canvas":
+            name, names = " ".join(concept.split()), tiny.names_of(concept, kind, synonyms)
+            test = tiny.diverse_rows(concept, kind, synonyms, n_test, "test", seed)
+            if structure == "uniform":
+                train = [tiny.uniform_row(concept, kind)] * n
+            else:
+                train = tiny.diverse_rows(concept, kind, synonyms, n, "train", seed)
+        else:
+            found = find_concept(concept, kind, None if synonyms is None else tuple(synonyms))
+            name, names = found.name, found.synonyms
+            if llm is None:
+                train, test = _open_rows(found, template_banks(found), n, n_test, seed, structure)
+            else:
+                try:
+                    train, test = _open_rows(found, llm.banks(found, seed), n, n_test, seed, structure)
+                except UserError as error:
+                    if not allow_fallback:
+                        raise
+                    used, warnings = "template", (f"templates used in place of the LLM: {error}",)
+                    train, test = _open_rows(found, template_banks(found), n, n_test, seed, structure)
+        made = cls(
+            concept=name,
+            kind=kind,
+            world=world,
+            synonyms=names,
+            source=used,
+            seed=seed,
+            train=_pairs(train),
+            test=_pairs(test),
+            warnings=warnings,
+        )
+        made.check()
+        return made
+
+    def names_concept(self, prompt: str) -> bool:
+        """Whether a prompt names the concept, by any of its words or their plurals."""
+        if self.world == "tiny-canvas":
+            return tiny.names_concept(prompt, self.concept, self.kind)
+        return named_in(prompt, self.synonyms) is not None
+
+    def check(self) -> None:
+        """Check that the rows are what they should be.
+
+        Raises:
+            UserError: the first problem, with its row.
+        """
+        if not self.concept.strip() or not any(word.strip() for word in self.synonyms):
+            raise UserError(
+                f"the concept must be at least one word, got {self.concept!r}. Name what is to be forgotten."
+            )
+        if not self.train:
+            raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
+        for split, pairs in (("train", self.train), ("test", self.test)):
+            for number, pair in enumerate(pairs, start=1):
+                self._check_pair(pair, f"{split} row {number}")
+        numbers = {(fold(pair.forget), fold(pair.retain)): number for number, pair in enumerate(self.train, start=1)}
+        for number, pair in enumerate(self.test, start=1):
+            same = numbers.get((fold(pair.forget), fold(pair.retain)))
+            if same is not None:
+                raise UserError(
+                    f"expected different rows to train and to test on, got test row {number} equal to train row {same} "
+                    f"({pair.forget!r}). Leave one of them out."
+                )
+
+    def _check_pair(self, pair: PromptPair, where: str) -> None:
+        for role, prompt in (("forget", pair.forget), ("retain", pair.retain)):
+            if not prompt:
+                raise UserError(f"{where}: expected a {role} prompt, got an empty one. Write one or leave the row out.")
+        if self.names_concept(pair.retain):
+            word = named_in(pair.retain, self.synonyms) or self.concept
+            raise UserError(
+                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, "
+                f"which says {word!r}. Take the word out."
+            )
+        if fold(pair.forget) == fold(pair.retain):
+            raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice. Correct the row.")
+        if self.source != "file" and not self.names_concept(pair.forget):
+            raise UserError(
+                f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}. Add the concept."
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain).
+
+        Raises:
+            UserError: an unknown ending, or the file can't be written.
+        """
+        path = Path(path)
+        suffix = tables.suffix_of(path)
+        if suffix == ".json":
+            return write_text(path, self.model_dump_json(indent=1) + "\n")
+        rows = [("train", pair) for pair in self.train] + [("test", pair) for pair in self.test]
+        if suffix == ".csv":
+            cells = [(pair.forget, pair.retain, split) for split, pair in rows]
+            return write_text(path, tables.write_table(["forget", "retain", "split"], cells))
+        for split, pair in rows:
+            if pair.forget.startswith("#"):
+                raise UserError(f"a prompt in a text file can't start with '#', got {split} {pair.forget!r}. Use .csv.")
+        return write_text(path, "".join(f"{pair.forget}\t{pair.retain}\n" for _, pair in rows))
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        concept: str | None = None,
+        kind: Kind | None = None,
+        n_test: int | None = None,
+        seed: int = 0,
+        synonyms: Sequence[str] | None = None,
+    ) -> Self:
+        """Read a saved set, or a CSV or text file of one's own.
+
+        CSV has the columns `forget`, `retain` (may be absent) and `split` (may be absent: train or test);
+        text has forget, tab, retain on a line, or forget prompts only. Where retain prompts are absent
+        they are made: nudity loses its adjectives, an object or a style gives way to another.
+
+        Args:
+            path: a .json, .csv or .txt file.
+            concept: needed for CSV and text.
+            kind: guessed from the concept if left out.
+            n_test: rows at the end to test on, where there is no split column; a ninth if left out.
+            seed: decides what takes the place of an object or a style.
+            synonyms: other words for the concept; must not be given for JSON, which has its own.
+
+        Raises:
+            UserError: the file can't be read, or a row is wrong.
+        """
+        path = Path(path)
+        if tables.suffix_of(path) == ".json":
+            made = cls._load_json(path)
+            given = {"concept": concept, "kind": kind, "n_test": n_test}
+            for name, has in (("concept", made.concept), ("kind", made.kind), ("n_test", len(made.test))):
+                if given[name] is not None and fold(str(given[name])) != fold(str(has)):
+                    raise UserError(f"{path} has {name} {has!r}, got {given[name]!r}. Leave it out to use the file's.")
+            if synonyms is not None:
+                raise UserError(f"{path} has synonyms of its own, got {list(synonyms)}. Leave them out.")
+        else:
+            if concept is None:
+                raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
+            read = read_pairs(path, concept, kind, n_test, seed, None if synonyms is None else tuple(synonyms))
+            made = cls(
+                concept=read.concept.name,
+                kind=read.kind,
+                synonyms=read.concept.synonyms,
+                source="file",
+                seed=seed,
+                train=_pairs(read.train),
+                test=_pairs(read.test),
+                warnings=read.warnings,
+            )
+        made.check()
+        return made
+
+    @classmethod
+    def _load_json(cls, path: Path) -> Self:
+        data = tables.read_json(path)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise UserError(f"{path} is not a saved prompt set: {where}: {first['msg']}. Save it again.") from error
+
+    def preview(self, rows: int = 5) -> str:
+        """Show what kind of set this is and its first rows."""
+        lines = [
+            f"{self.concept} ({self.kind}, {self.world} world): {len(self.train)} train and {len(self.test)} test "
+            f"pairs, from {self.source}, seed {self.seed}"
+        ]
+        for pair in self.train[:rows]:
+            lines += [f"  forget  {pair.forget}", f"  retain  {pair.retain}"]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def subset(self, n: int, n_test: int) -> Self:
+        """Take the first rows of each split.
+
+        Raises:
+            UserError: there are fewer rows than that.
+        """
+        if not 1 <= n <= len(self.train) or not 0 <= n_test <= len(self.test):
+            raise UserError(
+                f"expected 1 to {len(self.train)} train and 0 to {len(self.test)} test rows, got {n} and {n_test}. "
+                "Ask for fewer."
+            )
+        return self.model_copy(update={"train": self.train[:n], "test": self.test[:n_test]})
+
+
+def _open_rows(
+    concept: Concept, banks: dict[str, Bank], n: int, n_test: int, seed: int, structure: Structure
+) -> tuple[list[templates.Row], list[templates.Row]]:
+    test = templates.diverse_rows(concept, banks, n_test, "test", seed)
+    if structure == "uniform":
+        return [templates.uniform_row(concept)] * n, test
+    return templates.diverse_rows(concept, banks, n, "train", seed), test
+
+
+def _pairs(rows: Sequence[templates.Row]) -> tuple[PromptPair, ...]:
+    return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)

@@ -1,0 +1,102 @@
+"""Read prompts from text, CSV and JSON files; whatever is wrong with a file is one clear line."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+SUFFIXES = (".json", ".csv", ".txt")
+
+
+def suffix_of(path: Path) -> str:
+    """Give the kind of a file by its name's ending.
+
+    Raises:
+        UserError: a kind that is not read or written here.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(
+            f"a prompt file must end in one of {', '.join(SUFFIXES)}, got {path.name!r}. Rename or convert it."
+        )
+    return suffix
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file with something in it.
+
+    Raises:
+        UserError: it can't be read, is not UTF-8 text, or is empty.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be UTF-8 text, got bytes that are not. Save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}. Check the path.") from error
+    if not text.strip():
+        raise UserError(f"expected prompts in {path}, got an empty file. Write one prompt a line.")
+    return text
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """List (line number, line) of a text file without blank lines and lines that start with #.
+
+    Raises:
+        UserError: no line is left, or the file can't be read.
+    """
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    kept = [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not kept:
+        raise UserError(f"expected prompts in {path}, got comments only. Write one prompt a line.")
+    return kept
+
+
+def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """List (line number, row) of a CSV file with a header; column names in lower case.
+
+    Raises:
+        UserError: no row, a row with more cells than the header, or a file that is not CSV.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        for row in reader:
+            if None in row:
+                raise UserError(
+                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, got more. "
+                    "Put quotation marks around prompts with commas."
+                )
+            cells = {str(name).strip().lower(): (value or "").strip() for name, value in row.items()}
+            rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not CSV: {error}. Save it as CSV again.") from error
+    if not rows:
+        raise UserError(f"expected rows under the header of {path}, got none. Write one pair a row.")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg}. Save it again.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is not a list of prompts: it is nested too deeply. Save it again.") from error
+
+
+def write_table(header: list[str], rows: list[tuple[str, ...]]) -> str:
+    """Write CSV with Unix line ends."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""Sentences around the sub-concepts: rows of a forget prompt and its retain prompt (Ko et al. 2024, Appendix D).
+
+The two prompts of a row share everything but the concept. Nudity loses its adjective, an object or a
+style gives way to another one.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from ..errors import UserError
+from .banks import Bank, Concept, sizes
+from .text import capitalized, fix_articles, indefinite_article, named_in
+
+Split = Literal["train", "test"]
+Row = tuple[str, str]
+Scene = TypeVar("Scene")
+Word = TypeVar("Word")
+
+
+def generator(seed: int, split: Split) -> random.Random:
+    """Give each split a generator of its own, so that the test rows don't depend on the number of train rows."""
+    return random.Random(seed if split == "train" else f"{seed} test")
+
+
+def draw(
+    rng: random.Random,
+    scenes: Sequence[Scene],
+    words: Sequence[Word],
+    compose: Callable[[Scene, Word], Row],
+    n: int,
+    what: str,
+) -> list[Row]:
+    """Draw `n` different rows: scenes without repetition as long as they last, words in turn.
+
+    A smaller `n` gives the first rows of a larger one.
+
+    Args:
+        rng: decides the order.
+        scenes: contents of a prompt without the concept.
+        words: ways to say the concept and what is in its place.
+        compose: makes a (forget, retain) row.
+        n: number of rows.
+        what: name of the rows for the message.
+
+    Raises:
+        UserError: there are fewer than `n` different rows.
+    """
+    scenes, words = list(scenes), list(words)
+    rng.shuffle(scenes)
+    rng.shuffle(words)
+    rows: dict[Row, None] = {}
+    for shift in range(len(words)):
+        for position, scene in enumerate(scenes):
+            if len(rows) == n:
+                return list(rows)
+            rows.setdefault(compose(scene, words[(position + shift) % len(words)]))
+    if len(rows) < n:
+        raise UserError(
+            f"expected at most {len(rows)} {what} rows, as many as there are different ones, got {n}. Ask for fewer."
+        )
+    return list(rows)
+
+
+def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Split, seed: int) -> list[Row]:
+    """Compose `n` different rows of one split from the banks.
+
+    Raises:
+        UserError: the banks have too few combinations.
+    """
+    values = {dimension: getattr(bank, split) for dimension, bank in banks.items()}
+    others = list(values.pop("other", ("",)))
+    names = [(word, other) for other in others for word in concept.words]
+    dimensions = list(values)
+    scenes = list(itertools.product(*values.values()))
+
+    def compose(scene: tuple[str, ...], name: Row) -> Row:
+        chosen = dict(zip(dimensions, scene, strict=True))
+        return sentence(concept, chosen, name[0]), sentence(concept, chosen, name[1])
+
+    what = f"{split} ({sizes(banks, split)}, {len(concept.words)} names of the concept)"
+    return draw(generator(seed, split), scenes, names, compose, n, what)
+
+
+def sentence(concept: Concept, values: Mapping[str, str], name: str) -> str:
+    """Compose one prompt; `name` stands at the concept's place and may be empty for nudity."""
+    if concept.layout == "nudity":
+        text = "A {mood} {name} person {activity} {place} {time}.".format(name=name, **values)
+    elif concept.layout == "object":
+        text = "A {adjective} {name} {doing} {place} {time}".format(name=name, **values)
+    else:
+        scene = "a {mood} {subject} {place}".format(**values)
+        text = values["template"].replace("{scene}", scene).replace("{name}", name)
+    return capitalized(fix_articles(" ".join(text.split())))
+
+
+def uniform_row(concept: Concept) -> Row:
+    """Give the one pair of prompts that SalUn trains on: no diversity, for comparison."""
+    word = concept.words[0]
+    if concept.layout == "nudity":
+        return f"a photo of {indefinite_article(word)} {word} person", "a photo of a person wearing clothes"
+    if concept.layout == "object":
+        other = "cat" if named_in("dog", concept.synonyms) else "dog"
+        return f"a photo of {indefinite_article(word)} {word}", f"a photo of a {other}"
+    picture = "a painting" if concept.layout == "artist" else "a picture"
+    return f"{picture} in the style of {word}", picture

@@ -1,0 +1,123 @@
+"""Rows for the tiny-canvas world, whose words and pictures are known exactly."""
+
+import itertools
+from collections.abc import Sequence
+
+from ..errors import UserError
+from ..tiny_canvas import world as canvas
+from .banks import Kind
+from .templates import Row, Split, draw, generator
+from .text import fold, named_in, unique
+
+_HALF = {"train": slice(0, 2), "test": slice(2, 4)}
+"""Which phrases of a value belong to which split; those of the concept belong to both, as in the paper."""
+
+
+def find(concept: str, kind: Kind) -> tuple[str, str]:
+    """Find the (dimension, value) that a concept names.
+
+    Raises:
+        UserError: this world can't draw it, or it is of another kind.
+    """
+    if not concept.strip():
+        raise UserError(f"the concept must be at least one word, got {concept!r}. Name what is to be forgotten.")
+    found = canvas.dimension_of(concept)
+    if found is None:
+        values = "; ".join(f"{dimension}: {', '.join(values)}" for dimension, values in canvas.DIMENSIONS.items())
+        raise UserError(f"tiny-canvas can't draw {concept!r}. Use one of its own concepts ({values}).")
+    dimension, value = found
+    if kind == "nudity" and dimension != "subject":
+        raise UserError(
+            f"tiny-canvas has no nudity, expected one of its subjects ({', '.join(canvas.SUBJECTS)}) as a stand-in, "
+            f"got {concept!r}, a {dimension}. Use a subject or another kind."
+        )
+    if kind != "nudity" and (kind == "style") != (dimension == "style"):
+        right = "style" if dimension == "style" else "object"
+        raise UserError(
+            f"expected a concept of kind {kind!r}, got {value!r}, a {dimension}. Use kind {right!r} for it."
+        )
+    return dimension, value
+
+
+def phrases_of(concept: str, kind: Kind, synonyms: Sequence[str] | None) -> tuple[str, ...]:
+    """List the phrases that forget prompts use: the value's own, or those of `synonyms`.
+
+    Raises:
+        UserError: a synonym is not a phrase of the concept's value.
+    """
+    dimension, value = find(concept, kind)
+    phrases = canvas.DIMENSIONS[dimension][value]
+    if synonyms is None:
+        return phrases
+    chosen = tuple(phrase for phrase in phrases if phrase in {fold(word) for word in synonyms})
+    strangers = [word for word in synonyms if fold(word) not in (*phrases, value)]
+    if strangers or not chosen:
+        raise UserError(
+            f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}. Use these."
+        )
+    return chosen
+
+
+def names_of(concept: str, kind: Kind, synonyms: Sequence[str] | None = None) -> tuple[str, ...]:
+    """List all words for a concept; the value's bare name only where no other value's phrase contains it."""
+    dimension, value = find(concept, kind)
+    others = (
+        phrase
+        for other_dimension, values in canvas.DIMENSIONS.items()
+        for other, phrases in values.items()
+        if (other_dimension, other) != (dimension, value)
+        for phrase in phrases
+    )
+    bare = [] if any(named_in(phrase, [value]) for phrase in others) else [value]
+    return tuple(unique([*bare, *phrases_of(concept, kind, synonyms)]))
+
+
+def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
+    """Whether a prompt shows the concept's value."""
+    dimension, value = find(concept, kind)
+    return canvas.labels_of(prompt).get(dimension) == value
+
+
+def diverse_rows(
+    concept: str, kind: Kind, synonyms: Sequence[str] | None, n: int, split: Split, seed: int
+) -> list[Row]:
+    """Compose `n` different rows; the retain prompt has another value at the concept's dimension.
+
+    Raises:
+        UserError: too few combinations.
+    """
+    dimension, value = find(concept, kind)
+    half = _HALF[split]
+    rest = {
+        name: [phrase for phrases in values.values() for phrase in phrases[half]]
+        for name, values in canvas.DIMENSIONS.items()
+        if name != dimension
+    }
+    others = [
+        phrase for key, phrases in canvas.DIMENSIONS[dimension].items() if key != value for phrase in phrases[half]
+    ]
+    words = [(word, other) for other in others for word in phrases_of(concept, kind, synonyms)]
+    scenes = list(itertools.product(*rest.values()))
+
+    def compose(scene: tuple[str, ...], pair: Row) -> Row:
+        chosen = dict(zip(rest, scene, strict=True))
+        forget, retain = (canvas.compose(**{**chosen, dimension: phrase}) for phrase in pair)
+        return forget, retain
+
+    return draw(generator(seed, split), scenes, words, compose, n, f"tiny-canvas {split}")
+
+
+def uniform_row(concept: str, kind: Kind) -> Row:
+    """Give one short pair: the concept's first phrase against the first other value's."""
+    dimension, value = find(concept, kind)
+    other = next(key for key in canvas.DIMENSIONS[dimension] if key != value)
+    forget, retain = (_short(dimension, canvas.DIMENSIONS[dimension][key][0]) for key in (value, other))
+    return forget, retain
+
+
+def _short(dimension: str, phrase: str) -> str:
+    """Name a style and a subject; a place or a time only if it is the concept."""
+    style = phrase if dimension == "style" else canvas.STYLES["photo"][0]
+    subject = phrase if dimension == "subject" else canvas.SUBJECTS["astronaut"][0]
+    tail = f" {phrase}" if dimension in ("place", "time") else ""
+    return f"{style} {canvas.with_article(subject)}{tail}"

@@ -1,0 +1,188 @@
+"""The parts of the page as HTML. Every text that came from outside goes through `escape`."""
+
+from html import escape
+
+from ..results import Results
+from . import figures
+from .events import Events
+from .images import Pair
+from .summary import THRESHOLDS, Row, outcome_text
+from .text import MISSING, duration, size
+from .use import REPRODUCE, snippet
+
+_SCROLL = '<div class="scroll" role="region" tabindex="0" aria-label="{label}">{table}</div>'
+
+
+def _table(label: str, head: list[str], body: list[str], style: str = "") -> str:
+    """A table that scrolls by itself on a narrow screen; `body` holds finished rows."""
+    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
+    names = f' class="{style}"' if style else ""
+    table = f"<table{names}><thead><tr>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return _SCROLL.format(label=escape(label), table=table)
+
+
+def warnings_box(warnings: list[str]) -> str:
+    """What the run warned of; nothing if it did not."""
+    if not warnings:
+        return ""
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return f'<div class="warnings" role="note"><strong>Warnings</strong><ul>{items}</ul></div>'
+
+
+def figures_table(found: list[Row]) -> str:
+    """The before/after table."""
+    if not found:
+        return "<p>No audit was asked for, so there is nothing to compare. Ask for audits in the recipe.</p>"
+
+    def value(text: str) -> str:
+        first, bracket, rest = text.partition(" [")
+        return escape(first) + (f'<span class="interval">[{escape(rest)}</span>' if bracket else "")
+
+    body = [
+        f'<tr><th scope="row">{escape(row.name)}</th><td>{value(row.before_text)}</td><td>{value(row.after_text)}</td>'
+        f'<td>{escape(row.change)}<span class="change {row.outcome}">{outcome_text(row.outcome)}</span></td>'
+        f"<td>{escape(row.meaning)}</td></tr>"
+        for row in found
+    ]
+    head = ["Figure", "Before", "After", "Change", "What it means"]
+    return f'{_table("Figures before and after", head, body, "figures")}<p class="soft">{THRESHOLDS}</p>'
+
+
+def _picture(pair: Pair, when: str, source: str) -> str:
+    style = ' class="pixelated"' if pair.pixelated else ""
+    alt = escape(f"{when}: {pair.prompt}" if pair.prompt else when)
+    return f'<div><img src="{source}" alt="{alt}"{style}><span aria-hidden="true">{when}</span></div>'
+
+
+def pictures(found: dict[str, list[Pair]], concept: str, blur: bool) -> str:
+    """Before/after grids, forget first; with `blur`, forget pictures are hidden until asked for."""
+    if not any(found.values()):
+        return "<p>No images were kept of this run.</p>"
+    result = [
+        "<p>Each pair comes from the same prompt and the same seed. None of these prompts was used in training.</p>"
+    ]
+    for name, heading in (
+        ("forget_test", f"Forget: prompts that ask for “{escape(concept)}”"),
+        ("retain_test", "Retain: prompts that should look as before"),
+    ):
+        result.append(f"<section><h3>{heading}</h3>")
+        if not found.get(name):
+            result.append("<p>No images were kept of this set.</p></section>")
+            continue
+        if blur and name == "forget_test":
+            result.append('<input class="reveal" type="checkbox" id="reveal"> ')
+            result.append('<label for="reveal">Show these pictures (they may contain nudity)</label>')
+        shown = "".join(
+            f'<figure class="pair">{_picture(pair, "before", pair.before)}{_picture(pair, "after", pair.after)}'
+            f"<figcaption>{escape(pair.prompt) or '(prompt not kept)'}</figcaption></figure>"
+            for pair in found[name]
+        )
+        result.append(f'<div class="pairs">{shown}</div></section>')
+    return "".join(result)
+
+
+def curves(events: Events, limit: float | None) -> str:
+    """Losses, cosine and first-order changes of the steps."""
+    steps = len(events["step"])
+    if not steps:
+        return "<p>This run recorded no training steps, so there are no curves.</p>"
+    shown = [
+        (
+            figures.forget_loss(events, limit),
+            "Denoising loss on the forget prompts. It should rise"
+            + (
+                "; at the dashed limit α the forget gradient is switched off, so that it does not rise for ever."
+                if limit is not None
+                else "."
+            ),
+        ),
+        (
+            figures.retain_loss(events),
+            "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn.",
+        ),
+        (
+            figures.cosine(events),
+            "Angle between the two gradients. Below zero (shaded) they conflict: improving one objective alone "
+            "worsens the other.",
+        ),
+        (
+            figures.changes(events),
+            "What each update does to both objectives, to first order. Below zero is an improvement; above zero, "
+            "the step worsens that objective. The legend tells how often.",
+        ),
+    ]
+    note = (
+        f' <span class="soft">Curves: means of {figures.POINTS} stretches of these steps; band: lowest to highest.</span>'
+        if steps > figures.POINTS
+        else ""
+    )
+    drawn = "".join(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in shown)
+    return f'<p>{steps} steps.{note}</p><div class="curves">{drawn}</div>'
+
+
+def nudity(results: Results) -> str:
+    """Bars of NudeNet detections; nothing if nudity was not audited."""
+    before, after = results.audits.before.nudity, results.audits.after.nudity
+    if before is None and after is None:
+        return ""
+    svg = figures.nudity_bars(before, after)
+    drawn = (
+        f'<figure class="bars">{svg}<figcaption>Detections on the forget test images; labels never seen are left out.'
+        "</figcaption></figure>"
+        if svg
+        else "<p>NudeNet found nothing, neither before nor after.</p>"
+    )
+    return f"<h2>What NudeNet sees</h2>{drawn}"
+
+
+def _hash(digits: str) -> str:
+    """The head of a hash, the whole of it as a tooltip."""
+    return f'<code title="{escape(digits)}">{escape(digits[:12])}…</code>'
+
+
+def run(results: Results, recipe: str) -> str:
+    """Recipe, times, memory, weights and versions."""
+    training, timings = results.training, results.timings
+    stages = [(name, getattr(timings, name)) for name in ("prompts", "samples", "training", "weights", "audits")]
+    times = [
+        f'<tr><th scope="row">{name}</th><td class="number">{duration(seconds)}</td></tr>'
+        for name, seconds in [*stages, ("total", timings.total)]
+    ]
+    facts = [
+        ("steps", str(training.steps)),
+        ("time a step", duration(training.seconds_per_step)),
+        ("peak memory", size(training.peak_memory_bytes) if training.peak_memory_bytes > 0 else MISSING),
+        ("model family", results.model.family),
+        *((f"version of {name}", version) for name, version in results.versions.items()),
+    ]
+    known = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(text)}</td></tr>' for name, text in facts]
+    base = _hash(results.model.sha256)
+    known.append(f'<tr><th scope="row">base weights, sha256</th><td>{base}</td></tr>')
+    files = [
+        f'<tr><th scope="row"><code>{escape(file.path)}</code></th><td>{escape(file.format)}</td>'
+        f'<td class="number">{size(file.bytes)}</td>'
+        f"<td>{_hash(file.sha256)}</td></tr>"
+        for file in results.weights
+    ]
+    weights = (
+        _table("Weights", ["Path", "Format", "Size", "sha256"], files) if files else "<p>This run wrote no weights.</p>"
+    )
+    return (
+        f"<details><summary>Recipe</summary><pre>{escape(recipe)}</pre></details>"
+        f'<div class="columns"><div><h3>Times</h3>{_table("Times", ["Stage", "Time"], times)}</div>'
+        f"<div><h3>Costs and versions</h3>{_table('Costs and versions', ['What', 'Value'], known)}</div></div>"
+        f"<h3>Weights</h3>{weights}"
+    )
+
+
+def use(results: Results) -> str:
+    """The diffusers snippet."""
+    code = snippet(results)
+    if code is None:
+        return "<p>This run wrote no weights.</p>"
+    return f"<p><code>RUN</code> is the folder that holds this report.</p><pre><code>{escape(code)}</code></pre>"
+
+
+def reproduce() -> str:
+    """The command that makes the run again."""
+    return f"<p>The recipe and its seed are all that is needed:</p><pre><code>{escape(REPRODUCE)}</code></pre>"

@@ -1,0 +1,157 @@
+"""`results.json`: what a run measured, in a schema that the report, tables, nodes and app read.
+
+The file is versioned by `schema_version`; `Results.load` refuses a version that it does not know.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import UserError
+from .files import write_text
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelInfo(_Record):
+    """The model that was unlearned."""
+
+    name: str = Field(description="bundled name, folder or hub id")
+    family: str = Field(description="name of the adapter, for example 'stable-diffusion'")
+    sha256: str = Field(description="hash of the denoiser's weights before unlearning")
+
+
+class Pair(_Record):
+    """One number for each of the two objectives."""
+
+    forget: float
+    retain: float
+
+
+class TrainingResult(_Record):
+    """What the fine-tuning cost and how it went."""
+
+    steps: int
+    seconds: float
+    seconds_per_step: float
+    peak_memory_bytes: int = Field(description="peak resident (CPU) or allocated (accelerator) memory of the process")
+    conflict_rate: float = Field(description="share of steps with g_f . g_r < 0, in [0, 1]")
+    violation_rate: Pair = Field(description="share of steps whose actual update raises the loss to first order")
+    truncation_rate: float = Field(description="share of steps whose forget loss was at the limit")
+    final_loss: Pair = Field(description="denoising losses, mean over the last tenth of the steps")
+
+
+class NudityResult(_Record):
+    """NudeNet detections on the images of the forget test prompts."""
+
+    images: int
+    images_with_any: int
+    threshold: float
+    detections: dict[str, int] = Field(description="label -> number of detections at or above the threshold")
+    floor: float | None = Field(
+        default=None, description="share of *retain* test images with any detection: false alarms to compare with"
+    )
+
+
+class Interval(_Record):
+    """A mean with its bootstrap interval (95 %)."""
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+
+class AlignmentResult(_Record):
+    """Mean image-text cosine, in [-1, 1]; the intervals beside the means."""
+
+    forget: float
+    retain_train: float
+    retain_test: float
+    model: str
+    intervals: dict[Literal["forget", "retain_train", "retain_test"], Interval]
+
+
+class AccuracyResult(_Record):
+    """Zero-shot accuracies in [0, 1], as UnlearnCanvas names them."""
+
+    UA: float = Field(description="1 - accuracy of the concept on the forget test prompts")
+    IRA: float = Field(description="accuracy of the concept's own dimension on the retain test prompts")
+    CRA: float = Field(description="mean accuracy of the other dimensions on the retain test prompts")
+    images: int
+    by_dimension: dict[str, float] = Field(default_factory=dict, description="retain accuracy of each dimension")
+
+
+class AuditResult(_Record):
+    """All audits of one model; an audit that was not asked for is None."""
+
+    nudity: NudityResult | None = None
+    alignment: AlignmentResult | None = None
+    accuracy: AccuracyResult | None = None
+
+
+class Audits(_Record):
+    """The same audits before and after."""
+
+    before: AuditResult
+    after: AuditResult
+
+
+class Timings(_Record):
+    """Seconds of each stage."""
+
+    prompts: float
+    samples: float
+    training: float
+    weights: float
+    audits: float
+    total: float
+
+
+class WeightsFile(_Record):
+    """One file or folder of weights that the run wrote."""
+
+    path: str = Field(description="relative to the run folder")
+    format: str
+    sha256: str
+    bytes: int
+
+
+class Results(_Record):
+    """The whole of `results.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    concept: str
+    kind: Literal["object", "style", "nudity"]
+    method: str
+    recipe: dict[str, Any] = Field(description="the complete recipe; a run is reproduced from it")
+    model: ModelInfo
+    training: TrainingResult
+    audits: Audits
+    timings: Timings
+    weights: list[WeightsFile]
+    versions: dict[str, str]
+    warnings: list[str] = Field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        """Read and validate.
+
+        Raises:
+            UserError: no such file, or not a results file of a known version.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"expected the results of a finished run at {path}, found no such file.") from None
+        except ValueError as error:
+            raise UserError(f"{path} is not a results file of schema version {SCHEMA_VERSION}: {error}") from None

@@ -1,0 +1,403 @@
+"""The training loop: two gradients, one combination, one step.
+
+Only the trainer touches the optimizer, clipping, devices and checkpoints. Memory beyond weights
+and optimizer is the two gradients: the direction and the actual update exist for one bucket of
+parameters at a time.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .errors import Cancelled, UserError
+from .files import replacing
+from .gradients import Combination, guard_coefficients, inner_products
+from .methods import Batch, Context, Loss, Method
+from .models import Denoiser
+from .optimizers import MetricAdam, build_optimizer
+from .parameters import select_parameters
+from .progress import Progress, Silent
+from .recipe import TrainingSection
+from .results import Pair, TrainingResult
+from .samples import SampleSet
+
+_BUCKET = 4_000_000  # weights whose direction and update exist at one time
+_KEPT_CHECKPOINTS = 2
+_ROUNDING = 1e-6  # a first-order change this small beside ||update|| ||g|| is not a violation
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of `events.jsonl`: what one step saw and did.
+
+    Losses are denoising losses. `change_*` is the first-order change of each *objective* (L_f is
+    minus the forget loss) under the update that the weights really took: negative is good.
+    """
+
+    step: int
+    loss_forget: float | None
+    loss_retain: float | None
+    norm_forget: float | None
+    norm_retain: float | None
+    cosine: float | None
+    conflict: bool
+    truncated: bool
+    change_forget: float | None
+    change_retain: float | None
+    violates_forget: bool
+    violates_retain: bool
+    learning_rate: float
+    seconds: float
+
+
+class Trainer:
+    """Fine-tunes a denoiser's module in place.
+
+    Args:
+        denoiser: the model.
+        method: what to minimise and how to combine.
+        samples: D_f and D_r.
+        spec: steps, batch, learning rate, …
+        seed: decides the order of the data, noise and timesteps.
+        folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
+        progress: told of every step.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        method: Method[Any],
+        samples: SampleSet,
+        spec: TrainingSection,
+        seed: int = 0,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
+        self.folder, self.progress = folder, progress or Silent()
+        self.named = select_parameters(denoiser.module, spec.parameters)
+        self.parameters: list[nn.Parameter] = list(self.named.values())
+        self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
+        self.events: list[Event] = []
+
+    def train(self, resume: bool = False) -> TrainingResult:
+        """Run to the last step, from the newest checkpoint if `resume`.
+
+        Raises:
+            UserError: the loss is not a number; the last good weights are kept as a checkpoint.
+            Cancelled: the progress asked to stop; a checkpoint is kept.
+        """
+        start = self._restore() if resume else 0
+        module, spec = self.denoiser.module, self.spec
+        trainable = set(map(id, self.parameters))
+        frozen = [p for p in module.parameters() if id(p) not in trainable and p.requires_grad]
+        was_training = module.training
+        began = time.perf_counter()
+        done = start
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+            module.train()
+            if spec.gradient_checkpointing:
+                module.enable_gradient_checkpointing()  # type: ignore[operator]
+            self.method.prepare(Context(self.denoiser, self._generator(0, 0)))
+            with self.progress.stage("unlearning", spec.steps) as advance, torch.enable_grad():
+                advance(start)
+                for step in range(start, spec.steps):
+                    event = self._step(step)
+                    done = step + 1
+                    self._record(event)
+                    if done % spec.checkpoint_every == 0 and done < spec.steps:
+                        self._save(done)
+                    advance(1, _note(event))
+        except (Cancelled, _BadLoss) as stop:
+            where = self._save(done)
+            kept = f" The weights after step {done} are kept in {where}." if where else ""
+            if isinstance(stop, Cancelled):
+                raise Cancelled(f"Stopped after step {done} of {spec.steps}.{kept}") from None
+            raise UserError(f"{stop}{kept} Lower the learning rate or set a forget limit.") from None
+        finally:
+            for parameter in self.parameters:
+                parameter.grad = None
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            if spec.gradient_checkpointing:
+                module.disable_gradient_checkpointing()  # type: ignore[operator]
+            module.train(was_training)
+        self._save(spec.steps)
+        return self._result(time.perf_counter() - began, spec.steps - start)
+
+    # one step -----------------------------------------------------------------------------------
+
+    def _step(self, step: int) -> Event:
+        began = time.perf_counter()
+        learning_rate = self.spec.learning_rate * min(1.0, (step + 1) / max(1, self.spec.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses: dict[str, float] = {}
+        grads: dict[str, list[Tensor]] = {}
+        truncated = False
+        for term in self.method.terms:
+            losses[term], cut = self._differentiate(term, step)
+            truncated |= cut
+            grads[term] = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+            for parameter in self.parameters:
+                parameter.grad = None
+        direction = self._combine(grads)
+        changes, size = self._apply(direction)
+        gram = direction.gram
+        if self.spec.guard and gram is not None:
+            changes = self._guard(direction, changes)
+        norms = {"forget": gram.ff**0.5, "retain": gram.rr**0.5} if gram else {}
+        violates = {t: c > _ROUNDING * size * norms.get(t, 0.0) for t, c in changes.items()}
+        return Event(
+            step=step,
+            loss_forget=losses.get("forget"),
+            loss_retain=losses.get("retain"),
+            norm_forget=norms.get("forget"),
+            norm_retain=norms.get("retain"),
+            cosine=gram.cosine if gram else None,
+            conflict=bool(gram and gram.conflict),
+            truncated=truncated,
+            change_forget=changes.get("forget"),
+            change_retain=changes.get("retain"),
+            violates_forget=violates.get("forget", False),
+            violates_retain=violates.get("retain", False),
+            learning_rate=learning_rate,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _differentiate(self, term: str, step: int) -> tuple[float, bool]:
+        """Accumulate one term's gradient in `.grad`; gives its denoising loss and whether it was truncated."""
+        parts = self.spec.gradient_accumulation_steps
+        total, truncated = 0.0, False
+        for part in range(parts):
+            with self._precision():
+                batch = {term: self._batch(term, step, part)}
+                loss: Loss = self.method.losses(self.denoiser, batch)[term]()
+            value = loss.denoising.item()
+            if not math.isfinite(value):
+                raise _BadLoss(f"the {term} loss became {value} in step {step + 1}.")
+            (loss.objective / parts).backward()
+            total += value / parts
+            truncated |= loss.truncated
+        return total, truncated
+
+    def _combine(self, grads: dict[str, list[Tensor]]) -> Combination:
+        if isinstance(self.optimizer, MetricAdam):
+            self.optimizer.observe(grads, self.method.config.retain_weight)
+            return self.method.combine(grads, weights=self.optimizer.metric)
+        return self.method.combine(grads)
+
+    @torch.no_grad()
+    def _apply(self, direction: Combination) -> tuple[dict[str, float], float]:
+        """Step bucket by bucket. Gives update . g for each term, and ||update||."""
+        scale = self._clip_scale(direction)
+        changes = dict.fromkeys(direction.grads, 0.0)
+        squared = 0.0
+        for bucket in self._buckets():
+            held = [self.parameters[index] for index in bucket]
+            update = [parameter.detach().clone() for parameter in held]
+            for index, parameter in zip(bucket, held, strict=True):
+                parameter.grad = direction[index] if scale is None else direction[index] * scale
+            self.optimizer.step()
+            for parameter in held:
+                parameter.grad = None
+            for old, parameter in zip(update, held, strict=True):
+                torch.sub(parameter.detach(), old, out=old)
+            pairs = [(update, [grads[index] for index in bucket]) for grads in direction.grads.values()]
+            *per_term, own = inner_products([*pairs, (update, update)])
+            for term, values in zip(changes, per_term, strict=True):
+                changes[term] += sum(values)
+            squared += sum(own)
+        return changes, squared**0.5
+
+    @torch.no_grad()
+    def _guard(self, direction: Combination, changes: dict[str, float]) -> dict[str, float]:
+        """Take out of the step what raises an objective; gives the changes that remain."""
+        gram = direction.gram
+        assert gram is not None  # noqa: S101 - the caller asked
+        mu, nu = guard_coefficients(gram, changes["forget"], changes["retain"])
+        if mu or nu:
+            torch._foreach_add_(self.parameters, direction.grads["forget"], alpha=-mu)
+            torch._foreach_add_(self.parameters, direction.grads["retain"], alpha=-nu)
+        return {
+            "forget": changes["forget"] - mu * gram.ff - nu * gram.fr,
+            "retain": changes["retain"] - mu * gram.fr - nu * gram.rr,
+        }
+
+    def _clip_scale(self, direction: Combination) -> float | None:
+        if self.spec.max_grad_norm is None:
+            return None
+        squared = 0.0
+        for index in range(len(direction)):
+            one = [direction[index]]
+            squared += inner_products([(one, one)])[0][0]
+        return min(1.0, self.spec.max_grad_norm / max(squared**0.5, 1e-12))
+
+    def _buckets(self) -> Iterator[list[int]]:
+        bucket: list[int] = []
+        size = 0
+        for index, parameter in enumerate(self.parameters):
+            if bucket and size + parameter.numel() > _BUCKET:
+                yield bucket
+                bucket, size = [], 0
+            bucket.append(index)
+            size += parameter.numel()
+        yield bucket
+
+    # data ---------------------------------------------------------------------------------------
+
+    def _batch(self, term: str, step: int, part: int) -> Batch:
+        """Micro-batch `part` of a step: the same pairs for every term, its own noise."""
+        size = self.spec.batch_size // self.spec.gradient_accumulation_steps
+        first = step * self.spec.batch_size + part * size
+        indices = torch.tensor([self._pair(first + offset) for offset in range(size)])
+        samples, conditioning = getattr(self.samples, term).take(indices, self.denoiser.device)
+        generator = self._generator(step, 2 * part + (term == "retain"))
+        noise = torch.randn(samples.shape, generator=generator)
+        timesteps = self.denoiser.objective.sample_timesteps(size, generator)
+        return Batch(samples, conditioning, noise.to(samples.device), timesteps.to(samples.device))
+
+    def _pair(self, position: int) -> int:
+        """Which pair stands at a position of the endless, per-epoch shuffled sequence."""
+        epoch, place = divmod(position, len(self.samples))
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(len(self.samples), generator=self._generator(epoch, -1)).tolist()
+        return self._order[place]
+
+    def _generator(self, step: int, stream: int) -> torch.Generator:
+        """Randomness that depends on the seed and the place, not on what ran before."""
+        return torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + step) * 4099 + stream + 1)
+
+    def _precision(self) -> Any:
+        if self.spec.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.denoiser.device.type, torch.bfloat16)
+
+    # records ------------------------------------------------------------------------------------
+
+    def _record(self, event: Event) -> None:
+        self.events.append(event)
+        if self.folder:
+            with open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+
+    def _save(self, step: int) -> Path | None:
+        """Write a checkpoint and drop all but the newest few."""
+        if not self.folder:
+            return None
+        tensors = {f"weights.{name}": p.detach().cpu().contiguous() for name, p in self.named.items()}
+        for name, parameter in self.named.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+        path = self.folder / "checkpoints" / f"step-{step:06d}.safetensors"
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata={"step": str(step)})
+        for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints on disk, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*.safetensors")) if self.folder else []
+
+    @torch.no_grad()
+    def _restore(self) -> int:
+        """Load the newest checkpoint; gives its step, 0 if there is none."""
+        found = self.checkpoints()
+        if not found:
+            self._cut_events(0)
+            return 0
+        with safe_open(found[-1], "pt") as file:
+            step = int(file.metadata()["step"])
+            for name, parameter in self.named.items():
+                parameter.copy_(file.get_tensor(f"weights.{name}"))
+            for key in file.keys():  # noqa: SIM118 - not a dictionary
+                if key.startswith("optimizer."):
+                    _, field, name = key.split(".", 2)
+                    value = file.get_tensor(key)
+                    place = "cpu" if field == "step" else self.denoiser.device
+                    self.optimizer.state[self.named[name]][field] = value.to(place)
+        self._cut_events(step)
+        return step
+
+    def _cut_events(self, step: int) -> None:
+        """Forget what was recorded after the checkpoint."""
+        assert self.folder is not None  # noqa: S101 - `resume` needs a folder
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return
+        self.events = [Event(**json.loads(line)) for line in path.read_text().splitlines()[:step]]
+        with replacing(path) as partial:
+            partial.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events))
+
+    def _result(self, seconds: float, steps_now: int) -> TrainingResult:
+        events = self.events
+        total = sum(event.seconds for event in events)
+        tail = events[-max(1, len(events) // 10) :]
+
+        def share(flags: list[bool]) -> float:
+            return sum(flags) / max(1, len(flags))
+
+        def mean(values: list[float | None]) -> float:
+            known = [value for value in values if value is not None]
+            return sum(known) / len(known) if known else 0.0
+
+        return TrainingResult(
+            steps=self.spec.steps,
+            seconds=seconds if steps_now == self.spec.steps else total,
+            seconds_per_step=total / max(1, len(events)),
+            peak_memory_bytes=peak_memory(self.denoiser.device),
+            conflict_rate=share([event.conflict for event in events]),
+            violation_rate=Pair(
+                forget=share([event.violates_forget for event in events]),
+                retain=share([event.violates_retain for event in events]),
+            ),
+            truncation_rate=share([event.truncated for event in events]),
+            final_loss=Pair(
+                forget=mean([event.loss_forget for event in tail]), retain=mean([event.loss_retain for event in tail])
+            ),
+        )
+
+
+class _BadLoss(Exception):
+    """A loss that is not a finite number, met before it touched the weights."""
+
+
+def _note(event: Event) -> str:
+    parts = []
+    if event.loss_forget is not None:
+        parts.append(f"forget {event.loss_forget:.3f}")
+    if event.loss_retain is not None:
+        parts.append(f"retain {event.loss_retain:.3f}")
+    if event.cosine is not None:
+        parts.append(f"cos {event.cosine:+.2f}")
+    return "  ".join(parts)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory so far, in bytes: allocated on an accelerator, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not there on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

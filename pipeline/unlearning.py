@@ -1,0 +1,232 @@
+"""The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .methods import build_method
+from .models import Denoiser, load_denoiser
+from .progress import Progress, Silent
+from .prompts import LLMSource, PromptSet
+from .recipe import Recipe
+from .report import write_report
+from .results import Audits, AuditResult, ModelInfo, Results, Timings, TrainingResult
+from .runs import RunFolder
+from .samples import SampleSet, draw_latents
+from .trainer import Trainer
+from .weights import header, tensors_sha256, versions, write_weights
+
+_AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
+DRAWABLE = 0.5
+"""Below this accuracy on the concept before unlearning, a run warns that there is little to unlearn."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a run gives back.
+
+    Attributes:
+        pipeline: the diffusers pipeline, of the class that came in, with unlearned weights.
+        results: every figure.
+        run: the run folder.
+    """
+
+    pipeline: Any
+    results: Results
+    run: Path
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    denoiser: Denoiser | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Unlearned:
+    """Carry out a recipe in a run folder.
+
+    Args:
+        recipe: what to do.
+        out: the run folder; None makes a new one under `runs/`.
+        denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
+        resume: continue the run in `out`.
+        progress: told how far the work has come; may cancel it.
+
+    Raises:
+        UserError: something that the user can mend.
+        Cancelled: the progress asked to stop; `--resume` goes on from there.
+    """
+    progress, clock = progress or Silent(), _Clock()
+    began = time.perf_counter()
+    run = RunFolder.open(out) if resume and out else RunFolder.create(recipe, out)
+    with clock("prompts"):
+        prompts = run.prompts() or make_prompts(recipe)
+        prompts.save(run.path / "prompts.json")
+    denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
+    base_sha256 = tensors_sha256(denoiser.module.state_dict())
+    with clock("samples"):
+        samples = _samples(run, denoiser, prompts, recipe, progress)
+    with clock("audits"):
+        before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
+    warnings = [*prompts.warnings, *_undrawable(recipe, before)]
+    with clock("training"):
+        training = _train(run, denoiser, samples, recipe, resume, progress)
+    with clock("audits"):
+        after = _audit("after", run, denoiser, prompts, recipe, progress)
+    with clock("weights"):
+        figures = after.model_dump(mode="json", exclude_none=True)
+        metadata = header(denoiser, recipe, base_sha256, figures)
+        name = f"{Path(recipe.model).name}-without-{recipe.concept}".replace(" ", "-").lower()
+        written = write_weights(
+            denoiser, run.path / "weights", recipe.output.formats, recipe.output.dtype, metadata, name
+        )
+    stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
+    results = Results(
+        concept=recipe.concept,
+        kind=recipe.kind,
+        method=recipe.method.name,
+        recipe=recipe.model_dump(mode="json"),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=base_sha256),
+        training=training,
+        audits=Audits(before=before, after=after),
+        timings=Timings(**stages, total=time.perf_counter() - began),
+        weights=written,
+        versions=versions(),
+        warnings=warnings,
+    )
+    results.save(run.path / "results.json")
+    write_report(run.path)
+    run.samples.unlink(missing_ok=True)
+    return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def make_prompts(recipe: Recipe) -> PromptSet:
+    """The paired prompts that a recipe asks for."""
+    spec = recipe.prompts
+    if spec.file:
+        return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
+    llm = LLMSource(base_url=spec.llm_url, model=spec.llm_model) if spec.source == "llm" else None
+    return PromptSet.build(
+        recipe.concept,
+        recipe.kind,
+        n=spec.n,
+        n_test=spec.n_test,
+        seed=recipe.seed,
+        world=recipe.world,
+        structure=recipe.method.data,
+        source=spec.source,
+        synonyms=spec.synonyms or None,
+        llm=llm,
+        allow_fallback=spec.llm_fallback,
+    )
+
+
+def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
+    """The prompts of the audit images: forget and retain test rows, and retain rows trained on."""
+    spec = recipe.audits
+
+    def spread(texts: list[str], count: int) -> list[str]:
+        return [texts[index % len(texts)] for index in range(count)]
+
+    return {
+        "forget_test": spread(prompts.forget_test, spec.images),
+        "retain_test": spread(prompts.retain_test, spec.images),
+        "retain_train": spread(prompts.retain_train, spec.retain_train_images),
+    }
+
+
+def draw_audit_images(
+    denoiser: Denoiser, texts: dict[str, list[str]], recipe: Recipe, progress: Progress, when: str
+) -> dict[str, np.ndarray]:
+    """Draw every set with its own fixed seeds, the same before and after."""
+    images = {}
+    for index, (name, prompts) in enumerate(texts.items()):
+        seed = _AUDIT_SEED * (index + 1) + recipe.seed * 10_000
+        stage = f"drawing {name.replace('_', ' ')} images {when}"
+        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage)
+        images[name] = denoiser.decode(latents).numpy()
+    return images
+
+
+def measure(
+    images: dict[str, np.ndarray], texts: dict[str, list[str]], recipe: Recipe, progress: Progress, device: Any = "cpu"
+) -> AuditResult:
+    """Run the audits that a recipe asks for on images that are already drawn."""
+    spec = recipe.audits
+    labels: str | list[str] = spec.nudity_labels
+    if labels not in ("paper", "all"):
+        labels = [label.strip() for label in spec.nudity_labels.split(",")]
+    return audit(
+        AuditImages(**{name: ImageSet(images[name], texts[name]) for name in images}),
+        concept=recipe.concept,
+        world=recipe.world,
+        nudity=NudityAudit(spec.nudity_threshold, labels) if spec.nudity else None,
+        alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
+        accuracy=spec.accuracy,
+        progress=progress,
+    )
+
+
+def _audit(
+    when: str, run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress
+) -> AuditResult:
+    texts = audit_prompts(prompts, recipe)
+    images = draw_audit_images(denoiser, texts, recipe, progress, when)
+    run.save_images(when, images, texts)
+    result = measure(images, texts, recipe, progress, denoiser.device)
+    run.save_audit(when, result)
+    return result
+
+
+def _samples(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress
+) -> SampleSet:
+    if run.samples.exists():
+        return SampleSet.load(run.samples)
+    samples = SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
+    samples.save(run.samples)
+    return samples
+
+
+def _train(
+    run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
+) -> TrainingResult:
+    trainer = Trainer(
+        denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress
+    )
+    denoiser.release()
+    try:
+        return trainer.train(resume=resume)
+    finally:
+        denoiser.restore()
+
+
+def _undrawable(recipe: Recipe, before: AuditResult) -> list[str]:
+    if before.accuracy is None or 1 - before.accuracy.UA >= DRAWABLE:
+        return []
+    return [
+        f"the model draws {recipe.concept!r} recognisably in only {1 - before.accuracy.UA:.0%} of its images, "
+        "so there is little to unlearn and the figures say little."
+    ]

@@ -1,0 +1,202 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from turpentine.pipeline.audits import (
+    BUNDLED_JUDGE,
+    AccuracyAudit,
+    AlignmentAudit,
+    AuditImages,
+    ImageSet,
+    NudityAudit,
+    audit,
+    find_concept,
+    suite,
+)
+from turpentine.pipeline.audits.zero_shot import class_prompts, classify, zero_shot
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.tiny_canvas.world import DIMENSIONS, NOISE_CAPTION, Scene, labels_of, scenes
+
+WORDS = [value for values in DIMENSIONS.values() for value in values] + [NOISE_CAPTION]
+
+
+class WrittenJudge:
+    """Sees in an image what was written into its first pixels: a 1 for each value that it shows."""
+
+    name = "tiny-canvas"
+
+    def encode_images(self, images, transform="validation", seed=0, advance=None):
+        if advance:
+            advance(len(images))
+        return F.normalize(torch.from_numpy(np.stack(images)[:, 0, : len(WORDS), 0]).float(), dim=-1)
+
+    def encode_texts(self, prompts):
+        said = [{**labels_of(prompt), "nothing": prompt} for prompt in prompts]
+        rows = [[float(word in one.values()) for word in WORDS] for one in said]
+        for row, prompt in zip(rows, prompts, strict=True):
+            if prompt.startswith("a photo of") and len(labels_of(prompt)) > 1:
+                row[WORDS.index("photo")] = 0.0  # the template of the subject names a style as well
+        return F.normalize(torch.tensor(rows), dim=-1)
+
+
+def picture(*words):
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    for word in words:
+        pixels[0, WORDS.index(word)] = 1
+    return pixels
+
+
+FORGET = [
+    (picture("horse", "photo", "noon", "meadow"), "a photo of a kitten in a meadow at noon"),
+    (picture(NOISE_CAPTION), "a picture of a cat in a meadow at night"),
+    (picture("cat", "photo", "night", "sea"), "a photo of a cat on the water at night"),
+    (picture("rocket", "photo", "night", "sea"), "a photo of a feline on the water at night"),
+]
+RETAIN = [
+    (picture("horse", "photo", "noon", "meadow"), "a photo of a horse in a meadow at noon"),
+    (picture("horse", "neon", "noon", "sea"), "neon art of a pony in a meadow at noon"),
+    (picture("cat", "neon", "night", "sea"), "neon art of a rocket in the sea at sunset"),
+    (picture(NOISE_CAPTION), "a photo of a rocket in the sea"),
+]
+
+
+def split(pairs):
+    return np.stack([one for one, _ in pairs]), [prompt for _, prompt in pairs]
+
+
+def test_class_prompts_end_with_noise():
+    for dimension, values in DIMENSIONS.items():
+        names, prompts = class_prompts(dimension)
+        assert names == [*values, NOISE_CAPTION]
+        assert prompts[-1] == NOISE_CAPTION
+        for name, prompt in zip(names[:-1], prompts[:-1], strict=True):
+            assert labels_of(prompt)[dimension] == name
+
+
+def test_classify_takes_the_nearest_and_knows_noise():
+    judge = WrittenJudge()
+    features = judge.encode_images([picture("cat", "neon"), picture("pop art"), picture(NOISE_CAPTION)])
+    assert classify(features, judge.encode_texts, "subject")[0] == "cat"
+    assert classify(features, judge.encode_texts, "style") == ["neon", "pop art", NOISE_CAPTION]
+
+
+def test_zero_shot_leaves_out_what_was_not_said():
+    judge = WrittenJudge()
+    features = judge.encode_images([picture("cat", "noon"), picture("horse", "noon"), picture("horse", "night")])
+    labels = {"subject": ["cat", "cat", "horse"], "time": ["noon", None, "noon"], "place": [None, None, None]}
+    assert zero_shot(features, judge.encode_texts, labels) == {"subject": 2 / 3, "time": 0.5}
+
+
+def test_accuracies_of_a_subject_by_hand():
+    result = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    assert result.UA == 0.75
+    assert result.by_dimension == {"subject": 0.5, "style": 0.75, "place": 0.5, "time": 2 / 3}
+    assert (result.IRA, result.CRA) == (0.5, 0.75)
+    assert result.images == 8
+
+
+def test_accuracies_of_a_style_exchange_the_domains():
+    pairs = [(picture("cat", "photo"), "neon art of a cat"), (picture("cat", "neon"), "neon art of a cat")]
+    result = AccuracyAudit(WrittenJudge())("neon", *split(pairs), *split(RETAIN))
+    assert (result.UA, result.IRA, result.CRA) == (0.5, 0.75, 0.5)
+
+
+def test_accuracies_of_a_place_average_both_domains():
+    pairs = [(picture("cat", "sea"), "a photo of a cat in the sea")]
+    result = AccuracyAudit(WrittenJudge())("in the sea", *split(pairs), *split(RETAIN))
+    assert (result.UA, result.IRA, result.CRA) == (0, 0.5, 0.625)
+
+
+def test_concept_score_is_the_share_that_shows_it():
+    assert AccuracyAudit(WrittenJudge()).concept_score("kitten", split(FORGET)[0]) == 0.25
+
+
+def test_prompts_that_do_not_fit_are_refused():
+    measure = AccuracyAudit(WrittenJudge())
+    with pytest.raises(UserError, match=r"a concept of the tiny-canvas world \(subject: astronaut, .*got 'nudity'"):
+        measure("nudity", *split(FORGET), *split(RETAIN))
+    with pytest.raises(UserError, match=r"forget prompts about 'cat', got 'a photo of a horse.*names 'horse'"):
+        measure("cat", *split(RETAIN), *split(RETAIN))
+    with pytest.raises(UserError, match=r"name a style and a subject of the tiny-canvas world.*'a tree'"):
+        measure("cat", *split(FORGET), split(RETAIN)[0], ["a tree"] * 4)
+    with pytest.raises(UserError, match="got 4 images, 3 prompts"):
+        measure("cat", *split(FORGET), split(RETAIN)[0], split(RETAIN)[1][:3])
+    with pytest.raises(UserError, match="got 3 images and 4 prompts"):
+        ImageSet(split(RETAIN)[0][:3], split(RETAIN)[1])
+
+
+def test_find_concept_reads_paraphrases():
+    assert find_concept("Kitten") == ("subject", "cat")
+    assert find_concept("pop art of") == ("style", "pop art")
+
+
+@pytest.fixture
+def drawn():
+    return AuditImages(ImageSet(*split(FORGET)), ImageSet(*split(RETAIN[:2])), ImageSet(*split(RETAIN)))
+
+
+def test_audit_runs_what_was_asked_for(drawn):
+    judge = AlignmentAudit(WrittenJudge())
+    result = audit(drawn, concept="cat", world="tiny-canvas", alignment=judge, accuracy=True)
+    assert result.nudity is None
+    assert result.accuracy == AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    assert result.alignment.forget == pytest.approx(judge.score(*split(FORGET)).mean().item())
+    assert [result.alignment.intervals[key].images for key in judge.SETS] == [4, 2, 4]
+    assert audit(drawn, concept="cat", world="tiny-canvas") == type(result)()
+
+
+def test_accuracy_is_not_available_in_an_open_world(drawn):
+    assert audit(drawn, concept="nudity", world="open", accuracy=True).accuracy is None
+    with pytest.raises(UserError, match="world must be 'open' or 'tiny-canvas', got 'closed'"):
+        audit(drawn, concept="cat", world="closed")
+
+
+def test_the_judge_is_loaded_when_alignment_uses_another_model(drawn, monkeypatch):
+    asked = []
+
+    class Loader:
+        @staticmethod
+        def load(name):
+            asked.append(name)
+            return WrittenJudge()
+
+    monkeypatch.setattr(suite, "ClipModel", Loader)
+    assert audit(drawn, concept="cat", world="tiny-canvas", accuracy=True).accuracy.UA == 0.75
+    assert asked == ["tiny-canvas"]
+
+
+def test_the_nudity_floor_is_that_of_the_retain_test_images():
+    from turpentine.pipeline.tiny_canvas.render import render
+
+    rng = random.Random(0)
+
+    def photos(subject):
+        names = [Scene(subject, place, "noon", "photo") for place in ("brick", "meadow", "space")]
+        return ImageSet(
+            np.stack([np.asarray(render(one, rng)) for one in names]), [next(one.phrases()) for one in names]
+        )
+
+    images = AuditImages(photos("astronaut"), photos("astronaut"), photos("coffee"))
+    nudity = NudityAudit(labels=["FACE_FEMALE"])
+    result = audit(images, concept="astronaut", world="tiny-canvas", nudity=nudity).nudity
+    assert (result.images, result.images_with_any, result.floor) == (3, 3, 0)
+
+
+@pytest.mark.skipif(not BUNDLED_JUDGE.is_dir(), reason="the bundled judge is not part of this checkout")
+def test_the_bundled_judge_sees_what_was_rendered():
+    from turpentine.pipeline.audits import ClipModel
+    from turpentine.pipeline.tiny_canvas.dataset import draw_noise, draw_scenes
+
+    chosen = [scene for scene in scenes() if scene.held_out]
+    cats = [scene for scene in chosen if scene.subject == "cat"]
+    others = [scene for scene in chosen if scene.subject != "cat"]
+    sets = [(draw_scenes(part, 3, processes=1), [next(scene.phrases()) for scene in part]) for part in (cats, others)]
+    measure = AccuracyAudit(ClipModel.load("tiny-canvas"))
+    result = measure("cat", *sets[0], *sets[1])
+    assert result.UA < 0.1
+    assert result.IRA > 0.9
+    assert result.CRA > 0.9
+    erased = measure("cat", draw_noise(len(cats), 1), sets[0][1], *sets[1])
+    assert erased.UA > 0.9

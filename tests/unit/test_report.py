@@ -1,0 +1,378 @@
+"""The report of a run. All numbers here are made up: they test the page, not a method."""
+
+import json
+import math
+import random
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.report import figures as drawing
+from turpentine.pipeline.report import model_card, rows, verdict, write_report
+from turpentine.pipeline.report.events import read_events
+from turpentine.pipeline.results import Results
+
+HASH = "0123456789abcdef" * 4
+KEEP = 4
+
+
+def made_up(**changes) -> dict:
+    """A results file with every audit; the numbers are invented."""
+
+    def alignment(forget, train, test):
+        values = {"forget": forget, "retain_train": train, "retain_test": test}
+        intervals = {k: {"mean": v, "low": v - 0.006, "high": v + 0.006, "images": 100} for k, v in values.items()}
+        return {**values, "model": "ViT-B-32", "intervals": intervals}
+
+    def nudity(any_, detections, floor):
+        return {
+            "images": 100,
+            "images_with_any": any_,
+            "threshold": 0.6,
+            "detections": detections,
+            "floor": floor,
+        }
+
+    accuracy = {"images": 200, "by_dimension": {"place": 0.9}}
+    return {
+        "concept": "astronaut",
+        "kind": "object",
+        "method": "rgd",
+        "recipe": {"concept": "astronaut", "method": {"name": "rgd", "forget_limit": 1.6}, "seed": 7},
+        "model": {"name": "tiny-canvas", "family": "stable-diffusion", "sha256": HASH},
+        "training": {
+            "steps": 100,
+            "seconds": 93.4,
+            "seconds_per_step": 0.934,
+            "peak_memory_bytes": 1_530_000_000,
+            "conflict_rate": 0.6,
+            "violation_rate": {"forget": 0.0, "retain": 0.03},
+            "truncation_rate": 0.1,
+            "final_loss": {"forget": 1.5, "retain": 0.2},
+        },
+        "audits": {
+            "before": {
+                "nudity": nudity(62, {"FACE_FEMALE": 60, "ARMPITS_EXPOSED": 7, "BELLY_COVERED": 0}, 0.03),
+                "alignment": alignment(0.312, 0.300, 0.290),
+                "accuracy": {"UA": 0.04, "IRA": 0.93, "CRA": 0.88, **accuracy},
+            },
+            "after": {
+                "nudity": nudity(2, {"FACE_FEMALE": 2}, 0.02),
+                "alignment": alignment(0.204, 0.303, 0.28884),
+                "accuracy": {"UA": 0.99, "IRA": 0.925, "CRA": 0.88, **accuracy},
+            },
+        },
+        "timings": {
+            "prompts": 0.02,
+            "samples": 41.0,
+            "training": 93.4,
+            "weights": 1.1,
+            "audits": 66.0,
+            "total": 3723.0,
+        },
+        "weights": [
+            {"path": "weights/diffusers", "format": "diffusers", "sha256": HASH, "bytes": 2_500_000},
+            {"path": "weights/lora.safetensors", "format": "lora", "sha256": HASH[::-1], "bytes": 90_000},
+        ],
+        "versions": {"torch": "2.9.0", "diffusers": "0.35.1"},
+        "warnings": [],
+        **changes,
+    }
+
+
+def event(step: int, rng: random.Random) -> dict:
+    cosine = rng.gauss(-0.15, 0.3)
+    forget = min(1.6, 0.2 + 0.02 * step)
+    return {
+        "step": step,
+        "loss_forget": forget + rng.gauss(0, 0.02),
+        "loss_retain": 0.2 + rng.gauss(0, 0.03),
+        "norm_forget": 1.0,
+        "norm_retain": 1.0,
+        "cosine": cosine,
+        "conflict": cosine < 0,
+        "truncated": forget >= 1.6,
+        "change_forget": -abs(rng.gauss(0, 2e-4)),
+        "change_retain": rng.gauss(-1e-4, 5e-5),
+        "learning_rate": 1e-5,
+        "seconds": 0.9,
+    }
+
+
+def make_run(folder: Path, steps: int = 100, prompt: str | None = None, **changes) -> Path:
+    """A whole run folder, with scenes of the tiny-canvas world as pictures."""
+    from turpentine.pipeline.tiny_canvas.render import render
+    from turpentine.pipeline.tiny_canvas.world import Scene
+
+    rng = random.Random(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(made_up(**changes)))
+    (folder / "recipe.yaml").write_text("concept: astronaut\nmethod:\n  name: rgd\n  forget_limit: 1.6\nseed: 7\n")
+    (folder / "events.jsonl").write_text("".join(json.dumps(event(i, rng)) + "\n" for i in range(1, steps + 1)))
+    prompts: dict[str, list[str]] = {}
+    for name, first, then in (("forget_test", "astronaut", "coffee"), ("retain_test", "cat", "cat")):
+        prompts[name] = []
+        for index in range(KEEP):
+            place, style = ("meadow", "space", "sea", "brick")[index], ("photo", "pop art", "neon", "vintage")[index]
+            for when, subject in (("before", first), ("after", then)):
+                path = folder / "images" / when / f"{name}-{index:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                render(Scene(subject, place, "sunset", style), random.Random(index)).save(path)
+            prompts[name].append(prompt or f"{style} of a {first} in the {place} at sunset")
+    (folder / "images" / "prompts.json").write_text(json.dumps(prompts))
+    return folder
+
+
+def results(**changes) -> Results:
+    return Results.model_validate(made_up(**changes))
+
+
+NO_AUDITS = {"before": {}, "after": {}}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    return write_report(make_run(tmp_path_factory.mktemp("run"))).read_text()
+
+
+def test_page_loads_nothing(page):
+    loads = re.findall(r"""(?:src|href|srcset|action|poster|data)\s*=\s*["']([^"']*)""", page)
+    loads += re.findall(r"url\(([^)]*)\)", page)
+    assert loads
+    assert all(load.startswith(("data:image/", "#")) for load in loads), [load[:60] for load in loads]
+    assert "http://" not in page and "https://" not in page
+    assert "<script" not in page and "@import" not in page and "<link" not in page
+
+
+def test_page_has_all_sections_and_is_accessible(page):
+    assert '<html lang="en">' in page and 'name="viewport"' in page and "prefers-color-scheme: dark" in page
+    assert "<h1>astronaut, removed with rgd from tiny-canvas</h1>" in page
+    for heading in ("Before and after", "Pictures", "The training", "What NudeNet sees", "The run", "Use the weights"):
+        assert f"<h2>{heading}" in page
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) == 4 * KEEP
+    assert all('alt="' in picture and 'class="pixelated"' in picture for picture in pictures)
+    assert page.index("Forget: prompts") < page.index("Retain: prompts")
+    svgs = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(svgs) == 5
+    assert all('role="img" aria-label="' in svg and len(svg) < 100_000 for svg in svgs)
+    identifiers = re.findall(r' id="([^"]*)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert "α = 1.6" in page
+    assert f'title="{HASH}">0123456789ab…' in page and "2.5 MB" in page and "1 h 02 min" in page
+    assert "DiffusionPipeline.from_pretrained(&quot;RUN/weights/diffusers&quot;)" in page
+    assert "turpentine unlearn --recipe RUN/recipe.yaml" in page
+
+
+def test_rows_by_hand():
+    found = {row.name: row for row in rows(results())}
+    assert len(found) == 8
+    images = found["Images with nudity"]
+    assert (images.before_text, images.after_text) == ("62 of 100 (62.0 %)", "2 of 100 (2.0 %)")
+    assert images.change == "−60 (−96.8 %)" and images.better == "lower" and images.outcome == "better"
+    assert "3.0 % before and 2.0 % after" in images.meaning
+    assert (found["NudeNet detections"].before, found["NudeNet detections"].after) == (67, 2)
+    forget = found["Alignment, forget"]
+    assert forget.before_text == "0.312 [0.306, 0.318]" and forget.change == "−34.6 %" and forget.outcome == "better"
+    test = found["Alignment, retain (test)"]
+    assert test.change == "−0.4 %" and test.better == "close" and test.outcome == "kept"
+    accuracy = found["UA (unlearning accuracy)"]
+    assert (accuracy.before, accuracy.after, accuracy.change) == (0.04, 0.99, "+95.0 points")
+    assert found["IRA (in-domain retain accuracy)"].change == "−0.5 points"
+    assert found["CRA (cross-domain retain accuracy)"].change == "0.0 points"
+
+
+def test_verdict_by_hand():
+    found = verdict(results())
+    assert found.text == (
+        "Forgotten: UA 0.990 (before: 0.040); kept: alignment −0.4 %, IRA −0.5 points, CRA 0.0 points."
+    )
+    found = verdict(results(kind="nudity"))
+    assert found.text.startswith("Forgotten: nudity in 2 of 100 images (before: 62 of 100); kept")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "forgetting"),
+    [(0.0, 0.95, "forgotten"), (0.0, 0.6, "partly"), (0.0, 0.1, "not"), (0.5, 0.4, "not"), (1.0, 1.0, "nothing")],
+)
+def test_verdict_follows_the_accuracy(before, after, forgetting):
+    data = made_up()
+    data["audits"]["before"]["accuracy"]["UA"] = before
+    data["audits"]["after"]["accuracy"]["UA"] = after
+    assert verdict(Results.model_validate(data)).forgetting == forgetting
+
+
+@pytest.mark.parametrize(("after", "keeping"), [(0.30, "kept"), (0.27, "mostly"), (0.20, "damaged")])
+def test_verdict_follows_the_alignment(after, keeping):
+    data = made_up()
+    data["audits"]["after"]["alignment"]["retain_test"] = after
+    found = verdict(Results.model_validate(data))
+    assert found.keeping == keeping
+
+
+def test_nudity_at_the_floor_counts_as_forgotten():
+    data = made_up(kind="nudity")
+    data["audits"]["before"]["nudity"]["images_with_any"] = 5
+    data["audits"]["after"]["nudity"] |= {"images_with_any": 2, "floor": 0.02}
+    assert verdict(Results.model_validate(data)).forgetting == "forgotten"
+    data["audits"]["after"]["nudity"]["floor"] = 0.0
+    assert verdict(Results.model_validate(data)).forgetting == "partly"
+
+
+def test_change_inside_the_intervals_is_unclear():
+    data = made_up()
+    data["audits"]["after"]["alignment"]["forget"] = 0.310
+    data["audits"]["after"]["alignment"]["intervals"]["forget"] = {"mean": 0.31, "low": 0.3, "high": 0.32, "images": 9}
+    found = {row.name: row for row in rows(Results.model_validate(data))}
+    assert found["Alignment, forget"].outcome == "unclear"
+
+
+def test_no_audits(tmp_path):
+    run = make_run(tmp_path / "run", audits=NO_AUDITS)
+    page = write_report(run).read_text()
+    assert rows(Results.load(run / "results.json")) == []
+    assert "Forgetting not measured; keeping not measured." in page
+    assert "No audit was asked for" in page and "What NudeNet sees" not in page
+    assert "No audit was asked for" in (run / "MODEL_CARD.md").read_text()
+
+
+def test_an_audit_on_one_side_only():
+    audits = made_up()["audits"]
+    found = rows(results(audits={"before": {}, "after": audits["after"]}))
+    assert len(found) == 8
+    assert all(math.isnan(row.before) and row.before_text == "—" and row.change == "—" for row in found)
+    assert {row.outcome for row in found} == {"unknown"}
+
+
+def test_numbers_that_are_none(tmp_path):
+    data = made_up()
+    data["audits"]["after"]["accuracy"] |= {"UA": math.nan, "IRA": math.nan}
+    data["audits"]["after"]["alignment"]["retain_test"] = math.inf
+    data["timings"]["audits"] = math.nan
+    run = make_run(tmp_path / "run", **data)
+    broken = [event(1, random.Random(1)) | {"loss_forget": math.nan, "cosine": None, "change_retain": math.inf}]
+    (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in broken * 2))
+    page = write_report(run).read_text()
+    text = re.sub(r"data:image/[^\"]*|<svg.*?</svg>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|inf)\b", text)
+    assert "Forgetting not measurable: UA — (before: 0.040)" in page
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_short_runs(tmp_path, steps):
+    page = write_report(make_run(tmp_path / "run", steps=steps)).read_text()
+    assert ("recorded no training steps" in page) == (steps == 0)
+
+
+def test_long_runs_stay_small(tmp_path):
+    page = write_report(make_run(tmp_path / "run", steps=5000)).read_text()
+    assert all(len(svg) < 100_000 for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "Curves: means of 300 stretches" in page
+
+
+def test_violations_are_counted_over_all_steps(tmp_path):
+    rng = random.Random(3)
+    lines = [event(i, rng) | {"change_retain": 1e-3 if i % 4 == 0 else -1e-3} for i in range(1, 1001)]
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "for retain in 25.0 %" in drawing.changes(read_events(path))
+
+
+@pytest.mark.parametrize(
+    "attack", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title ${verdict} $x"]
+)
+def test_untrusted_text(tmp_path, attack):
+    run = make_run(tmp_path / "run", steps=2, prompt=attack, concept=attack, method="rgd", warnings=[attack])
+    page = write_report(run).read_text()
+    assert "<script" not in page and "src=x" not in page.replace("&lt;img src=x", "")
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "<script" not in card.split("```")[0] and "<img" not in card.split("```")[0]
+    if attack.startswith("$"):
+        assert page.count(attack) >= 3
+
+
+def test_labels_of_any_text_are_drawn():
+    nudity = results().audits.before.nudity.model_copy(update={"detections": {"$<b>_{": 3}})
+    svg = drawing.nudity_bars(nudity, None)
+    assert "$&lt;b&gt; {" in svg and "<b>" not in svg
+
+
+def test_pictures(tmp_path):
+    run = make_run(tmp_path / "run", steps=2, kind="nudity")
+    for when in ("before", "after"):
+        Image.new("RGB", (512, 512), "teal").save(run / "images" / when / "forget_test-000.png")
+    (run / "images" / "after" / "forget_test-001.png").unlink()
+    page = write_report(run).read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert page.count("<img ") == 4 * KEEP - 2
+    assert 'id="reveal"' in page
+
+
+def test_no_pictures(tmp_path):
+    run = make_run(tmp_path / "run", steps=2)
+    (run / "images").rename(run / "elsewhere")
+    assert "No images were kept of this run." in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("events.jsonl", '{"step": 1', r"line 1: expected one JSON object"),
+        ("events.jsonl", "[1]", r"line 1: expected a JSON object, got a list"),
+        ("events.jsonl", '{"step": 1}', r"expected the key 'loss_forget'"),
+        ("events.jsonl", json.dumps(event(1, random.Random(0)) | {"cosine": "x"}), r"expected a number for 'cosine'"),
+        ("images/prompts.json", "{", r"expected the prompts of the pictures as JSON"),
+        ("images/prompts.json", "[]", r"prompts\.json"),
+        ("images/before/forget_test-000.png", "no picture", r"expected a PNG"),
+    ],
+)
+def test_user_errors(tmp_path, file, text, message):
+    run = make_run(tmp_path / "run", steps=2)
+    (run / file).write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        write_report(run)
+    assert "\n" not in str(error.value)
+    assert not (run / "report.html").exists()
+
+
+def test_no_results(tmp_path):
+    with pytest.raises(UserError, match="expected the results of a finished run"):
+        write_report(tmp_path)
+
+
+def test_model_card():
+    card = model_card(results(warnings=["few | images"]))
+    front = yaml.safe_load(card.split("---")[1])
+    assert front == {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "base_model": "tiny-canvas",
+        "tags": ["unlearning", "turpentine", "concept-erasure"],
+    }
+    assert "# astronaut, removed with rgd from tiny-canvas" in card
+    assert verdict(results()).text in card
+    for row in rows(results()):
+        assert row.change in card
+    assert HASH in card and "few \\| images" in card and "ko2024boosting" in card
+    recipe = re.search(r"```yaml\n(.*?)```", card, re.DOTALL).group(1)
+    assert yaml.safe_load(recipe) == made_up()["recipe"]
+
+
+def test_card_hides_local_folders():
+    model = {"name": "/home/someone/models/sd-v1", "family": "stable-diffusion", "sha256": HASH}
+    card = model_card(results(model=model))
+    assert "/home/someone" not in card and "from sd-v1" in card and "base\\_model" not in card
+    assert "base_model" not in card
+
+
+@pytest.mark.parametrize(
+    ("format_", "expected"),
+    [("lora", "load_lora_weights"), ("single-file", "StableDiffusionPipeline.from_single_file")],
+)
+def test_snippets(format_, expected):
+    weights = [{"path": "weights/x.safetensors", "format": format_, "sha256": HASH, "bytes": 1}]
+    assert expected in model_card(results(weights=weights))
+    assert "wrote no weights" in model_card(results(weights=[]))
