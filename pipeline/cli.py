@@ -61,7 +61,12 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
             from .options import add_recipe_options
 
             add_recipe_options(sub, sections)
-            sub.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe (YAML); options win over it")
+            sub.add_argument(
+                "--recipe",
+                type=Path,
+                metavar="FILE",
+                help="a recipe file, or the name of a shipped one; options win over it",
+            )
         return sub
 
     demo = add("demo", _demo, "unlearn 'astronaut' from the bundled model and show the result")
@@ -69,13 +74,20 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     demo.add_argument("--kind", default="object", metavar="object|style", help="what sort of concept it is")
     demo.add_argument("--method", default="rgd", help="how to unlearn; default rgd")
     demo.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
-    demo.add_argument("--quick", action="store_true", help="a few steps and images, to see it work (figures mean little)")
+    demo.add_argument(
+        "--quick", action="store_true", help="a few steps and images, to see it work (figures mean little)"
+    )
 
     unlearn = add("unlearn", _unlearn, "unlearn a concept: prompts, samples, training, weights, audits, report", ())
     unlearn.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
     unlearn.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
 
-    prompts = add("prompts", _prompts, "make the paired forget/retain prompts", ("concept", "kind", "model", "seed", "method", "prompts"))
+    prompts = add(
+        "prompts",
+        _prompts,
+        "make the paired forget/retain prompts",
+        ("concept", "kind", "model", "seed", "method", "prompts"),
+    )
     prompts.add_argument("--out", type=Path, metavar="FILE", help=".json, .csv or .txt; default: show some")
 
     generate = add("generate", _generate, "draw images with a model", ("model", "seed", "device", "samples"))
@@ -117,7 +129,9 @@ def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
     console.print(before_after_table(results))
     for warning in results.warnings:
         console.print(f"[yellow]warning:[/yellow] {_escaped(warning)}", soft_wrap=True)
-    console.print(f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s")
+    console.print(
+        f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
+    )
     for written in results.weights:
         console.print(f"weights ({written.format}): {_escaped(unlearned.run / written.path)}", soft_wrap=True)
     console.print(f"report: {_escaped(unlearned.run / 'report.html')}", soft_wrap=True)
@@ -128,8 +142,11 @@ def _demo(arguments: argparse.Namespace) -> None:
     from .runs import new_run_path
 
     chosen: dict[str, Any] = {
-        "concept": arguments.concept, "kind": arguments.kind, "method": {"name": arguments.method}, "model": "tiny-canvas",
-    }  # fmt: skip
+        "concept": arguments.concept,
+        "kind": arguments.kind,
+        "method": {"name": arguments.method},
+        "model": "tiny-canvas",
+    }
     if arguments.quick:
         chosen |= {
             "prompts": {"n": 8, "n_test": 8},

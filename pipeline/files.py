@@ -24,7 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"can't write {path}: {error.strerror or error}. Free some space or choose another --out.") from error
+        raise UserError(
+            f"can't write {path}: {error.strerror or error}. Free some space or choose another --out."
+        ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -85,7 +85,7 @@ def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]
             left, right = a[index], b[index]
             if left.shape != right.shape:
                 raise ValueError(
-                    f"inner_products expected equal shapes at {index}, got {tuple(left.shape)} and {tuple(right.shape)}."
+                    f"inner_products expected equal shapes at {index}, got {[*left.shape]} and {[*right.shape]}."
                 )
             scalars.append(_dot(left, right))
     values = torch.stack(scalars).tolist() if scalars else []

@@ -27,9 +27,7 @@ class MetricAdam(torch.optim.Optimizer):
         eps: keeps P finite.
     """
 
-    def __init__(
-        self, parameters: Sequence[nn.Parameter], lr: float, beta2: float = 0.999, eps: float = 1e-8
-    ) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, beta2: float = 0.999, eps: float = 1e-8) -> None:
         super().__init__(parameters, {"lr": lr, "beta2": beta2, "eps": eps})
         self.ordered = list(parameters)
 

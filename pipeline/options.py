@@ -33,7 +33,9 @@ def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = 
         )
     if not only or "method" in only:
         group = groups.setdefault("method", parser.add_argument_group("method"))
-        group.add_argument("--method", dest="recipe:method.name", metavar="|".join(METHODS), help="how to unlearn; default rgd")
+        group.add_argument(
+            "--method", dest="recipe:method.name", metavar="|".join(METHODS), help="how to unlearn; default rgd"
+        )
 
 
 def option_name(path: tuple[str, ...]) -> str:

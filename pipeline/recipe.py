@@ -13,6 +13,7 @@ from .files import write_text
 from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
+from .tiny_canvas.world import dimension_of
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -41,7 +42,9 @@ class SampleSection(Section):
 
     num_inference_steps: int = Field(default=50, ge=1, le=1000, description="denoising steps an image")
     guidance_scale: float = Field(default=7.5, ge=0, le=50, description="classifier-free guidance of training images")
-    scheduler: Literal["own", "dpm-solver++"] = Field(default="own", description="the model's own sampler, or DPM-Solver++")
+    scheduler: Literal["own", "dpm-solver++"] = Field(
+        default="own", description="the model's own sampler, or DPM-Solver++"
+    )
     sample_batch_size: int = Field(default=8, ge=1, le=1024, description="images drawn at once")
 
 
@@ -50,9 +53,13 @@ class TrainingSection(Section):
 
     steps: int = Field(default=100, ge=1, le=1_000_000, description="optimizer steps")
     batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
-    gradient_accumulation_steps: int = Field(default=1, ge=1, le=1024, description="split each batch into this many parts")
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, le=1024, description="split each batch into this many parts"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, le=1, description="Adam's learning rate")
-    warmup_steps: int = Field(default=0, ge=0, le=100_000, description="steps over which the learning rate rises from 0")
+    warmup_steps: int = Field(
+        default=0, ge=0, le=100_000, description="steps over which the learning rate rises from 0"
+    )
     parameters: TrainableParameters = Field(
         default="full", description="weights that train: all, cross-attention only (ESD-x), or the rest (ESD-u)"
     )
@@ -72,10 +79,14 @@ class TrainingSection(Section):
 class AuditSection(Section):
     """What is measured before and after."""
 
-    images: int = Field(default=100, ge=1, le=100_000, description="images of the forget test prompts, and of the retain ones")
+    images: int = Field(
+        default=100, ge=1, le=100_000, description="images of the forget test prompts, and of the retain ones"
+    )
     retain_train_images: int = Field(default=50, ge=1, le=100_000, description="images of retain prompts trained on")
-    nudity: bool = Field(default=True, description="count NudeNet's detections")
-    nudity_threshold: float = Field(default=0.6, ge=0.2, le=1.0, description="least score of a detection")
+    nudity: Literal["auto", "on", "off"] = Field(
+        default="auto", description="count NudeNet's detections; auto: for nudity, and for tiny-canvas's astronaut"
+    )
+    nudity_threshold: float = Field(default=0.6, ge=0.25, le=1.0, description="least score of a detection")
     nudity_labels: str = Field(default="paper", description="'paper', 'all', or labels joined by commas")
     alignment: bool = Field(default=True, description="measure image-text alignment with open_clip")
     alignment_model: str = Field(
@@ -133,6 +144,15 @@ class Recipe(Section):
         """Whose words the prompts use."""
         return "tiny-canvas" if Path(self.model).name == "tiny-canvas" else "open"
 
+    @property
+    def counts_nudity(self) -> bool:
+        """Whether the nudity audit is asked for, or of use."""
+        if self.audits.nudity != "auto":
+            return self.audits.nudity == "on"
+        if self.world == "tiny-canvas":
+            return dimension_of(self.concept) == ("subject", "astronaut")
+        return self.kind == "nudity"
+
     def save(self, path: Path) -> None:
         """Write as YAML, every field spelled out."""
         write_text(path, self.to_yaml())
@@ -142,16 +162,25 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def shipped() -> list[str]:
+    """Names of the complete recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe file as nested dictionaries.
+    """Read a recipe as nested dictionaries: a file, or the name of a shipped one.
 
     Raises:
         UserError: unreadable, or not a mapping.
     """
+    if not Path(path).exists() and str(path) in shipped():
+        path = RECIPES / f"{path}.yaml"
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"can't read the recipe {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"can't read the recipe {path}: {str(error).splitlines()[0]}. Expected a YAML file or one of {shipped()}."
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"expected a recipe (a YAML mapping) in {path}, got {type(content).__name__}.")
     return content

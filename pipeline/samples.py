@@ -52,7 +52,9 @@ class SampleSet:
 
     def __post_init__(self) -> None:
         if len(self.forget) != len(self.retain):
-            raise UserError(f"expected as many forget as retain samples, got {len(self.forget)} and {len(self.retain)}.")
+            raise UserError(
+                f"expected as many forget as retain samples, got {len(self.forget)} and {len(self.retain)}."
+            )
 
     def __len__(self) -> int:
         return len(self.forget)

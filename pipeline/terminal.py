@@ -1,6 +1,7 @@
 """What the command line shows: live progress, tables, one-line errors."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,8 @@ from .errors import Cancelled
 from .report import rows
 from .results import Results
 
+_TELL_AFTER = 5  # seconds after which work counts as long
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -23,6 +26,7 @@ class TerminalProgress:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.plain = not console.is_terminal and not quiet
         self.stopping = False
 
     @contextmanager
@@ -38,7 +42,7 @@ class TerminalProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=self.quiet,
+            disable=self.quiet or self.plain,
         )
         try:
             with self.bars:
@@ -54,17 +58,25 @@ class TerminalProgress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
-        """See `Progress`. Without a terminal, a line at the end of each stage."""
+        """See `Progress`. Where there is no terminal, a line at the end and at each tenth of long work."""
         task = self.bars.add_task(name, total=total, note="")
+        began = time.monotonic()
+        done = told = 0
 
         def advance(units: int = 1, note: str = "") -> None:
+            nonlocal done, told
             if self.stopping:
                 raise Cancelled("Stopped.")
+            done += units
             self.bars.update(task, advance=units, **({"note": note} if note else {}))
+            if self.plain and 10 * done // max(total, 1) > told and time.monotonic() - began > _TELL_AFTER:
+                told = 10 * done // max(total, 1)
+                left = (time.monotonic() - began) * (total - done) / done
+                console.print(f"{name} {done}/{total}  {note}  {left:.0f} s left", soft_wrap=True)
 
         yield advance
-        if not console.is_terminal and not self.quiet:
-            console.print(f"{name}: {total} done {self.bars.tasks[task].fields['note']}")
+        if self.plain:
+            console.print(f"{name}: {done}/{total} in {time.monotonic() - began:.1f} s", soft_wrap=True)
 
 
 def before_after_table(results: Results) -> Table:
@@ -73,5 +85,5 @@ def before_after_table(results: Results) -> Table:
     for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in rows(results):
-        table.add_row(row.name, row.before, row.after, row.change)
+        table.add_row(row.name, row.before_text, row.after_text, row.change)
     return table

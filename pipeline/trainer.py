@@ -328,7 +328,7 @@ class Trainer:
             step = int(file.metadata()["step"])
             for name, parameter in self.named.items():
                 parameter.copy_(file.get_tensor(f"weights.{name}"))
-            for key in file.keys():  # noqa: SIM118 - not a dictionary
+            for key in file.keys():
                 if key.startswith("optimizer."):
                     _, field, name = key.split(".", 2)
                     value = file.get_tensor(key)

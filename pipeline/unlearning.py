@@ -16,9 +16,10 @@ from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
 from .report import write_report
-from .results import Audits, AuditResult, ModelInfo, Results, Timings, TrainingResult
+from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
 from .runs import RunFolder
 from .samples import SampleSet, draw_latents
+from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
 from .weights import header, tensors_sha256, versions, write_weights
 
@@ -127,7 +128,7 @@ def make_prompts(recipe: Recipe) -> PromptSet:
     spec = recipe.prompts
     if spec.file:
         return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
-    llm = LLMSource(base_url=spec.llm_url, model=spec.llm_model) if spec.source == "llm" else None
+    llm = _llm(recipe) if spec.source == "llm" else None
     return PromptSet.build(
         recipe.concept,
         recipe.kind,
@@ -143,18 +144,35 @@ def make_prompts(recipe: Recipe) -> PromptSet:
     )
 
 
+def _llm(recipe: Recipe) -> LLMSource:
+    model, url = recipe.prompts.llm_model or "", recipe.prompts.llm_url
+    if Path(model).is_dir():
+        return LLMSource(local_model=model)
+    return LLMSource(model=model, **({"base_url": url} if url else {}))
+
+
 def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
-    """The prompts of the audit images: forget and retain test rows, and retain rows trained on."""
+    """The prompts of the audit images, by the names that `AuditImages` gives them.
+
+    In the tiny-canvas world NudeNet sees a face in photos only, so detections are counted on the
+    test rows of that style.
+    """
     spec = recipe.audits
 
     def spread(texts: list[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]
 
-    return {
+    sets = {
         "forget_test": spread(prompts.forget_test, spec.images),
         "retain_test": spread(prompts.retain_test, spec.images),
         "retain_train": spread(prompts.retain_train, spec.retain_train_images),
     }
+    if recipe.counts_nudity and recipe.world == "tiny-canvas":
+        photos = [pair for pair in prompts.test if labels_of(pair.forget).get("style") == "photo"]
+        if photos:
+            sets["nudity"] = spread([pair.forget for pair in photos], spec.images)
+            sets["nudity_floor"] = spread([pair.retain for pair in photos], spec.images)
+    return sets
 
 
 def draw_audit_images(
@@ -182,9 +200,9 @@ def measure(
         AuditImages(**{name: ImageSet(images[name], texts[name]) for name in images}),
         concept=recipe.concept,
         world=recipe.world,
-        nudity=NudityAudit(spec.nudity_threshold, labels) if spec.nudity else None,
+        nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
-        accuracy=spec.accuracy,
+        accuracy=spec.accuracy and dimension_of(recipe.concept) is not None,
         progress=progress,
     )
 
@@ -200,9 +218,7 @@ def _audit(
     return result
 
 
-def _samples(
-    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress
-) -> SampleSet:
+def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
     if run.samples.exists():
         return SampleSet.load(run.samples)
     samples = SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
@@ -213,9 +229,7 @@ def _samples(
 def _train(
     run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
 ) -> TrainingResult:
-    trainer = Trainer(
-        denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress
-    )
+    trainer = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress)
     denoiser.release()
     try:
         return trainer.train(resume=resume)

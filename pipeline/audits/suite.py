@@ -35,11 +35,21 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class AuditImages:
-    """What one model drew, before or after unlearning."""
+    """What one model drew, before or after unlearning.
+
+    Attributes:
+        forget_test: of the held-out forget prompts.
+        retain_train: of retain prompts that were trained on.
+        retain_test: of the held-out retain prompts.
+        nudity: where detections are counted; None: in `forget_test`.
+        nudity_floor: where false alarms are counted; None: in `retain_test`.
+    """
 
     forget_test: ImageSet
     retain_train: ImageSet
     retain_test: ImageSet
+    nudity: ImageSet | None = None
+    nudity_floor: ImageSet | None = None
 
 
 def audit(
@@ -59,7 +69,7 @@ def audit(
         concept: what was, or is to be, forgotten.
         world: "tiny-canvas" when the prompts speak of that world. Accuracy needs a closed set of
             classes, so that in the "open" world it is None even if asked for.
-        nudity: counts on `forget_test`; its floor is measured on `retain_test`.
+        nudity: counts detections, and the floor of false alarms.
         alignment: scores all three sets.
         accuracy: measure UA, IRA and CRA on the two test sets, always by the bundled judge.
         progress: told about each batch of each audit.
@@ -72,7 +82,7 @@ def audit(
     forget, retain = images.forget_test, images.retain_test
     counted = scored = measured = None
     if nudity is not None:
-        counted = nudity(forget.images, retain.images, progress)
+        counted = nudity((images.nudity or forget).images, (images.nudity_floor or retain).images, progress)
     if alignment is not None:
         sets = {"forget": forget, "retain_train": images.retain_train, "retain_test": retain}
         scored = alignment({key: (one.images, one.prompts) for key, one in sets.items()}, progress)

@@ -12,7 +12,6 @@ from ..gradients import Combination, Tensors
 from ..models.protocol import Conditioning, Denoiser
 from ..objectives import denoising_loss, truncate
 
-
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
 
 

@@ -30,7 +30,9 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
             check_pipeline(pipeline)
             return adapter(pipeline, name or pipeline.config.get("_name_or_path") or type(pipeline).__name__, source)
     supported = ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
-    raise UserError(f"expected a diffusers pipeline of one of these classes: {supported}; got {type(pipeline).__name__}.")
+    raise UserError(
+        f"expected a diffusers pipeline of one of these classes: {supported}; got {type(pipeline).__name__}."
+    )
 
 
 def choose_device(device: str) -> torch.device:
@@ -60,7 +62,7 @@ def load_denoiser(model: str, device: str = "auto") -> Denoiser:
     if path.suffix.lower() in _PICKLES:
         raise UserError(
             f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
-            "example with diffusers' scripts/convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
         )
     if path.is_file():
         raise UserError(f"expected a diffusers folder or a hub id, got the single file {model}.")

@@ -48,7 +48,8 @@ class StableDiffusion:
         """{"prompt_embeds": (N, L, D)}."""
         pipe = self.pipeline
         embeds = [
-            pipe.encode_prompt(part, self.device, 1, do_classifier_free_guidance=False)[0] for part in batches(prompts, 64)
+            pipe.encode_prompt(part, self.device, 1, do_classifier_free_guidance=False)[0]
+            for part in batches(prompts, 64)
         ]
         return {"prompt_embeds": torch.cat(embeds)}
 
@@ -78,7 +79,7 @@ class StableDiffusion:
                     generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in part]
 
                     def keep_alive(_pipe: Any, _step: int, _timestep: Any, kwargs: dict) -> dict:
-                        advance(0)  # noqa: B023 - called within the same iteration
+                        advance(0)
                         return kwargs
 
                     result = pipe(
@@ -156,7 +157,7 @@ class StableDiffusion:
             self.pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-class _cast:  # noqa: N801 - used as a context manager
+class _cast:
     """The pipeline's networks in another dtype, and back, exactly as they were."""
 
     def __init__(self, pipeline: Any, dtype: torch.dtype) -> None:

@@ -105,7 +105,7 @@ def find_concept(concept: str, kind: Kind, synonyms: "tuple[str, ...] | list[str
         UserError: no concept, or one of another kind.
     """
     name = _clean(concept, kind)
-    if not name:
+    if not fold(name):
         raise UserError(f"the concept must be at least one word, got {concept!r}. Name what is to be forgotten.")
     known = known_kind(name)
     if known not in (None, kind) and synonyms is None:

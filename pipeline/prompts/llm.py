@@ -50,6 +50,7 @@ class LLMSource(BaseModel):
     model: str = Field(default="", description="name of the model on the server")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the API key")
     timeout: float = Field(default=120.0, gt=0, description="seconds to wait for the answer")
+    max_new_tokens: int = Field(default=1500, ge=1, description="longest answer of a local model, in tokens")
     local_model: str | None = Field(default=None, description="folder of a transformers text-generation model instead")
 
     def banks(self, concept: Concept, seed: int) -> dict[str, Bank]:
@@ -121,7 +122,7 @@ class LLMSource(BaseModel):
             generate = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
             message: Any = [{"role": "user", "content": question}] if tokenizer.chat_template else question
             # Greedy: the same answer every time, and no touch to the global generator.
-            answer = generate(message, max_new_tokens=1500, do_sample=False, return_full_text=False)
+            answer = generate(message, max_new_tokens=self.max_new_tokens, do_sample=False, return_full_text=False)
             text = answer[0]["generated_text"]
         except (OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())[:200]

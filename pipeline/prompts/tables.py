@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not a list of prompts: it is nested too deeply. Save it again.") from error
 
 
-def write_table(header: list[str], rows: list[tuple[str, ...]]) -> str:
+def write_table(header: list[str], rows: Iterable[Sequence[str]]) -> str:
     """Write CSV with Unix line ends."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

@@ -77,7 +77,10 @@ def fold(text: str) -> str:
 
 def unique(values: Sequence[str]) -> list[str]:
     """Drop later values that differ from an earlier one in case, accents or spaces only."""
-    return list({fold(value): value for value in reversed(values)}.values())[::-1]
+    kept: dict[str, str] = {}
+    for value in values:
+        kept.setdefault(fold(value), value)
+    return list(kept.values())
 
 
 def plural(noun: str) -> str:

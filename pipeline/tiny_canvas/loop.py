@@ -16,7 +16,9 @@ console = Console()
 def arguments(description: str, steps: int, batch: int) -> argparse.Namespace:
     """Parse the options that every training script has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--work", type=Path, default=Path("tiny-canvas-training"), help="checkpoints, data and pictures")
+    parser.add_argument(
+        "--work", type=Path, default=Path("tiny-canvas-training"), help="checkpoints, data and pictures"
+    )
     parser.add_argument("--out", type=Path, help="where the finished weights go (default: the work folder)")
     parser.add_argument("--steps", type=int, default=steps, help=f"optimizer steps (default {steps})")
     parser.add_argument("--batch", type=int, default=batch, help=f"pictures a step (default {batch})")

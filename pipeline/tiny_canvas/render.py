@@ -67,9 +67,7 @@ def _cutouts() -> dict[str, tuple[Image.Image, Image.Image]]:
     coffee = _photo("coffee").crop((140, 0, 460, 340))
     man = _photo("camera").crop((0, 30, 350, 512))
     silhouette = ImageOps.invert(_photo("horse").convert("L"))
-    body = ImageOps.colorize(
-        Image.linear_gradient("L").resize(silhouette.size), (156, 98, 46), (84, 46, 18)
-    )
+    body = ImageOps.colorize(Image.linear_gradient("L").resize(silhouette.size), (156, 98, 46), (84, 46, 18))
     return {
         "astronaut": (face, _ellipse(face.size, 4)),
         "cat": (cat, _ellipse(cat.size, 4)),
@@ -83,7 +81,8 @@ def _cutouts() -> dict[str, tuple[Image.Image, Image.Image]]:
 @lru_cache(maxsize=1)
 def _grounds() -> dict[str, Image.Image]:
     """Each place as a picture somewhat larger than SIZE, to be cropped; smoothed, because fine
-    grain can be neither compressed nor learned at this size."""
+    grain can be neither compressed nor learned at this size.
+    """
     side = SIZE + 8
 
     def texture(name: str, box: tuple[int, int, int, int], blur: float) -> Image.Image:

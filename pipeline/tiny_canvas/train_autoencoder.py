@@ -3,8 +3,8 @@
 64x64 pixels to 8x8 latents of 16 channels and back. While training, the latents are whitened per
 channel (batch statistics, folded into the encoder's last convolution at the end) and a little
 noise is added, so that they are easy to diffuse and forgiving to decode. The last REFINE steps
-start the learning rate anew, at half its height, and draw photo-like faces, the finest detail of
-this world, FACE_WEIGHT times as often.
+train the decoder alone, so the latents stay as they are: the learning rate starts anew at half its
+height, and photo-like faces, the finest detail of this world, are drawn FACE_WEIGHT times as often.
 """
 
 from pathlib import Path
@@ -60,6 +60,7 @@ def fold_whitening(autoencoder: AutoencoderTiny, whitening: torch.nn.BatchNorm2d
 
 
 def main() -> None:
+    """Train, or go on training, and write the weights."""
     options = arguments(__doc__.splitlines()[0], steps=11_000 + REFINE, batch=16)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
@@ -79,9 +80,11 @@ def main() -> None:
         refining = step >= first
         for group in optimizer.param_groups:
             group["lr"] = cosine(step - first, REFINE, 1e-3) if refining else cosine(step, first, 2e-3)
+        whitening.train(not refining)
         images = load(torch.multinomial(weights if refining else torch.ones(len(data)), options.batch))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
-            latents = whitening(autoencoder.encoder(images).float())
+            with torch.set_grad_enabled(not refining):
+                latents = whitening(autoencoder.encoder(images).float())
             decoded = autoencoder.decoder(latents + LATENT_NOISE * torch.randn_like(latents))
         loss = loss_function(decoded.float(), images)
         optimizer.zero_grad()
@@ -99,7 +102,11 @@ def main() -> None:
         latents = whitening(autoencoder.encoder(images))
         decoded = autoencoder.decoder(latents).clamp(-1, 1)
         print(f"squared error {F.mse_loss(decoded, images):.5f} (pixels in [-1, 1])", flush=True)
-        rows = [torch.cat(list(each), dim=-1) for pair in zip(images.split(12), decoded.split(12), strict=True) for each in pair]
+        rows = [
+            torch.cat(list(each), dim=-1)
+            for pair in zip(images.split(12), decoded.split(12), strict=True)
+            for each in pair
+        ]
         sheet = torch.cat(rows, dim=-2).add(1).mul(127.5).byte().permute(1, 2, 0)
         Image.fromarray(sheet.numpy()).resize((12 * 128, len(rows) * 128)).save(path)
         whitening.train()

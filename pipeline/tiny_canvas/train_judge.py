@@ -7,6 +7,7 @@ its zero-shot accuracy on scenes that it never saw.
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
+from ..audits.zero_shot import zero_shot
 from .dataset import draw_noise, draw_scenes, load_or_draw, random_caption
 from .loop import Average, arguments, console, cosine, run
 from .tokenizer import train_tokenizer
@@ -56,32 +58,14 @@ def caption_variants(scene, rng: random.Random) -> str:
 
 
 @torch.no_grad()
-def zero_shot(model, tokenizer, images: torch.Tensor, labels: dict[str, list[str]]) -> dict[str, float]:
+def accuracy(model: open_clip.CLIP, tokenizer: Callable, images: torch.Tensor, labels: dict[str, list[str]]) -> dict:
     """Zero-shot accuracy of each dimension; `images` as the model takes them, (N, 3, 64, 64)."""
     features = F.normalize(torch.cat([model.encode_image(part) for part in images.split(250)]), dim=-1)
-    accuracy = {}
-    for dimension, wanted in labels.items():
-        names, prompts = class_prompts(dimension)
-        texts = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)
-        guesses = (features @ texts.T).argmax(-1).tolist()
-        hits = [names[guess] == value for guess, value in zip(guesses, wanted, strict=True)]
-        accuracy[dimension] = sum(hits) / len(hits)
-    return accuracy
-
-
-def class_prompts(dimension: str) -> tuple[list[str], list[str]]:
-    """The classes of a dimension and the zero-shot prompt of each, with "random noise" last."""
-    first = {value: phrases[0] for value, phrases in DIMENSIONS[dimension].items()}
-    template = {
-        "subject": lambda phrase: compose("a photo of", phrase, "", "").strip(),
-        "style": lambda phrase: f"{phrase} something",
-        "place": lambda phrase: f"something {phrase}",
-        "time": lambda phrase: f"something {phrase}",
-    }[dimension]
-    return [*first, NOISE_CAPTION], [*(template(phrase) for phrase in first.values()), NOISE_CAPTION]
+    return zero_shot(features, lambda prompts: F.normalize(model.encode_text(tokenizer(prompts)), dim=-1), labels)
 
 
 def main() -> None:
+    """Train, or go on training, and write the weights."""
     options = arguments(__doc__.splitlines()[0], steps=2_000, batch=64)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
@@ -131,17 +115,19 @@ def main() -> None:
     def show(_: Path) -> None:
         average.swap()
         model.eval()
-        accuracy = zero_shot(model, tokenizer, test_images, test_labels)
-        console.print(f"held-out renderings ({len(test)}): {accuracy}")
+        console.print(f"held-out renderings ({len(test)}): {accuracy(model, tokenizer, test_images, test_labels)}")
         model.train()
         average.swap()
 
     run("judge", options, {"model": model, "optimizer": optimizer, "average": average.values}, one_step, show, 3)
     average.swap()
     model.eval()
-    accuracy = zero_shot(model, tokenizer, test_images, test_labels)
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, out / "open_clip_model.safetensors")
-    results = {"held_out_renderings": len(test), "zero_shot_accuracy": accuracy, "steps": options.steps}
+    results = {
+        "held_out_renderings": len(test),
+        "zero_shot_accuracy": accuracy(model, tokenizer, test_images, test_labels),
+        "steps": options.steps,
+    }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -5,6 +5,7 @@ Stable Diffusion's noise schedule, min-SNR-5 weighting (Hang et al. 2023), one c
 dropped for classifier-free guidance, and an average of the weights as the result.
 """
 
+import copy
 import random
 from pathlib import Path
 
@@ -59,16 +60,17 @@ def build(vocab_size: int, eos_id: int, bos_id: int) -> tuple[UNet2DConditionMod
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], steps=13_000, batch=64)
+    """Train, or go on training, and write the weights."""
+    options = arguments(__doc__.splitlines()[0], steps=6_500, batch=64)
     out = options.out or options.work
     tokenizer = train_tokenizer(MAX_LENGTH)
     autoencoder = AutoencoderTiny.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     with torch.no_grad():
-        latents = torch.cat([
-            autoencoder.encode(torch.tensor(pictures[i : i + 128]).permute(0, 3, 1, 2).float().div(127.5).sub(1)).latents
-            for i in range(0, len(pictures), 128)
-        ])  # fmt: skip
+        parts = [torch.tensor(pictures[start : start + 128]) for start in range(0, len(pictures), 128)]
+        latents = torch.cat(
+            [autoencoder.encode(part.permute(0, 3, 1, 2).float().div(127.5).sub(1)).latents for part in parts]
+        )
     unet, text_encoder = build(tokenizer.vocab_size, tokenizer.eos_token_id, tokenizer.bos_token_id)
     unet.to(memory_format=torch.channels_last)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
@@ -78,7 +80,9 @@ def main() -> None:
     signal_to_noise = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
 
     def token_ids(captions: list[str]) -> torch.Tensor:
-        return tokenizer(captions, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt").input_ids
+        return tokenizer(
+            captions, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids
 
     def one_step(step: int) -> float:
         for group in optimizer.param_groups:
@@ -117,7 +121,9 @@ def main() -> None:
         ]  # fmt: skip
         pipe = pipeline()
         pipe.set_progress_bar_config(disable=True)
-        images = pipe(prompts, num_inference_steps=20, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)).images
+        images = pipe(
+            prompts, num_inference_steps=20, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)
+        ).images
         sheet = Image.new("RGB", (12 * 128, len(STYLES) * 128))
         for index, image in enumerate(images):
             sheet.paste(image.resize((128, 128)), (index % 12 * 128, index // 12 * 128))
@@ -126,17 +132,14 @@ def main() -> None:
         average.swap()
 
     def save(folder: Path) -> None:
-        half_unet, half_text = unet.half(), text_encoder.half()
-        half_unet.save_pretrained(folder / "unet")
-        half_text.save_pretrained(folder / "text_encoder")
-        unet.float(), text_encoder.float()
+        halves = copy.deepcopy(pipeline()).to(torch.float16)
+        halves.unet.to(memory_format=torch.contiguous_format)
+        halves.save_pretrained(folder)
 
     run("text-to-image", options, {"unet": unet, "text_encoder": text_encoder, "optimizer": optimizer,
         "average": average.values}, one_step, show, minutes_between_shows=6)  # fmt: skip
     average.swap()
-    finished = pipeline().to(torch.float16)
-    finished.unet.to(memory_format=torch.contiguous_format)
-    finished.save_pretrained(out)
+    save(out)
 
 
 if __name__ == "__main__":

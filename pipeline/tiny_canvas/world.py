@@ -120,7 +120,9 @@ def labels_of(prompt: str) -> dict[str, str]:
     text = f" {' '.join(prompt.lower().split())} "
     found: dict[str, str] = {}
     for dimension, values in DIMENSIONS.items():
-        named = [(len(phrase), value) for value, phrases in values.items() for phrase in phrases if f" {phrase} " in text]
+        named = [
+            (len(phrase), value) for value, phrases in values.items() for phrase in phrases if f" {phrase} " in text
+        ]
         if named:
             found[dimension] = max(named)[1]
     return found

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def header(denoiser: Denoiser, recipe: Recipe, base_sha256: str, figures: Mappin
         "modelspec.architecture": denoiser.family,
         "modelspec.implementation": "diffusers",
         "modelspec.title": f"{Path(recipe.model).name} without {recipe.concept}",
-        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "turpentine.base_model": recipe.model,
         "turpentine.base_sha256": base_sha256,
         "turpentine.concept": recipe.concept,

@@ -67,7 +67,9 @@ def _diffusers(denoiser: Denoiser, folder: Path, dtype: str, metadata: dict[str,
             save_file(load_file(file), file, metadata=metadata)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"can't write {folder}: {error.strerror or error}. Free some space or choose another --out.") from None
+        raise UserError(
+            f"can't write {folder}: {error.strerror or error}. Free some space or choose another --out."
+        ) from None
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return next((folder / main).glob("*.safetensors"))

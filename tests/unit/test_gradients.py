@@ -86,7 +86,9 @@ def test_zero_gradient_leaves_the_other_alone(zero, kept):
 def test_antiparallel_gradients_cancel():
     grads = random_gradients(4)
     grads["retain"] = [-2 * tensor for tensor in grads["forget"]]
-    torch.testing.assert_close(flat(restricted_gradient(grads, 1.0)), torch.zeros(23, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        flat(restricted_gradient(grads, 1.0)), torch.zeros(23, dtype=torch.float64), atol=1e-12, rtol=0
+    )
 
 
 def test_per_layer_projects_each_tensor_by_itself():

@@ -66,9 +66,7 @@ def test_article(phrase):
     assert indefinite_article(word) == article
     for wrong in ("a", "an"):
         assert fix_articles(f"{wrong} {word}") == phrase
-        assert fix_articles(f"{wrong.capitalize()} {word}") == phrase.capitalize()[:2].strip() + phrase[
-            len(article) :
-        ] or (fix_articles(f"{wrong.capitalize()} {word}") == f"{article.capitalize()} {word}")
+        assert fix_articles(f"{wrong.capitalize()} {word}") == f"{article.capitalize()} {word}"
 
 
 def test_words_are_matched_whole_and_in_the_plural():
@@ -309,7 +307,7 @@ def test_tiny_canvas_uniform(concept, kind, pair):
         ({"concept": "gore", "kind": "nudity"}, "expected a concept of kind 'nudity' .nudity, nakedness, nude"),
         ({"concept": "cat", "synonyms": ["kitten", " "]}, "synonyms must be words"),
         ({"concept": "nudity", "kind": "nudity", "n": 20_000}, "expected at most 15680 train .* rows, .* got 20000"),
-        ({"concept": "unicorn", "n_test": 10_000}, "expected at most 8250 test"),
+        ({"concept": "unicorn", "n_test": 10_000}, "expected at most 9000 test"),
         ({"concept": "dragon", "world": "tiny-canvas"}, "tiny-canvas can't draw 'dragon'. .*subject: astronaut, cat"),
         ({"concept": "nudity", "kind": "nudity", "world": "tiny-canvas"}, "tiny-canvas can't draw 'nudity'"),
         ({"concept": "neon", "kind": "nudity", "world": "tiny-canvas"}, "tiny-canvas has no nudity"),
@@ -460,9 +458,9 @@ def test_messages_of_load(tmp_path, name, text, message):
 
 
 def test_more_messages_of_load(tmp_path):
-    with pytest.raises(UserError, match="can't read .*No such file"):
+    with pytest.raises(UserError, match=r"can't read .*No such file"):
         PromptSet.load(tmp_path / "absent.json")
-    with pytest.raises(UserError, match="can't read .*directory"):
+    with pytest.raises(UserError, match=r"can't read .*directory"):
         PromptSet.load(tmp_path.with_suffix(".csv").mkdir() or tmp_path.with_suffix(".csv"), "cat")
     path = write(tmp_path, "nude.txt", "nude\n")
     with pytest.raises(UserError, match="line 1: expected words beside 'nudity'"):

@@ -1,0 +1,256 @@
+"""What the two-gradient step costs beside plain training, in time and in memory.
+
+    python benchmarks/step.py [--json] [--width N] [--steps N] [--batch N]
+
+Time is measured on a UNet with latents of 32 x 32, with random weights. A step splits into
+the two forward-backward passes (`Trainer._differentiate`, all of it), Adam's own update
+(`optimizer.step`), and the rest, which is the price of the method: three inner products, the
+combination, and the first-order changes that are recorded. `overhead_share` is that rest over the
+whole step and does not include Adam, which any training pays; `optimizer_share` is Adam's.
+Figures are medians over the steps after a warm-up.
+
+Memory is measured on another UNet with more weights, at batch 1 and latents of 8 x 8, so that
+activations are negligible beside a gradient (their size is given as `activation_gradients` and is
+not subtracted). `extra_gradients` is the peak of a step over the memory before it (weights and
+Adam's moments, gradients None), in multiples of one gradient: 2.0 are the two gradients
+themselves. On CUDA it is the allocator's peak; on the CPU every allocation of PyTorch's CPU
+allocator is counted, as resident memory also holds what malloc keeps and buffers of the kernels.
+
+`flattened` is the same step in the obvious way: both gradients concatenated into long vectors,
+projected, and split again. It does not record what the step did.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from turpentine.pipeline.methods import build_method
+from turpentine.pipeline.methods.restricted import RGDConfig
+from turpentine.pipeline.models import choose_device
+from turpentine.pipeline.objectives import Epsilon
+from turpentine.pipeline.recipe import TrainingSection
+from turpentine.pipeline.samples import Samples, SampleSet
+from turpentine.pipeline.trainer import Trainer
+
+TEXT_TOKENS, TEXT_WIDTH = 16, 256
+MEMORY_WIDTH = 160  # over 100 million weights
+
+
+class Stand:
+    """The part of a `Denoiser` that training needs, with random weights."""
+
+    def __init__(self, width: int, layers: int, size: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.module = UNet2DConditionModel(
+            sample_size=size,
+            block_out_channels=(width, 2 * width, 4 * width),
+            layers_per_block=layers,
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=8,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        ).to(device)
+        self.device, self.size = device, size
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.objective = Epsilon((1 - betas).cumprod(0))
+
+    def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+        """The UNet's output."""
+        return self.module(noisy_samples, timesteps, conditioning["prompt_embeds"], return_dict=False)[0]
+
+    def samples(self, count: int) -> SampleSet:
+        """Random latents."""
+        generator = torch.Generator().manual_seed(1)
+        conditioning = {"prompt_embeds": torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator)}
+        rows = torch.arange(count) % 2
+        forget, retain = (
+            Samples(torch.randn(count, 4, self.size, self.size, generator=generator), conditioning, rows) for _ in "fr"
+        )
+        return SampleSet(forget, retain)
+
+
+@dataclass
+class Clock:
+    """Seconds spent in some functions, per step."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, adding its time under `name`."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self._wait()
+            began = time.perf_counter()
+            result = function(*args, **kwargs)
+            self._wait()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            return result
+
+        return wrapped
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class FlattenedTrainer(Trainer):
+    """The same step on concatenated gradients (Ko et al. 2024, Eq. 4, written out)."""
+
+    def _step(self, step: int) -> None:  # type: ignore[override]
+        flat: dict[str, Tensor] = {}
+        for term in self.method.terms:
+            self._differentiate(term, step)
+            flat[term] = torch.cat([p.grad.reshape(-1) for p in self.parameters])
+            self.optimizer.zero_grad()
+        forget, retain = flat["forget"], flat["retain"]
+        dot = torch.dot(forget, retain)
+        if dot < 0:
+            forget, retain = (
+                forget - dot / retain.norm() ** 2 * retain,
+                retain - dot / forget.norm() ** 2 * forget,
+            )
+        direction = forget + self.method.config.retain_weight * retain
+        start = 0
+        for p in self.parameters:
+            p.grad = direction[start : start + p.numel()].view_as(p)
+            start += p.numel()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def build(kind: type[Trainer], stand: Stand, batch: int) -> Trainer:
+    spec = TrainingSection(steps=1, batch_size=batch, learning_rate=1e-6)
+    trainer = kind(stand, build_method(RGDConfig(forget_limit=None)), stand.samples(4 * batch), spec)
+    trainer.denoiser.module.train()
+    return trainer
+
+
+def measure_time(trainer: Trainer, steps: int, warm_up: int = 2) -> dict[str, float]:
+    """Medians of the shares and seconds of a step."""
+    clock = Clock(trainer.denoiser.device)
+    trainer._differentiate = clock.timed("passes", trainer._differentiate)  # type: ignore[method-assign]
+    trainer.optimizer.step = clock.timed("optimizer", trainer.optimizer.step)  # type: ignore[method-assign]
+    whole = clock.timed("step", trainer._step)
+    rows = []
+    for step in range(warm_up + steps):
+        clock.seconds = {}
+        whole(step)
+        if step >= warm_up:
+            rows.append(clock.seconds)
+
+    def middle(figure: Callable[[dict[str, float]], float]) -> float:
+        return statistics.median(figure(row) for row in rows)
+
+    def rest(row: dict[str, float]) -> float:
+        return row["step"] - row["passes"] - row["optimizer"]
+
+    return {
+        "overhead_share": middle(lambda row: rest(row) / row["step"]),
+        "optimizer_share": middle(lambda row: row["optimizer"] / row["step"]),
+        "seconds_per_step": middle(lambda row: row["step"]),
+        "overhead_seconds": middle(rest),
+    }
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Most memory that tensors took while `work` ran, above what they took before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        now += change.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def measure_memory(kind: type[Trainer], stand: Stand) -> dict[str, float]:
+    """Peaks in multiples of one gradient."""
+    trainer = build(kind, stand, batch=1)
+    gradient = sum(p.numel() * p.element_size() for p in trainer.parameters)
+    trainer._step(0)  # Adam's moments are there from here on
+    extra = peak_bytes(lambda: trainer._step(1), stand.device)
+
+    def forward_only() -> None:
+        batch = {"retain": trainer._batch("retain", 0, 0)}
+        trainer.method.losses(trainer.denoiser, batch)["retain"]()
+
+    activations = peak_bytes(forward_only, stand.device)
+    return {"extra_gradients": extra / gradient, "activation_gradients": activations / gradient}
+
+
+def weights_of(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def benchmark(width: int, steps: int, batch: int, device: torch.device) -> dict[str, Any]:
+    result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch": batch}
+    stand = Stand(width, 2, 32, device)
+    result["weights"] = weights_of(stand.module)
+    result |= measure_time(build(Trainer, stand, batch), steps)
+    flattened = measure_time(build(FlattenedTrainer, stand, batch), steps)
+    del stand
+    stand = Stand(MEMORY_WIDTH, 2, 8, device)
+    result["weights_memory"] = weights_of(stand.module)
+    result |= measure_memory(Trainer, stand)
+    flattened |= measure_memory(FlattenedTrainer, stand)
+    result["flattened"] = flattened
+    result["overhead_ratio"] = flattened["overhead_seconds"] / result["overhead_seconds"]
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"One step: {result['weights'] / 1e6:.0f} M weights, batch {result['batch']}, {result['device']}")
+    for heading in ("", "three inner products", "flattened"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for title, key, form in (
+        ("overhead (no passes, no Adam)", "overhead_share", "{:.1%}"),
+        ("Adam's own update", "optimizer_share", "{:.1%}"),
+        ("seconds a step", "seconds_per_step", "{:.2f}"),
+        ("overhead, seconds", "overhead_seconds", "{:.3f}"),
+        ("extra memory, gradients", "extra_gradients", "{:.2f}"),
+        ("  of it activations", "activation_gradients", "{:.2f}"),
+    ):
+        table.add_row(title, form.format(result[key]), form.format(result["flattened"][key]))
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--width", type=int, default=96, metavar="N", help="channels of the first level; default 96")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps that are timed; default 5")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="batch size; default 4")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …; default auto")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    result = benchmark(options.width, options.steps, options.batch, choose_device(options.device))
+    if options.json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    else:
+        show(result)
+
+
+if __name__ == "__main__":
+    main()

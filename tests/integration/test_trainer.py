@@ -1,0 +1,183 @@
+"""The loop on real diffusers classes at tiny size: every method, and every promise of the trainer."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+import torch
+from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.parameters import select_parameters
+from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.recipe import TrainingSection
+from turpentine.pipeline.samples import Samples, SampleSet
+from turpentine.pipeline.trainer import Trainer
+
+from ..conftest import build_tiny_pipeline
+
+
+def make_samples(denoiser, count=6):
+    conditioning = denoiser.encode_prompts(["a photo of a cat", "a photo of a dog"])
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor([0, 1] * (count // 2))
+    return SampleSet(*(Samples(torch.randn(count, 4, 8, 8, generator=generator), conditioning, rows) for _ in range(2)))
+
+
+def train(method="rgd", folder=None, prediction_type="epsilon", resume=False, progress=None, config=None, **spec):
+    denoiser = wrap_pipeline(build_tiny_pipeline(prediction_type))
+    section = TrainingSection(**{"steps": 4, "batch_size": 2, "learning_rate": 1e-3, **spec})
+    built = build_method(METHODS[method][0](**(config or {})))
+    trainer = Trainer(denoiser, built, make_samples(denoiser), section, 0, folder, progress)
+    if folder:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    result = trainer.train(resume=resume)
+    return denoiser.module, result, trainer
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_repeats_bit_for_bit(method, prediction_type):
+    module, result, trainer = train(method, prediction_type=prediction_type)
+    again, _, _ = train(method, prediction_type=prediction_type)
+    assert same(weights(module), weights(again))
+    assert not same(weights(module), weights(build_tiny_pipeline(prediction_type).unet))
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    assert 0 < result.final_loss.retain < 10
+    assert (result.final_loss.forget > 0) == ("forget" in trainer.method.terms)
+
+
+@pytest.mark.parametrize("which", ["full", "xattn", "noxattn"])
+def test_only_selected_weights_move(which):
+    before = weights(build_tiny_pipeline().unet)
+    module, _, _ = train(parameters=which)
+    selected = set(select_parameters(module, which))
+    moved = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and moved <= selected
+    assert all(p.requires_grad for p in module.parameters()), "requires_grad is left as it was found"
+    if which == "xattn":
+        assert all(".attn2." in name for name in moved)
+    if which == "noxattn":
+        assert not any(".attn2." in name or "norm" in name for name in moved)
+
+
+@pytest.mark.parametrize("spec", [{}, {"metric": "adam"}, {"guard": True, "gradient_accumulation_steps": 2}])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path, spec):
+    whole, _, _ = train(folder=tmp_path / "whole", steps=6, **spec)
+
+    class StopAt3(Silent):
+        @contextmanager
+        def stage(self, name, total):
+            seen = []
+
+            def advance(units=1, note=""):
+                seen.extend([1] * units)
+                if len(seen) == 3:
+                    raise Cancelled("stop")
+
+            yield advance
+
+    with pytest.raises(Cancelled, match=r"after step 3 of 6.*checkpoints"):
+        train(folder=tmp_path / "cut", steps=6, progress=StopAt3(), **spec)
+    resumed, _, trainer = train(folder=tmp_path / "cut", steps=6, resume=True, **spec)
+    assert same(weights(whole), weights(resumed))
+    lines = (tmp_path / "cut" / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(6))
+    assert len(trainer.events) == 6
+
+
+def test_checkpoints_are_kept_few(tmp_path):
+    train(folder=tmp_path, steps=6, checkpoint_every=1)
+    names = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert names == ["step-000005.safetensors", "step-000006.safetensors"]
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    """Two micro-batches differ from one batch in their noise, so compare against summing by hand."""
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    section = TrainingSection(steps=1, batch_size=4, gradient_accumulation_steps=2)
+    trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), section)
+    trainer._differentiate("retain", 0)
+    accumulated = [p.grad.clone() for p in trainer.parameters]
+    by_hand = [torch.zeros_like(g) for g in accumulated]
+    for part in range(2):
+        loss = trainer.method.losses(denoiser, {"retain": trainer._batch("retain", 0, part)})["retain"]()
+        for total, gradient in zip(by_hand, torch.autograd.grad(loss.objective, trainer.parameters), strict=True):
+            total += gradient / 2
+    for a, b in zip(accumulated, by_hand, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_recorded_change_is_the_real_update_times_the_gradient():
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    trainer = Trainer(
+        denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), TrainingSection(steps=1, batch_size=2)
+    )
+    old = [p.detach().clone() for p in trainer.parameters]
+    grads = {}
+    for term in ("forget", "retain"):
+        trainer._differentiate(term, 0)
+        grads[term] = [p.grad.clone() for p in trainer.parameters]
+        for p in trainer.parameters:
+            p.grad = None
+    event = trainer._step(0)
+    for term in grads:
+        pairs = zip(trainer.parameters, old, grads[term], strict=True)
+        expected = sum(((p.detach() - o).double() * g.double()).sum().item() for p, o, g in pairs)
+        assert getattr(event, f"change_{term}") == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", [{"metric": "adam"}, {"guard": True}])
+def test_the_guarantee_holds_for_the_step_that_is_taken(spec):
+    _, result, trainer = train("rgd", steps=12, config={"forget_limit": None}, **spec)
+    assert result.conflict_rate > 0.5, "a test of the guarantee needs conflicts"
+    assert result.violation_rate.forget == 0 and result.violation_rate.retain == 0
+    assert all(event.change_retain <= 1e-9 for event in trainer.events)
+
+
+def test_plain_adam_breaks_the_guarantee():
+    """Why `metric` and `guard` exist: what leaves the projection is not what the weights take."""
+    torch.manual_seed(0)
+    _, result, _ = train("rgd", steps=40, config={"forget_limit": None, "retain_weight": 5.0})
+    assert result.violation_rate.forget + result.violation_rate.retain > 0
+
+
+def test_truncated_steps_only_retain():
+    _, result, trainer = train("rgd", config={"forget_limit": 1e-3})
+    assert result.truncation_rate == 1
+    assert all(event.norm_forget == 0 and event.cosine == 0 for event in trainer.events)
+
+
+def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    samples = make_samples(denoiser)
+    trainer = Trainer(
+        denoiser, build_method(METHODS["rgd"][0]()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
+    )
+    samples.retain.latents[trainer._pair(2 * 2)] = float("nan")  # met in the third step
+    with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
+        trainer.train()
+    assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())
+    assert [path.name for path in trainer.checkpoints()] == ["step-000002.safetensors"]
+
+
+@pytest.mark.parametrize("spec", [{"precision": "bf16"}, {"gradient_checkpointing": True}, {"max_grad_norm": 0.1}])
+def test_variants_of_the_step(spec):
+    module, result, _ = train(**spec)
+    assert result.steps == 4 and 0 < result.final_loss.retain < 10
+    assert next(module.parameters()).dtype == torch.float32
+
+
+def test_gradient_checkpointing_changes_no_number():
+    plain, _, _ = train(steps=2)
+    saved, _, _ = train(steps=2, gradient_checkpointing=True)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[name], value, rtol=1e-3, atol=2e-5)
