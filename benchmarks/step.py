@@ -2,19 +2,27 @@
 
     python benchmarks/step.py [--json] [--width N] [--steps N] [--batch N]
 
-Time is measured on a UNet with latents of 32 x 32, with random weights. A step splits into
-the two forward-backward passes (`Trainer._differentiate`, all of it), Adam's own update
-(`optimizer.step`), and the rest, which is the price of the method: three inner products, the
-combination, and the first-order changes that are recorded. `overhead_share` is that rest over the
-whole step and does not include Adam, which any training pays; `optimizer_share` is Adam's.
-Figures are medians over the steps after a warm-up.
+Time is measured on a UNet of Stable Diffusion 1's shape but narrower, with random weights, on
+latents of 32 x 32. A step splits into the two forward-backward passes (`Trainer._differentiate`,
+all of it), Adam's own update (`optimizer.step`), and the rest, which is the price of the method:
+three inner products, the combination, and the first-order changes that are recorded.
+`overhead_share` is that rest over the whole step and does not include Adam, which any training
+pays; `optimizer_share` is Adam's. Figures are medians over the steps after a warm-up.
 
-Memory is measured on another UNet with more weights, at batch 1 and latents of 8 x 8, so that
+The overhead is so many seconds a weight, whatever the batch and resolution are, so its share falls
+with the arithmetic that a weight takes part in. That is `flops_per_weight` here, against 44,800 for
+Stable Diffusion 1.4 at 512 pixels and a batch of 8 (2,800 flops a weight and sample, forward and
+backward, counted on the same class; two passes). `overhead_share_stable_diffusion` is computed from
+the seconds of this run with the passes scaled by that ratio; it is not measured.
+
+Memory is measured on a wider UNet with more weights, at batch 1 and latents of 8 x 8, so that
 activations are negligible beside a gradient (their size is given as `activation_gradients` and is
 not subtracted). `extra_gradients` is the peak of a step over the memory before it (weights and
 Adam's moments, gradients None), in multiples of one gradient: 2.0 are the two gradients
-themselves. On CUDA it is the allocator's peak; on the CPU every allocation of PyTorch's CPU
-allocator is counted, as resident memory also holds what malloc keeps and buffers of the kernels.
+themselves, and what comes on top is for the largest single tensor (`largest_tensor`, in the same
+unit, as in Stable Diffusion 1.4): its direction, its update, and what Adam needs meanwhile. On
+CUDA it is the allocator's peak; on the CPU every allocation of PyTorch's CPU allocator is counted,
+as resident memory also holds what malloc keeps and buffers of the kernels.
 
 `flattened` is the same step in the obvious way: both gradients concatenated into long vectors,
 projected, and split again. It does not record what the step did.
@@ -22,6 +30,7 @@ projected, and split again. It does not record what the step did.
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -29,9 +38,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks to stderr
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
@@ -40,23 +52,22 @@ from turpentine.pipeline.recipe import TrainingSection
 from turpentine.pipeline.samples import Samples, SampleSet
 from turpentine.pipeline.trainer import Trainer
 
-TEXT_TOKENS, TEXT_WIDTH = 16, 256
-MEMORY_WIDTH = 160  # over 100 million weights
+TEXT_TOKENS = 77
+MEMORY_WIDTH = 128  # over 100 million weights
+STABLE_DIFFUSION_FLOPS = 44_800  # a weight and step, see above
 
 
 class Stand:
     """The part of a `Denoiser` that training needs, with random weights."""
 
-    def __init__(self, width: int, layers: int, size: int, device: torch.device) -> None:
+    def __init__(self, width: int, size: int, device: torch.device) -> None:
         torch.manual_seed(0)
+        self.text_width = 768 * width // 320
         self.module = UNet2DConditionModel(
             sample_size=size,
-            block_out_channels=(width, 2 * width, 4 * width),
-            layers_per_block=layers,
-            cross_attention_dim=TEXT_WIDTH,
+            block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+            cross_attention_dim=self.text_width,
             attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         ).to(device)
         self.device, self.size = device, size
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -69,7 +80,7 @@ class Stand:
     def samples(self, count: int) -> SampleSet:
         """Random latents."""
         generator = torch.Generator().manual_seed(1)
-        conditioning = {"prompt_embeds": torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator)}
+        conditioning = {"prompt_embeds": torch.randn(2, TEXT_TOKENS, self.text_width, generator=generator)}
         rows = torch.arange(count) % 2
         forget, retain = (
             Samples(torch.randn(count, 4, self.size, self.size, generator=generator), conditioning, rows) for _ in "fr"
@@ -134,12 +145,17 @@ def build(kind: type[Trainer], stand: Stand, batch: int) -> Trainer:
     return trainer
 
 
-def measure_time(trainer: Trainer, steps: int, warm_up: int = 2) -> dict[str, float]:
+def measure_time(trainer: Trainer, steps: int, warm_up: int = 1) -> dict[str, float]:
     """Medians of the shares and seconds of a step."""
     clock = Clock(trainer.denoiser.device)
     trainer._differentiate = clock.timed("passes", trainer._differentiate)  # type: ignore[method-assign]
     trainer.optimizer.step = clock.timed("optimizer", trainer.optimizer.step)  # type: ignore[method-assign]
     whole = clock.timed("step", trainer._step)
+    with FlopCounterMode(display=False) as counter:
+        Trainer._differentiate(trainer, "retain", 0)
+    for parameter in trainer.parameters:
+        parameter.grad = None
+    flops = 2 * counter.get_total_flops() / weights_of(trainer.denoiser.module)
     rows = []
     for step in range(warm_up + steps):
         clock.seconds = {}
@@ -153,11 +169,15 @@ def measure_time(trainer: Trainer, steps: int, warm_up: int = 2) -> dict[str, fl
     def rest(row: dict[str, float]) -> float:
         return row["step"] - row["passes"] - row["optimizer"]
 
+    overhead, optimizer = middle(rest), middle(lambda row: row["optimizer"])
+    passes = middle(lambda row: row["passes"]) * STABLE_DIFFUSION_FLOPS / flops
     return {
         "overhead_share": middle(lambda row: rest(row) / row["step"]),
         "optimizer_share": middle(lambda row: row["optimizer"] / row["step"]),
         "seconds_per_step": middle(lambda row: row["step"]),
-        "overhead_seconds": middle(rest),
+        "overhead_seconds": overhead,
+        "overhead_share_stable_diffusion": overhead / (overhead + optimizer + passes),
+        "flops_per_weight": round(flops),
     }
 
 
@@ -201,13 +221,14 @@ def weights_of(module: nn.Module) -> int:
 
 def benchmark(width: int, steps: int, batch: int, device: torch.device) -> dict[str, Any]:
     result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch": batch}
-    stand = Stand(width, 2, 32, device)
+    stand = Stand(width, 32, device)
     result["weights"] = weights_of(stand.module)
     result |= measure_time(build(Trainer, stand, batch), steps)
     flattened = measure_time(build(FlattenedTrainer, stand, batch), steps)
     del stand
-    stand = Stand(MEMORY_WIDTH, 2, 8, device)
+    stand = Stand(MEMORY_WIDTH, 8, device)
     result["weights_memory"] = weights_of(stand.module)
+    result["largest_tensor"] = max(p.numel() for p in stand.module.parameters()) / result["weights_memory"]
     result |= measure_memory(Trainer, stand)
     flattened |= measure_memory(FlattenedTrainer, stand)
     result["flattened"] = flattened
@@ -219,11 +240,14 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"One step: {result['weights'] / 1e6:.0f} M weights, batch {result['batch']}, {result['device']}")
+    table = Table(
+        title=f"One step: {result['weights'] / 1e6:.0f} M weights, batch {result['batch']}, {result['device']}"
+    )
     for heading in ("", "three inner products", "flattened"):
         table.add_column(heading, justify="right" if heading else "left")
     for title, key, form in (
         ("overhead (no passes, no Adam)", "overhead_share", "{:.1%}"),
+        ("  at Stable Diffusion's size (computed)", "overhead_share_stable_diffusion", "{:.1%}"),
         ("Adam's own update", "optimizer_share", "{:.1%}"),
         ("seconds a step", "seconds_per_step", "{:.2f}"),
         ("overhead, seconds", "overhead_seconds", "{:.3f}"),
@@ -237,9 +261,11 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    parser.add_argument("--width", type=int, default=96, metavar="N", help="channels of the first level; default 96")
+    parser.add_argument(
+        "--width", type=int, default=64, metavar="N", help="channels of the first level, a multiple of 32; default 64"
+    )
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps that are timed; default 5")
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="batch size; default 4")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="batch size; default 8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …; default auto")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     options = parser.parse_args()

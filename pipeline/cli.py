@@ -79,6 +79,9 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
 
     unlearn = add("unlearn", _unlearn, "unlearn a concept: prompts, samples, training, weights, audits, report", ())
+    unlearn.epilog = (
+        "Defaults shown are the recipe's own; tiny-canvas and each method have theirs in pipeline/recipes/."
+    )
     unlearn.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
     unlearn.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
 
@@ -261,6 +264,7 @@ def _quieten() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from .errors import UserError
 
@@ -22,14 +25,27 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"can't write {path}: {error.strerror or error}. Free some space or choose another --out."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        _remove(partial)
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't write {path}: {reason}. Free some space or choose another --out.") from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):  # what went wrong before matters more
+        partial.unlink()
+
+
+def file_name(text: str) -> str:
+    """`text` as a file name that every system takes, without separators.
+
+    >>> file_name("a/b: pop art")
+    'a-b-pop-art'
+    """
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -135,8 +135,8 @@ class Recipe(Section):
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
                 f"{self.training.batch_size} and {self.training.gradient_accumulation_steps}"
             )
-        if self.training.guard and "retain" not in METHODS[self.method.name][1].terms:
-            raise ValueError(f"training.guard needs a retain term, which {self.method.name!r} lacks")
+        if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
+            raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         return self
 
     @property

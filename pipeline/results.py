@@ -6,16 +6,16 @@ The file is versioned by `schema_version`; `Results.load` refuses a version that
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
 from .files import write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class ModelInfo(_Record):
@@ -153,5 +153,9 @@ class Results(_Record):
             return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"expected the results of a finished run at {path}, found no such file.") from None
-        except ValueError as error:
-            raise UserError(f"{path} is not a results file of schema version {SCHEMA_VERSION}: {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(
+                f"{path} is not a results file of schema version {SCHEMA_VERSION}: {place}: {first['msg']}."
+            ) from None

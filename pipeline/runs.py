@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import UserError
-from .files import replacing, write_text
+from .files import file_name, replacing, write_text
 from .prompts import PromptSet
 from .recipe import Recipe, load_recipe
 from .results import AuditResult, Results
@@ -95,7 +95,7 @@ class RunFolder:
 
 def new_run_path(recipe: Recipe) -> Path:
     """A folder under `runs/` that is not there yet, named after the concept and the method."""
-    stem = f"{recipe.concept}-{recipe.method.name}".replace(" ", "-").replace("/", "-")
+    stem = file_name(f"{recipe.concept}-{recipe.method.name}")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path, number = Path("runs") / f"{stem}-{stamp}", 2
     while path.exists():

@@ -33,7 +33,7 @@ from .recipe import TrainingSection
 from .results import Pair, TrainingResult
 from .samples import SampleSet
 
-_BUCKET = 4_000_000  # weights whose direction and update exist at one time
+_BUCKET = 1_000_000  # weights whose direction and update exist at one time
 _KEPT_CHECKPOINTS = 2
 _ROUNDING = 1e-6  # a first-order change this small beside ||update|| ||g|| is not a violation
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .files import file_name
 from .methods import build_method
 from .models import Denoiser, load_denoiser
 from .progress import Progress, Silent
@@ -99,7 +100,7 @@ def run_recipe(
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
         metadata = header(denoiser, recipe, base_sha256, figures)
-        name = f"{Path(recipe.model).name}-without-{recipe.concept}".replace(" ", "-").lower()
+        name = file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
         written = write_weights(
             denoiser, run.path / "weights", recipe.output.formats, recipe.output.dtype, metadata, name
         )

@@ -139,7 +139,8 @@ class StableDiffusion:
             if component is None:
                 assert self.source is not None  # noqa: S101 - `release` dropped it only if there is one
                 component = self._load_component(name)
-            setattr(self.pipeline, name, component.to(self.device))
+            # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
+            self.pipeline.register_modules(**{name: component.to(self.device)})
         self._released = {}
 
     def _load_component(self, name: str) -> nn.Module:

@@ -20,6 +20,9 @@ from matplotlib.figure import Figure
 from ..results import NudityResult
 from .events import Events, share_above_zero
 
+WIDTH = 340
+"""Width of a figure in points: narrow, so that its text stays readable on a phone."""
+
 POINTS = 300
 """Most points of a curve; longer runs are averaged over this many stretches."""
 
@@ -31,7 +34,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "svg.hashsalt": "turpentine",
-    "font.size": 11,
+    "font.size": 12,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
     "text.color": _INK,
@@ -47,16 +50,17 @@ _STYLE: Any = {
     "axes.formatter.use_mathtext": False,
     "axes.unicode_minus": True,
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 11,
+    "legend.markerscale": 2,
     "lines.linewidth": 1.4,
 }
 
 
 def _svg(draw: Callable[[Axes], None], height: float, label: str) -> str:
-    """Draw on one pair of axes, 400 points wide, and return an SVG element to put into a page."""
+    """Draw on one pair of axes, WIDTH points wide, and return an SVG element to put into a page."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        figure = Figure(figsize=(400 / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         draw(figure.add_subplot())
         stream = io.StringIO()
         empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -164,12 +168,18 @@ def changes(events: Events) -> str:
     shares = {kind: share_above_zero(events[f"change_{kind}"]) for kind in ("forget", "retain")}
     texts = {kind: f"{100 * share:.1f} %" if np.isfinite(share) else "not known" for kind, share in shares.items()}
 
+    both = np.abs(np.concatenate([events["change_forget"], events["change_retain"]]))
+    largest = float(np.nanmax(both)) if np.isfinite(both).any() else 0.0
+    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
+    unit = f" (1e{power})".replace("-", "−") if power else ""
+
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=_INK, linewidth=0.9)
         for kind, colour in (("forget", _FORGET), ("retain", _RETAIN)):
-            _curve(axes, events["step"], events[f"change_{kind}"], colour, f"{kind} (worse: {texts[kind]})")
-        axes.set(xlabel="step", ylabel="first-order change")
-        _legend(axes)
+            scaled = events[f"change_{kind}"] / 10.0**power
+            _curve(axes, events["step"], scaled, colour, f"{kind}: worse in {texts[kind]} of the steps")
+        axes.set(xlabel="step", ylabel=f"first-order change{unit}")
+        _legend(axes, columns=1)
 
     return _svg(
         draw,

@@ -82,8 +82,9 @@ def model_card(results: Results) -> str:
         _front_matter(results),
         f"# {plain(title(results))}",
         f"**{plain(verdict(results).text)}**",
-        f"These are the weights of {base}, fine-tuned so that the model no longer draws “{concept}” and otherwise "
-        "draws as before. `report.html` of the same run shows pictures and curves.",
+        f"These are the weights of {base}, fine-tuned with the aim that the model no longer draws “{concept}” and "
+        "otherwise draws as before; the figures tell how far that went. "
+        "`report.html` of the same run shows pictures and curves.",
         f"## Warnings\n\n{warnings}" if warnings else "",
         f"## Figures\n\n{figures}",
         "## Use\n\n"

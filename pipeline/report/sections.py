@@ -1,5 +1,6 @@
 """The parts of the page as HTML. Every text that came from outside goes through `escape`."""
 
+import re
 from html import escape
 
 from ..results import Results
@@ -17,7 +18,7 @@ def _table(label: str, head: list[str], body: list[str], style: str = "") -> str
     """A table that scrolls by itself on a narrow screen; `body` holds finished rows."""
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     names = f' class="{style}"' if style else ""
-    table = f"<table{names}><thead><tr>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    table = f'<table role="table"{names}><thead><tr>{columns}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     return _SCROLL.format(label=escape(label), table=table)
 
 
@@ -35,13 +36,16 @@ def figures_table(found: list[Row]) -> str:
         return "<p>No audit was asked for, so there is nothing to compare. Ask for audits in the recipe.</p>"
 
     def value(text: str) -> str:
-        first, bracket, rest = text.partition(" [")
-        return escape(first) + (f'<span class="interval">[{escape(rest)}</span>' if bracket else "")
+        first, *rest = re.split(r" (?=[\[(])", text, maxsplit=1)
+        return escape(first) + "".join(f'<span class="interval">{escape(part)}</span>' for part in rest)
 
     body = [
-        f'<tr><th scope="row">{escape(row.name)}</th><td>{value(row.before_text)}</td><td>{value(row.after_text)}</td>'
-        f'<td>{escape(row.change)}<span class="change {row.outcome}">{outcome_text(row.outcome)}</span></td>'
-        f"<td>{escape(row.meaning)}</td></tr>"
+        f'<tr role="row"><th role="rowheader" scope="row">{escape(row.name)}</th>'
+        f'<td role="cell" data-head="Before">{value(row.before_text)}</td>'
+        f'<td role="cell" data-head="After">{value(row.after_text)}</td>'
+        f'<td role="cell" data-head="Change">{value(row.change)}'
+        f'<span class="change {row.outcome}">{outcome_text(row.outcome)}</span></td>'
+        f'<td role="cell">{escape(row.meaning)}</td></tr>'
         for row in found
     ]
     head = ["Figure", "Before", "After", "Change", "What it means"]
@@ -58,9 +62,7 @@ def pictures(found: dict[str, list[Pair]], concept: str, blur: bool) -> str:
     """Before/after grids, forget first; with `blur`, forget pictures are hidden until asked for."""
     if not any(found.values()):
         return "<p>No images were kept of this run.</p>"
-    result = [
-        "<p>Each pair comes from the same prompt and the same seed. None of these prompts was used in training.</p>"
-    ]
+    result = ["<p>Each pair comes from the same prompt and the same seed. The prompts are those of the test split.</p>"]
     for name, heading in (
         ("forget_test", f"Forget: prompts that ask for “{escape(concept)}”"),
         ("retain_test", "Retain: prompts that should look as before"),
@@ -91,7 +93,7 @@ def curves(events: Events, limit: float | None) -> str:
             figures.forget_loss(events, limit),
             "Denoising loss on the forget prompts. It should rise"
             + (
-                "; at the dashed limit α the forget gradient is switched off, so that it does not rise for ever."
+                "; at the dashed limit α it is truncated, so that it does not rise for ever."
                 if limit is not None
                 else "."
             ),
@@ -112,7 +114,7 @@ def curves(events: Events, limit: float | None) -> str:
         ),
     ]
     note = (
-        f' <span class="soft">Curves: means of {figures.POINTS} stretches of these steps; band: lowest to highest.</span>'
+        f' <span class="soft">Curves: means of {figures.POINTS} stretches; band: lowest to highest.</span>'
         if steps > figures.POINTS
         else ""
     )

@@ -84,16 +84,12 @@ def _nudity_rows(before: NudityResult | None, after: NudityResult | None) -> lis
         for result, when in ((before, "before"), (after, "after"))
         if result and result.floor is not None and math.isfinite(result.floor)
     ]
-    floor = (
-        f" False alarms to compare with: {' and '.join(floors)} of the retain images, which ask for none."
-        if floors
-        else ""
-    )
+    floor = f" False alarms, on the retain images: {' and '.join(floors)}." if floors else ""
     threshold = next(result.threshold for result in (after, before) if result)
     result: list[Row] = []
     for name, figure, text, meaning in (
         (
-            "Images with nudity",
+            "Images flagged by NudeNet",
             lambda r: r.images_with_any,
             flagged,
             f"Forget test images in which NudeNet sees anything at or above {threshold:g}. Lower is better.{floor}",
@@ -210,7 +206,7 @@ def _forgetting(results: Results) -> tuple[Literal["forgotten", "partly", "not",
             for audit in (before.nudity, after.nudity)
         )
         evidence = (
-            f"nudity in {after.nudity.images_with_any} of {after.nudity.images} images"
+            f"NudeNet flags {after.nudity.images_with_any} of {after.nudity.images} images"
             f" (before: {before.nudity.images_with_any} of {before.nudity.images})"
         )
         floor = after.nudity.floor

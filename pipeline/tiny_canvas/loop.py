@@ -28,6 +28,7 @@ def arguments(description: str, steps: int, batch: int) -> argparse.Namespace:
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    torch.set_flush_denormal(True)  # the moments of rarely used weights, else, slow the optimizer down
     return options
 
 

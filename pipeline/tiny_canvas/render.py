@@ -3,7 +3,7 @@
 Photos and their licences (scikit-image's own notes): astronaut (NASA, public domain; the face is
 the subject "astronaut" and the shuttle model behind it the subject "rocket"), chelsea the cat
 (CC0, Stefan van der Walt), coffee (CC0, Rachel Michetti), horse (CC0, Andreas Preuss), camera
-(CC0, Lav Varshney), Hubble deep field (NASA, public domain), brick, gravel (CC0 Textures) and
+(CC0, Lav Varshney), Hubble deep field (NASA, public domain), brick (CC0 Textures) and
 grass (CC0, linolafett).
 """
 

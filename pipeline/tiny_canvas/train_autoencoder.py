@@ -21,7 +21,7 @@ LATENT_NOISE = 0.12
 """Standard deviation of the noise on whitened latents."""
 
 
-REFINE = 4_500
+REFINE = 2_500
 FACE_WEIGHT = 8.0
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     autoencoder = build().to(memory_format=torch.channels_last)
     whitening = torch.nn.BatchNorm2d(16, affine=False, momentum=0.01)
     parameters = list(autoencoder.parameters())
-    optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     average = Average(parameters, decay=0.998)
     faces = [scene.subject == "astronaut" and scene.style in ("photo", "vintage") for scene in drawn]
     weights = torch.tensor([FACE_WEIGHT if face else 1.0 for face in faces])

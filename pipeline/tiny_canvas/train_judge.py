@@ -66,7 +66,7 @@ def accuracy(model: open_clip.CLIP, tokenizer: Callable, images: torch.Tensor, l
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=2_000, batch=64)
+    options = arguments(__doc__.splitlines()[0], steps=1_600, batch=64)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
     noise = torch.from_numpy(draw_noise(400, options.seed + 1)).permute(0, 3, 1, 2)
@@ -81,7 +81,7 @@ def main() -> None:
     tokenizer = open_clip.get_tokenizer(f"local-dir:{out}")
     model = open_clip.CLIP(**config["model_cfg"])
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     average = Average(parameters, decay=0.995)
     contrastive = open_clip.ClipLoss()
     augment = v2.Compose([v2.RandomResizedCrop(64, (0.8, 1.0), (0.95, 1.05)), v2.GaussianBlur(3, (0.05, 1.2)),

@@ -61,7 +61,7 @@ def build(vocab_size: int, eos_id: int, bos_id: int) -> tuple[UNet2DConditionMod
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=6_500, batch=64)
+    options = arguments(__doc__.splitlines()[0], steps=4_800, batch=64)
     out = options.out or options.work
     tokenizer = train_tokenizer(MAX_LENGTH)
     autoencoder = AutoencoderTiny.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()
@@ -74,7 +74,7 @@ def main() -> None:
     unet, text_encoder = build(tokenizer.vocab_size, tokenizer.eos_token_id, tokenizer.bos_token_id)
     unet.to(memory_format=torch.channels_last)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     average = Average(parameters, decay=0.999)
     schedule = DDPMScheduler(**SCHEDULE)
     signal_to_noise = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)

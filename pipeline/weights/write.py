@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
@@ -65,11 +66,13 @@ def _diffusers(denoiser: Denoiser, folder: Path, dtype: str, metadata: dict[str,
         main = "unet" if (partial / "unet").is_dir() else "transformer"
         for file in (partial / main).glob("*.safetensors"):
             save_file(load_file(file), file, metadata=metadata)
-    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(
-            f"can't write {folder}: {error.strerror or error}. Free some space or choose another --out."
-        ) from None
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't write {folder}: {reason}. Free some space or choose another --out.") from None
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return next((folder / main).glob("*.safetensors"))

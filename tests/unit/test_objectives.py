@@ -133,7 +133,9 @@ def test_truncated_weights_get_an_exactly_zero_gradient():
 
 @pytest.mark.parametrize("kind", ["sample", "flow_prediction", "nonsense"])
 def test_unknown_prediction_type(kind):
-    with pytest.raises(ValueError, match=rf"prediction_type must be one of \['epsilon', 'v_prediction'\], got '{kind}'"):
+    with pytest.raises(
+        ValueError, match=rf"prediction_type must be one of \['epsilon', 'v_prediction'\], got '{kind}'"
+    ):
         objective_from_scheduler({"prediction_type": kind}, ALPHAS)
 
 

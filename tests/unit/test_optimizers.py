@@ -45,13 +45,13 @@ def test_two_steps_by_hand():
 
 
 def test_the_retain_weight_counts_in_the_moments():
-    parameter, optimizer = make(0.0)
+    _, optimizer = make(0.0)
     optimizer.observe({"forget": [tensor(1.0)], "retain": [tensor(3.0)]}, 2.0)
     torch.testing.assert_close(optimizer.metric[0], tensor(1 / 7), rtol=1e-7, atol=0)  # |1 + 2 * 3|
 
 
 def test_a_lone_retain_term_is_not_weighted():
-    parameter, optimizer = make(0.0)
+    _, optimizer = make(0.0)
     optimizer.observe({"retain": [tensor(3.0)]}, 2.0)
     torch.testing.assert_close(optimizer.metric[0], tensor(1 / 3), rtol=1e-7, atol=0)
 

@@ -21,7 +21,12 @@ def test_full_is_everything_in_the_modules_order(unet):
 
 def test_xattn_is_the_cross_attention(unet):
     chosen = select_parameters(unet, "xattn")
-    inside = {f"{name}.{inner}" for name, layer in unet.named_modules() if name.endswith(".attn2") for inner, _ in layer.named_parameters()}
+    inside = {
+        f"{name}.{inner}"
+        for name, layer in unet.named_modules()
+        if name.endswith(".attn2")
+        for inner, _ in layer.named_parameters()
+    }
     assert set(chosen) == inside
     # ESD-x: queries, keys, values and output, in the one down, the middle and the two up transformers
     assert len({name.rpartition(".attn2.")[0] for name in chosen}) == 4

@@ -170,7 +170,7 @@ def test_page_has_all_sections_and_is_accessible(page):
 def test_rows_by_hand():
     found = {row.name: row for row in rows(results())}
     assert len(found) == 8
-    images = found["Images with nudity"]
+    images = found["Images flagged by NudeNet"]
     assert (images.before_text, images.after_text) == ("62 of 100 (62.0 %)", "2 of 100 (2.0 %)")
     assert images.change == "−60 (−96.8 %)" and images.better == "lower" and images.outcome == "better"
     assert "3.0 % before and 2.0 % after" in images.meaning
@@ -191,7 +191,7 @@ def test_verdict_by_hand():
         "Forgotten: UA 0.990 (before: 0.040); kept: alignment −0.4 %, IRA −0.5 points, CRA 0.0 points."
     )
     found = verdict(results(kind="nudity"))
-    assert found.text.startswith("Forgotten: nudity in 2 of 100 images (before: 62 of 100); kept")
+    assert found.text.startswith("Forgotten: NudeNet flags 2 of 100 images (before: 62 of 100); kept")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Measure tiny-canvas: `python benchmarks/quality.py` prints the figures of its card.
+
+Zero-shot accuracy by the judge on images of scenes that training never showed, NudeNet's
+`FACE_FEMALE` on photos of the astronaut, and its false alarms on photos of everything else.
+Writes `benchmarks/results/quality.json` and a sheet of the images, `quality.png`.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from turpentine.pipeline.audits import ClipModel, NudityAudit
+from turpentine.pipeline.audits.zero_shot import zero_shot
+from turpentine.pipeline.models import load_denoiser
+from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.recipe import SampleSection
+from turpentine.pipeline.samples import draw_latents
+from turpentine.pipeline.tiny_canvas.world import DIMENSIONS, labels_of, scenes
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--guidance-scale", type=float, default=3.0)
+    parser.add_argument("--num-inference-steps", type=int, default=20)
+    options = parser.parse_args()
+    spec = SampleSection(
+        num_inference_steps=options.num_inference_steps,
+        guidance_scale=options.guidance_scale,
+        scheduler="dpm-solver++",
+        sample_batch_size=50,
+    )
+    denoiser = load_denoiser("tiny-canvas", "cpu")
+
+    def draw(prompts: list[str], seed: int) -> torch.Tensor:
+        return denoiser.decode(draw_latents(denoiser, prompts, spec, seed, Silent(), ""))
+
+    rng = random.Random(7)
+    unseen = [scene for scene in scenes() if scene.held_out]
+    prompts = [rng.choice(list(unseen[index % len(unseen)].phrases())) for index in range(options.images)]
+    images = draw(prompts, 5_000_000)
+    judge = ClipModel.load("tiny-canvas")
+    read = [labels_of(prompt) for prompt in prompts]
+    accuracy = zero_shot(
+        judge.encode_images(images.numpy()),
+        judge.encode_texts,
+        {name: [labels[name] for labels in read] for name in DIMENSIONS},
+    )
+    photos = [scene for scene in scenes() if scene.style == "photo"]
+    faces = [rng.choice(list(s.phrases())) for s in photos if s.subject == "astronaut" for _ in range(7)][:100]
+    others = [rng.choice(list(s.phrases())) for s in photos if s.subject != "astronaut"][:100]
+    nudity = NudityAudit(0.6, ["FACE_FEMALE"])
+    found, floor = (nudity(draw(texts, seed).numpy()) for texts, seed in ((faces, 6_000_000), (others, 7_000_000)))
+    figures = {
+        "images": len(prompts),
+        "guidance_scale": options.guidance_scale,
+        "num_inference_steps": options.num_inference_steps,
+        "zero_shot_accuracy": accuracy,
+        "face_female": found.images_with_any / found.images,
+        "face_female_images": found.images,
+        "face_female_floor": floor.images_with_any / floor.images,
+        "floor_images": floor.images,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+    sheet = Image.new("RGB", (20 * 64, 10 * 64))
+    for index, image in enumerate(images[:200].numpy()):
+        sheet.paste(Image.fromarray(image), (index % 20 * 64, index // 20 * 64))
+    sheet.save(RESULTS / "quality.png")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Files are there whole or not at all."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.files import file_name, replacing, sha256, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_success_replaces_and_leaves_no_partial(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    write_text(path, "new ü")
+    assert path.read_text(encoding="utf-8") == "new ü"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_folders_are_made(tmp_path):
+    write_text(tmp_path / "deep" / "down" / "a.txt", "x")
+    assert (tmp_path / "deep" / "down" / "a.txt").read_text() == "x"
+
+
+def test_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as partial:
+        assert partial.parent == path.parent and partial.suffix == path.suffix and partial.name.startswith(".")
+        partial.write_text("half")
+        assert path.read_text() == "old"
+    assert path.read_text() == "half"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, Cancelled])
+def test_failure_leaves_the_old_file_and_no_partial(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(failure, match="stop"), replacing(path) as partial:
+        partial.write_text("half")
+        raise failure("stop")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_failure_before_anything_was_written(tmp_path):
+    with pytest.raises(ValueError, match="stop"), replacing(tmp_path / "a.txt"):
+        raise ValueError("stop")
+    assert names(tmp_path) == []
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_some(self, text, encoding=None):
+        self.write_bytes(text[:2].encode())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_some)
+    with pytest.raises(UserError, match=r"can't write .*a\.txt: No space left on device\. Free some space or choose"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_full_disk_under_safetensors(tmp_path):
+    """safetensors has an error of its own for what the system refuses."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "a.safetensors"
+    save_file({"x": torch.zeros(2)}, path)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with (
+            pytest.raises(UserError, match=r"can't write .*a\.safetensors: .*(too large|space)"),
+            replacing(path) as partial,
+        ):
+            save_file({"x": torch.zeros(100_000)}, partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"can't write .*a\.txt: (File exists|Not a directory)"):
+        write_text(tmp_path / "file" / "a.txt", "new")
+    with pytest.raises(UserError, match=r"can't write .*a\.txt: (File exists|Not a directory)"):
+        write_text(tmp_path / "file" / "deeper" / "a.txt", "new")
+
+
+def test_name_that_is_a_folder(tmp_path):
+    (tmp_path / "a.txt" / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"can't write .*a\.txt"):
+        write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert sha256(tmp_path / "a").startswith("ba7816bf")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("pop art", "pop-art"),
+        ("../../etc", "..-..-etc"),
+        ("a\\b", "a-b"),
+        ("what?: *", "what-"),
+        ("Größe.v1_2", "Größe.v1_2"),
+    ],
+)
+def test_file_name(text, name):
+    assert file_name(text) == name

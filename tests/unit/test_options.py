@@ -1,0 +1,142 @@
+"""The recipe as command-line options."""
+
+import argparse
+
+import pytest
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.options import add_recipe_options, chosen, destination, option_name
+from turpentine.pipeline.recipe import Recipe, build_recipe, options
+
+
+def make_parser(only=()):
+    parser = argparse.ArgumentParser(
+        "turpentine", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=10_000)
+    )
+    add_recipe_options(parser, only)
+    return parser
+
+
+def read(*words):
+    return chosen(make_parser().parse_args(words))
+
+
+HELP = {action.dest: action for action in make_parser()._actions}
+EVERY = list(options())
+
+
+def test_nothing_given_nothing_chosen():
+    assert read() == {}
+
+
+def test_words_become_nested_dictionaries_and_a_recipe():
+    given = read(
+        "--concept", "cat", "--method", "rgd", "--retain-weight", "2.5", "--projection", "per_layer", "--steps", "7",
+        "--learning-rate", "1e-5", "--guard", "true", "--n", "12", "--guidance-scale", "3", "--dtype", "fp32",
+    )  # fmt: skip
+    assert given == {
+        "concept": "cat",
+        "method": {"name": "rgd", "retain_weight": "2.5", "projection": "per_layer"},
+        "training": {"steps": "7", "learning_rate": "1e-5", "guard": "true"},
+        "prompts": {"n": "12"},
+        "samples": {"guidance_scale": "3"},
+        "output": {"dtype": "fp32"},
+    }
+    recipe = build_recipe(given)
+    assert recipe.method.retain_weight == 2.5 and recipe.training.steps == 7
+    assert recipe.training.guard is True and recipe.training.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null"])
+def test_none(word):
+    assert read("--forget-limit", word) == {"method": {"forget_limit": None}}
+    assert build_recipe({"concept": "cat", **read("--forget-limit", word)}).method.forget_limit is None
+
+
+def test_none_is_a_word_where_the_field_has_no_none():
+    assert read("--concept", "none") == {"concept": "none"}
+    with pytest.raises(UserError, match=r"training\.steps: .*got 'none'"):
+        build_recipe({"concept": "cat", **read("--steps", "none")})
+
+
+def test_tuples():
+    assert read("--formats", "denoiser") == {"output": {"formats": ["denoiser"]}}
+    given = read("--formats", "diffusers, denoiser", "--synonyms", "kitten, tom cat ,")
+    assert given == {"output": {"formats": ["diffusers", "denoiser"]}, "prompts": {"synonyms": ["kitten", "tom cat"]}}
+    assert build_recipe({"concept": "cat", **given}).prompts.synonyms == ("kitten", "tom cat")
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_booleans(word):
+    recipe = build_recipe({"concept": "cat", **read("--guard", word, "--alignment", word)})
+    assert recipe.training.guard is recipe.audits.alignment is (word == "true")
+
+
+def test_the_recipe_checks_what_is_given():
+    with pytest.raises(UserError, match=r"training\.steps: .*greater than or equal to 1, got '0'"):
+        build_recipe({"concept": "cat", **read("--steps", "0")})
+
+
+@pytest.mark.parametrize(("path", "field", "note"), EVERY, ids=[".".join(path) for path, _, _ in EVERY])
+def test_help_tells_meaning_range_default_and_owner(path, field, note):
+    action = HELP[destination(path)]
+    text = action.help.replace("%%", "%")
+    assert action.option_strings == [option_name(path)]
+    assert text.startswith(field.description)
+    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤")):
+        for bound in (getattr(m, attribute) for m in field.metadata if hasattr(m, attribute)):
+            assert f"{sign} {bound}" in text
+    if field.is_required():
+        assert "default" not in text.removeprefix(field.description)
+    else:
+        value = field.get_default(call_default_factory=True)
+        shown = "none" if value is None or value == () else ",".join(value) if isinstance(value, tuple) else str(value)
+        assert f"; default {shown}" in text
+    assert not note or f"({note})" in text
+
+
+def test_help_renders():
+    text = make_parser().format_help()
+    assert "--method finetune|grad_diff|rg|rgd" in text
+    assert "--forget-limit X|none" in text
+    assert "--parameters full|xattn|noxattn" in text
+    assert "--guard true|false" in text
+    assert "--formats diffusers|denoiser,…" in text
+    assert "VALUE" not in text, "every type has a word of its own"
+
+
+def test_option_names_are_distinct():
+    taken = [option_name(path) for path, _, _ in EVERY]
+    assert len(set(taken)) == len(taken)
+    assert "--prompts" in taken and "--audit-images" in taken and "--nudity-threshold" in taken
+
+
+def test_only_some_sections():
+    parser = make_parser(only=("prompts", "concept"))
+    assert chosen(parser.parse_args(["--concept", "cat", "--n", "3"])) == {"concept": "cat", "prompts": {"n": "3"}}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--steps", "3"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--method", "rgd"])
+
+
+def test_other_arguments_are_left_alone():
+    parser = make_parser()
+    parser.add_argument("--out")
+    assert chosen(parser.parse_args(["--out", "x", "--seed", "3"])) == {"seed": "3"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_default_spelled_out_changes_nothing(method):
+    plain = build_recipe({"concept": "cat", "method": {"name": method}})
+    words = ["--method", method]
+    for path, _, note in EVERY:
+        if note and method not in note.removeprefix("for ").split(", "):
+            continue
+        value = plain
+        for part in path:
+            value = getattr(value, part)
+        text = "none" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
+        words += [f"{option_name(path)}={text}"]
+    assert build_recipe(read(*words)) == plain
+    assert isinstance(plain, Recipe)

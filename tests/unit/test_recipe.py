@@ -1,0 +1,284 @@
+"""The recipe: what it accepts, what it refuses and in which words."""
+
+from collections import Counter
+
+import pytest
+import yaml
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.recipe import (
+    RECIPES,
+    Recipe,
+    Section,
+    build_recipe,
+    choices,
+    defaults_for,
+    load_recipe,
+    merge,
+    options,
+    read_yaml,
+)
+
+SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+
+
+def build(**chosen):
+    return build_recipe({"concept": "cat", **chosen})
+
+
+# round trip -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"method": {"name": "finetune"}},
+        {"method": {"name": "rgd", "forget_limit": None, "projection": "per_layer"}},
+        {"model": "CompVis/stable-diffusion-v1-4", "kind": "nudity", "concept": "nudity"},
+        {"prompts": {"synonyms": ["kitten", "Köter"]}, "training": {"learning_rate": 1e-7, "max_grad_norm": 0.5}},
+        {"output": {"formats": ["denoiser"]}, "audits": {"alignment": False}},
+    ],
+)
+def test_yaml_round_trip(tmp_path, chosen):
+    recipe = build(**chosen)
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_written_recipe_spells_out_every_field(tmp_path):
+    recipe = build()
+    recipe.save(tmp_path / "recipe.yaml")
+    written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    for path, _, note in options():
+        place = written
+        for part in path[:-1]:
+            place = place[part]
+        assert path[-1] in place or (note and recipe.method.name not in note), path
+    assert Recipe.model_validate(written) == recipe, "needs no defaults from elsewhere"
+
+
+def test_recipe_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        build().training.steps = 3
+
+
+# shipped recipes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(RECIPES).as_posix())
+def test_shipped_recipe_loads(path):
+    content = read_yaml(path)
+    recipe = build_recipe({"concept": "cat", "model": path.parent.name, **content})
+    assert recipe.method.name == content["method"]["name"]
+    for section, values in content.items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            assert getattr(getattr(recipe, section), key) == value
+    if path.parent != RECIPES:
+        assert path.stem == recipe.method.name, "defaults are named after their method"
+        assert recipe.model == path.parent.name or "model" not in content
+    else:
+        assert load_recipe(path).concept == content["concept"], "a recipe beside the defaults is complete"
+
+
+def test_every_method_has_defaults_on_the_bundled_model():
+    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == set(METHODS)
+
+
+def test_defaults_give_way_to_what_is_chosen():
+    assert build().training.steps == read_yaml(RECIPES / "tiny-canvas" / "rgd.yaml")["training"]["steps"]
+    chosen = build(training={"steps": 7})
+    assert chosen.training.steps == 7
+    assert chosen.training.batch_size == build().training.batch_size, "its neighbours keep their defaults"
+
+
+def test_defaults_depend_on_the_model():
+    assert build(model="someone/stable-diffusion").training.learning_rate == 1e-5
+    assert build(model="somewhere/tiny-canvas").training == build().training
+
+
+# what is refused --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"stpes": 3}, r"unknown option 'stpes'; `turpentine unlearn --help` lists the known ones"),
+        ({"training": {"stpes": 3}}, r"unknown option 'training.stpes'"),
+        ({"method": {"name": "rgd", "stpes": 3}}, r"unknown option 'method.stpes'"),
+        ({"method": {"name": "finetune", "retain_weight": 2.0}}, r"unknown option 'method.retain_weight'"),
+        ({"method": {"name": "grad_diff", "projection": "global"}}, r"unknown option 'method.projection'"),
+        ({"training": {"steps": 0}}, r"training\.steps: Input should be greater than or equal to 1, got 0"),
+        ({"training": {"learning_rate": 0}}, r"training\.learning_rate: Input should be greater than 0, got 0"),
+        ({"training": {"learning_rate": "fast"}}, r"training\.learning_rate: .*valid number.*got 'fast'"),
+        ({"training": {"steps": 2.5}}, r"training\.steps: .*valid integer.*got 2\.5"),
+        (
+            {"method": {"retain_weight": -1}},
+            r"method\.retain_weight: Input should be greater than or equal to 0, got -1",
+        ),
+        ({"method": {"forget_limit": 0}}, r"method\.forget_limit: Input should be greater than 0"),
+        (
+            {"audits": {"nudity_threshold": 0.1}},
+            r"audits\.nudity_threshold: .*greater than or equal to 0\.25, got 0\.1",
+        ),
+        ({"seed": -1}, r"seed: Input should be greater than or equal to 0, got -1"),
+        ({"kind": "person"}, r"kind: Input should be 'object', 'style' or 'nudity', got 'person'"),
+        ({"training": {"parameters": "attn"}}, r"training\.parameters: Input should be 'full', 'xattn' or 'noxattn'"),
+        ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers' or 'denoiser'"),
+        ({"output": {"dtype": "int8"}}, r"output\.dtype: Input should be 'fp32', 'fp16' or 'bf16', got 'int8'"),
+        ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
+        ({"method": {"name": "magic"}}, r"method must be one of \['finetune', 'grad_diff', 'rg', 'rgd'\], got 'magic'"),
+    ],
+)
+def test_refused_in_words(chosen, message):
+    with pytest.raises(UserError, match=message):
+        build(**chosen)
+
+
+def test_missing_concept():
+    with pytest.raises(UserError, match="concept is missing"):
+        build_recipe({})
+
+
+def test_every_problem_is_named():
+    with pytest.raises(UserError, match=r"training\.steps: .*; audits\.images: .*"):
+        build(training={"steps": 0}, audits={"images": 0})
+
+
+# consistency ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["finetune", "grad_diff"])
+def test_metric_needs_a_projection(method):
+    with pytest.raises(UserError, match=f"training.metric 'adam' belongs to rg and rgd, got method '{method}'"):
+        build(method={"name": method}, training={"metric": "adam"})
+
+
+@pytest.mark.parametrize("method", ["rg", "rgd"])
+def test_metric_of_projecting_methods(method):
+    assert build(method={"name": method}, training={"metric": "adam"}).training.metric == "adam"
+
+
+def test_batch_splits_evenly():
+    with pytest.raises(UserError, match="multiple of gradient_accumulation_steps, got 8 and 3"):
+        build(training={"batch_size": 8, "gradient_accumulation_steps": 3})
+    assert build(training={"batch_size": 9, "gradient_accumulation_steps": 3})
+
+
+def test_guard_needs_two_objectives():
+    with pytest.raises(UserError, match=r"training\.guard .*'finetune'"):
+        build(method={"name": "finetune"}, training={"guard": True})
+    for method in ("grad_diff", "rg", "rgd"):
+        assert build(method={"name": method}, training={"guard": True}).training.guard
+
+
+# merging ----------------------------------------------------------------------------------------
+
+
+def test_merge_is_deep_and_changes_neither():
+    base = {"a": {"x": 1, "y": 2}, "b": 3}
+    over = {"a": {"y": 5}, "c": None}
+    assert merge(base, over) == {"a": {"x": 1, "y": 5}, "b": 3, "c": None}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 3} and over == {"a": {"y": 5}, "c": None}
+
+
+def test_another_method_name_drops_the_first_ones_options():
+    base = {"method": {"name": "rgd", "projection": "per_layer", "retain_weight": 9.0}}
+    assert merge(base, {"method": {"name": "grad_diff"}}) == {"method": {"name": "grad_diff"}}
+    same = merge(base, {"method": {"name": "rgd", "retain_weight": 2.0}})
+    assert same == {"method": {"name": "rgd", "projection": "per_layer", "retain_weight": 2.0}}
+    assert merge(base, {"method": {"retain_weight": 2.0}})["method"]["projection"] == "per_layer"
+
+
+def test_method_switch_builds():
+    recipe = build_recipe(
+        merge(
+            {"concept": "cat", "method": {"name": "rgd", "projection": "per_layer"}}, {"method": {"name": "finetune"}}
+        )
+    )
+    assert recipe.method == METHODS["finetune"][0]()
+
+
+def test_none_overrides_a_default():
+    assert build(method={"forget_limit": None}).method.forget_limit is None
+
+
+def test_unknown_method_has_no_defaults():
+    with pytest.raises(UserError, match="method must be one of"):
+        defaults_for("tiny-canvas", "magic")
+
+
+# reading ----------------------------------------------------------------------------------------
+
+
+def test_numbers_that_yaml_takes_for_text(tmp_path):
+    (tmp_path / "r.yaml").write_text("concept: cat\ntraining:\n  learning_rate: 2e-4\n")
+    assert load_recipe(tmp_path / "r.yaml").training.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- cat\n", r"expected a recipe \(a YAML mapping\) in .*r\.yaml, got list"),
+        ("", "got NoneType"),
+        ("a: [1\n", r"can't read the recipe .*r\.yaml"),
+        ("a: !!python/object/apply:os.getcwd []\n", r"can't read the recipe .*r\.yaml"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path, content, message):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_yaml(tmp_path / "r.yaml")
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(UserError, match=r"can't read the recipe .*none\.yaml.*No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(UserError, match="can't read the recipe"):
+        read_yaml(tmp_path / "r.yaml")
+
+
+# what front ends see ----------------------------------------------------------------------------
+
+
+def test_options_cover_every_field_exactly_once():
+    expected = set()
+    for name, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            expected |= {(name, inner) for inner in field.annotation.model_fields}
+        elif name == "method":
+            expected |= {("method", inner) for config, _ in METHODS.values() for inner in config.model_fields}
+        else:
+            expected.add((name,))
+    counts = Counter(path for path, _, _ in options())
+    assert set(counts) == expected - {("method", "name")}
+    assert set(counts.values()) == {1}
+
+
+def test_every_option_is_described():
+    for path, field, _ in options():
+        assert field.description and len(field.description) > 5, path
+
+
+def test_notes_tell_whose_option_it_is():
+    notes = {path[1]: note for path, _, note in options() if path[0] == "method"}
+    weighted = "for grad_diff, rg, rgd"
+    assert notes == {"data": "", "retain_weight": weighted, "forget_limit": weighted, "projection": "for rg, rgd"}
+
+
+def test_choices():
+    fields = {path: field for path, field, _ in options()}
+    assert choices(fields[("kind",)]) == ("object", "style", "nudity")
+    assert choices(fields[("training", "parameters")]) == ("full", "xattn", "noxattn")
+    assert choices(fields[("seed",)]) == ()
+
+
+def test_world_and_nudity():
+    assert build().world == "tiny-canvas" and build(model="a/b").world == "open"
+    assert build(model="/models/tiny-canvas").world == "tiny-canvas"
+    assert not build().counts_nudity and build(concept="astronaut").counts_nudity
+    assert build(model="a/b", concept="nudity", kind="nudity").counts_nudity
+    assert not build(model="a/b", concept="cat").counts_nudity
+    assert build(audits={"nudity": "on"}).counts_nudity
+    assert not build(concept="astronaut", audits={"nudity": "off"}).counts_nudity
