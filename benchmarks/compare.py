@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.progress import Silent

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-
 from turpentine.pipeline.audits import ClipModel, NudityAudit
 from turpentine.pipeline.audits.zero_shot import zero_shot
 from turpentine.pipeline.models import load_denoiser

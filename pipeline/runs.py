@@ -1,7 +1,7 @@
 """The run folder: where a run keeps what it made, so that it can be resumed, read and reproduced."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ class RunFolder:
         path = self.path / "checkpoints" / f"audit-{name}.json"
         return AuditResult.model_validate_json(path.read_text()) if path.exists() else None
 
-    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: dict[str, Sequence[str]]) -> None:
+    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]]) -> None:
         """Keep the first images of each set, for people to look at, and their prompts."""
         for name, images in sets.items():
             for index, image in enumerate(images[:KEPT_IMAGES]):

@@ -78,7 +78,7 @@ class SampleSet:
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for term, samples in (("forget", self.forget), ("retain", self.retain)):
             tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
             tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}

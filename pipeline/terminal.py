@@ -68,7 +68,7 @@ class TerminalProgress:
             if self.stopping:
                 raise Cancelled("Stopped.")
             done += units
-            self.bars.update(task, advance=units, **({"note": note} if note else {}))
+            self.bars.update(task, advance=units, note=note or self.bars.tasks[-1].fields["note"])
             if self.plain and 10 * done // max(total, 1) > told and time.monotonic() - began > _TELL_AFTER:
                 told = 10 * done // max(total, 1)
                 left = (time.monotonic() - began) * (total - done) / done

@@ -233,8 +233,8 @@ class Trainer:
         assert gram is not None  # noqa: S101 - the caller asked
         mu, nu = guard_coefficients(gram, changes["forget"], changes["retain"])
         if mu or nu:
-            torch._foreach_add_(self.parameters, direction.grads["forget"], alpha=-mu)
-            torch._foreach_add_(self.parameters, direction.grads["retain"], alpha=-nu)
+            for term, factor in (("forget", mu), ("retain", nu)):
+                torch._foreach_add_(list(self.parameters), list(direction.grads[term]), alpha=-factor)
         return {
             "forget": changes["forget"] - mu * gram.ff - nu * gram.fr,
             "retain": changes["retain"] - mu * gram.fr - nu * gram.rr,

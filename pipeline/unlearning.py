@@ -149,7 +149,7 @@ def _llm(recipe: Recipe) -> LLMSource:
     model, url = recipe.prompts.llm_model or "", recipe.prompts.llm_url
     if Path(model).is_dir():
         return LLMSource(local_model=model)
-    return LLMSource(model=model, **({"base_url": url} if url else {}))
+    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
 
 
 def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:

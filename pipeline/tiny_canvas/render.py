@@ -165,7 +165,7 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
     canvas = _grounds()[scene.place].crop((left, top, left + SIZE, top + SIZE))
     picture, mask = _cutouts()[scene.subject]
     scale = SIZE * rng.uniform(0.90, 0.97) / max(picture.size)
-    size = tuple(max(8, round(side * scale)) for side in picture.size)
+    size = (max(8, round(picture.width * scale)), max(8, round(picture.height * scale)))
     x = (SIZE - size[0]) // 2 + rng.randint(-2, 2)
     y = (SIZE - size[1]) // 2 + rng.randint(-1, 1)
     small = picture.resize(size, Image.Resampling.LANCZOS)

@@ -21,8 +21,8 @@ LATENT_NOISE = 0.12
 """Standard deviation of the noise on whitened latents."""
 
 
-REFINE = 2_500
-FACE_WEIGHT = 8.0
+REFINE = 5_000
+FACE_WEIGHT = 30.0
 
 
 def build() -> AutoencoderTiny:
@@ -53,10 +53,11 @@ def loss_function(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 def fold_whitening(autoencoder: AutoencoderTiny, whitening: torch.nn.BatchNorm2d) -> None:
     """Make the encoder itself give whitened latents."""
     last = autoencoder.encoder.layers[-1]
-    scale = (whitening.running_var + whitening.eps).rsqrt()
+    mean, variance = whitening.get_buffer("running_mean"), whitening.get_buffer("running_var")
+    scale = (variance + whitening.eps).rsqrt()
     last.weight.mul_(scale[:, None, None, None])
     bias = last.bias if last.bias is not None else torch.zeros_like(scale)
-    last.bias = torch.nn.Parameter((bias - whitening.running_mean) * scale)
+    last.bias = torch.nn.Parameter((bias - mean) * scale)
 
 
 def main() -> None:
