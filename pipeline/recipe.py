@@ -101,7 +101,9 @@ class OutputSection(Section):
     formats: tuple[Literal["diffusers", "denoiser"], ...] = Field(
         default=("diffusers", "denoiser"), description="diffusers: the whole pipeline folder; denoiser: the UNet alone"
     )
-    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp16", description="number format of the weights on disk")
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        default="fp32", description="number format of the weights on disk; with fp16 and bf16 tell diffusers the dtype"
+    )
 
 
 class Recipe(Section):
