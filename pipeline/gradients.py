@@ -48,7 +48,7 @@ class Gram:
         return Gram(self.ff + other.ff, self.rr + other.rr, self.fr + other.fr)
 
 
-_BLOCK = 262_144  # float32 sums of many more terms than this lose digits
+_BLOCK = 16_384  # float32 sums of many more terms than this lose digits
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

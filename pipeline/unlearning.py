@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .errors import UserError
 from .files import file_name
 from .methods import build_method
 from .models import Denoiser, load_denoiser
@@ -159,6 +160,9 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
     test rows of that style.
     """
     spec = recipe.audits
+
+    if not prompts.test:
+        raise UserError("expected test pairs for the audits, got none: give the prompt file some test rows.")
 
     def spread(texts: list[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]

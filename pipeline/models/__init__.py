@@ -25,7 +25,6 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
     Raises:
         UserError: a pipeline class without an adapter.
     """
-    adapter: type[StableDiffusion]
     for adapter in ADAPTERS:
         if isinstance(pipeline, adapter.pipeline_class):
             check_pipeline(pipeline)

@@ -28,7 +28,7 @@ class StableDiffusion:
     """
 
     family = "stable-diffusion"
-    pipeline_class: type = StableDiffusionPipeline
+    pipeline_class: Any = StableDiffusionPipeline
 
     def __init__(self, pipeline: StableDiffusionPipeline, name: str, source: str | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source

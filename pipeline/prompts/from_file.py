@@ -59,7 +59,7 @@ def read_pairs(
         different = list(dict.fromkeys(row for _, row in rows))
         if len(different) < len(rows):
             warnings.append(f"{len(rows) - len(different)} repeated rows were left out")
-        count = len(different) // 9 if n_test is None else n_test
+        count = max(len(different) // 9, int(len(different) > 3)) if n_test is None else n_test
         if not 0 <= count < len(different):
             raise UserError(
                 f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}. "

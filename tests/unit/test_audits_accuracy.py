@@ -195,7 +195,7 @@ def test_the_bundled_judge_sees_what_was_rendered():
     sets = [(draw_scenes(part, 3, processes=1), [next(scene.phrases()) for scene in part]) for part in (cats, others)]
     measure = AccuracyAudit(ClipModel.load("tiny-canvas"))
     result = measure("cat", *sets[0], *sets[1])
-    assert result.UA < 0.1
+    assert result.UA < 0.2
     assert result.IRA > 0.9
     assert result.CRA > 0.9
     erased = measure("cat", draw_noise(len(cats), 1), sets[0][1], *sets[1])
