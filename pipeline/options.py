@@ -9,7 +9,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from .methods import METHODS
-from .recipe import Recipe, options
+from .recipe import options
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = ()) -> None:
@@ -113,4 +113,4 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-__all__ = ["Recipe", "add_recipe_options", "chosen"]
+__all__ = ["add_recipe_options", "chosen"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -147,6 +147,3 @@ def _ascend(loss: Tensor, limit: float | None) -> Loss:
 
 def _descend(loss: Tensor) -> Loss:
     return Loss(loss, loss.detach())
-
-
-AnyMethod = Method[Any]
