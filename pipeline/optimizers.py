@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from .gradients import Tensors, weighted_sum
 
+_FUSED = ("cpu", "cuda", "mps", "xpu")
+"""Devices on which torch has an Adam in one pass, without temporary tensors."""
+
 
 class MetricAdam(torch.optim.Optimizer):
     """p <- p - lr P g with P = 1 / (sqrt(v / (1 - beta2^t)) + eps), v observed on raw gradients.
@@ -76,4 +79,7 @@ class Metric(Sequence[Tensor]):
 
 def build_optimizer(metric: str, parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
     """Adam without weight decay (Ko et al. 2024), or `MetricAdam`."""
-    return MetricAdam(parameters, lr) if metric == "adam" else torch.optim.Adam(parameters, lr)
+    if metric == "adam":
+        return MetricAdam(parameters, lr)
+    fused = all(parameter.device.type in _FUSED for parameter in parameters)
+    return torch.optim.Adam(parameters, lr, fused=fused or None)
