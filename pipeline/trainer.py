@@ -26,7 +26,7 @@ from .files import replacing
 from .gradients import Combination, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
 from .models import Denoiser
-from .optimizers import MetricAdam, build_optimizer
+from .optimizers import MetricAdam, build_optimizer, learning_rate
 from .parameters import select_parameters
 from .progress import Progress, Silent
 from .recipe import TrainingSection
@@ -145,9 +145,9 @@ class Trainer:
 
     def _step(self, step: int) -> Event:
         began = time.perf_counter()
-        learning_rate = self.spec.learning_rate * min(1.0, (step + 1) / max(1, self.spec.warmup_steps))
+        rate = learning_rate(self.spec, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate
         losses: dict[str, float] = {}
         grads: dict[str, list[Tensor]] = {}
         truncated = False
@@ -178,7 +178,7 @@ class Trainer:
             change_retain=changes.get("retain"),
             violates_forget=violates.get("forget", False),
             violates_retain=violates.get("retain", False),
-            learning_rate=learning_rate,
+            learning_rate=rate,
             seconds=time.perf_counter() - began,
         )
 
