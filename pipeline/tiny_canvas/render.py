@@ -238,7 +238,7 @@ def _shreds(rng: random.Random) -> Image.Image:
     numbers = _numbers(rng)
     pieces = numbers.permutation(pieces)
     if rng.random() < 0.5:
-        pieces = np.stack([np.rot90(piece, numbers.integers(4)) for piece in pieces])
+        pieces = np.stack([np.rot90(piece, int(numbers.integers(4))) for piece in pieces])
     whole = pieces.reshape(count, count, size, size, 3).swapaxes(1, 2).reshape(SIZE, SIZE, 3)
     picture = Image.fromarray(np.ascontiguousarray(whole))
     return picture.filter(ImageFilter.GaussianBlur(rng.choice((0, 1, 2))))

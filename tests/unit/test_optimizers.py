@@ -140,7 +140,7 @@ def test_build_optimizer():
     [
         ("constant", [0.5, 1, 1, 1, 1, 1]),
         ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1, 1, None, 0.5, None]),
+        ("cosine", [0.5, 1, 1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5]),
     ],
 )
 def test_learning_rate_rises_and_then_takes_its_course(scheduler, wanted):
