@@ -97,11 +97,16 @@ def header(
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whole or not at all, the hash of its tensors in its header.
 
+    Tied tensors (the embeddings of a T5) are written under each of their names.
+
     Raises:
         UserError: the disk is full, or the folder can't be written.
     """
+    places = {name: tensor.untyped_storage().data_ptr() for name, tensor in tensors.items()}
+    first = {place: name for name, place in reversed(places.items())}
+    untied = {name: tensor if first[places[name]] == name else tensor.clone() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(dict(tensors), partial, metadata={**metadata, _TENSORS: tensors_sha256(tensors)})
+        save_file(untied, partial, metadata={**metadata, _TENSORS: tensors_sha256(tensors)})
 
 
 def check_tensors(path: Path) -> bool | None:
