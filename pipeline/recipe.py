@@ -14,6 +14,7 @@ from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
 from .tiny_canvas.world import dimension_of
+from .weights.formats import WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -101,11 +102,17 @@ class AuditSection(Section):
 class OutputSection(Section):
     """The weights that are written."""
 
-    formats: tuple[Literal["diffusers", "denoiser"], ...] = Field(
-        default=("diffusers", "denoiser"), description="diffusers: the whole pipeline folder; denoiser: the UNet alone"
+    formats: tuple[WeightFormat, ...] = Field(
+        default=("diffusers", "denoiser"),
+        description="diffusers: the whole pipeline folder; denoiser: the UNet or transformer alone; single_file: a "
+        "checkpoint for ComfyUI and A1111; lora, lora_diffusers: a low-rank change; delta: the whole change",
     )
     dtype: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="number format of the weights on disk; with fp16 and bf16 tell diffusers the dtype"
+    )
+    lora_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA taken from a full run")
+    lora_energy: float | None = Field(
+        default=None, gt=0, le=1, description="share of each layer's squared change that it keeps, in place of a rank"
     )
 
 

@@ -23,7 +23,7 @@ from .runs import RunFolder
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
-from .weights import header, tensors_sha256, versions, write_weights
+from .weights import base_hashes, check_formats, header, needs_base, snapshot, versions, write_weights
 
 _AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
 DRAWABLE = 0.5
@@ -88,7 +88,10 @@ def run_recipe(
         prompts = run.prompts() or make_prompts(recipe)
         prompts.save(run.path / "prompts.json")
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
-    base_sha256 = tensors_sha256(denoiser.module.state_dict())
+    output = recipe.output
+    check_formats(denoiser, output.formats)
+    hashes = base_hashes(denoiser.module.state_dict())
+    base = snapshot(denoiser.module) if needs_base(output.formats) else None
     with clock("samples"):
         samples = _samples(run, denoiser, prompts, recipe, progress)
     with clock("audits"):
@@ -100,10 +103,17 @@ def run_recipe(
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
-        metadata = header(denoiser, recipe, base_sha256, figures)
-        name = file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
         written = write_weights(
-            denoiser, run.path / "weights", recipe.output.formats, recipe.output.dtype, metadata, name
+            denoiser,
+            run.path / "weights",
+            output.formats,
+            output.dtype,
+            header(denoiser, recipe, hashes, figures),
+            weights_name(recipe),
+            base=base,
+            rank=output.lora_rank,
+            energy=output.lora_energy,
+            progress=progress,
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
@@ -111,7 +121,7 @@ def run_recipe(
         kind=recipe.kind,
         method=recipe.method.name,
         recipe=recipe.model_dump(mode="json"),
-        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=base_sha256),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
         training=training,
         audits=Audits(before=before, after=after),
         timings=Timings(**stages, total=time.perf_counter() - began),
@@ -123,6 +133,11 @@ def run_recipe(
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
     return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def weights_name(recipe: Recipe) -> str:
+    """The stem of the names of a run's weights files."""
+    return file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
 
 
 def make_prompts(recipe: Recipe) -> PromptSet:
