@@ -76,7 +76,7 @@ def safe_name(name: str) -> str:
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"expected a plain file name (letters, digits, blanks, . _ + -, starting with a letter or digit), got {name!r}."
+            f"expected a plain file name (letters, digits, blanks, . _ + -, a letter or digit first), got {name!r}."
         )
     return name
 

@@ -70,7 +70,10 @@ def _widget(field: Any) -> tuple[Any, dict[str, Any]]:
     members = _members(field.annotation)
     plain = next(member for member in members if member is not type(None))
     if get_origin(plain) is Literal:
-        return [AUTO, *map(str, get_args(plain))], {"default": AUTO, "tooltip": "auto: this model's and method's default."}
+        return [AUTO, *map(str, get_args(plain))], {
+            "default": AUTO,
+            "tooltip": "auto: this model's and method's default.",
+        }
     if plain is bool:
         return [AUTO, "on", "off"], {"default": AUTO, "tooltip": "auto: this model's and method's default."}
     if plain in (int, float):

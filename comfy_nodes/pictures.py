@@ -44,9 +44,7 @@ def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Ima
     factor = max(1, -(-_LEAST // min(height, width)))
     height, width = height * factor, width * factor
     gap, head = 6, 22
-    sheet = Image.new(
-        "RGB", (len(columns) * (width + gap) + gap, len(columns[0]) * (height + gap) + head), _PAPER
-    )
+    sheet = Image.new("RGB", (len(columns) * (width + gap) + gap, len(columns[0]) * (height + gap) + head), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for place, (pictures, title) in enumerate(zip(columns, titles, strict=True)):
         left = gap + place * (width + gap)
