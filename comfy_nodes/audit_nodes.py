@@ -118,8 +118,8 @@ class AuditAlignment(Node):
                     "STRING",
                     {
                         "default": "tiny-canvas",
-                        "tooltip": f"'tiny-canvas' for its own pictures; {open_world!r} (the paper's) or another name of "
-                        "open_clip, or the folder of a model, for others.",
+                        "tooltip": f"'tiny-canvas' for its own pictures; for others {open_world!r} (the paper's), "
+                        "another name of open_clip, or the folder of a model.",
                     },
                 ),
                 "allow_download": (

@@ -71,7 +71,7 @@ def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Mode
         changed = patcher.clone()
         if len(changed.add_patches(patches)) != len(patches):
             raise UserError(
-                "the MODEL changed since it was loaded: some unlearned weights have no place in it any more."
+                "the MODEL has changed: some unlearned weights have no place in it any more."
             )
         return changed
 
@@ -106,10 +106,9 @@ def _unet_config(patcher: Any, image_size: int) -> dict[str, Any]:
             f"expected a text-to-image MODEL that predicts noise or velocity, got {type(model).__name__} "
             f"({model.model_type.name}, {found['in_channels']} input channels). {_SUPPORTED}"
         )
-    factor = 8
-    if image_size % (factor * 2 ** (len(found["channel_mult"]) - 1)):
+    if image_size % 64:
         raise UserError(f"image_size must be a multiple of 64, got {image_size}.")
-    channels = [found["model_channels"] * factor for factor in found["channel_mult"]]
+    channels = [found["model_channels"] * multiple for multiple in found["channel_mult"]]
     blocks, depth, depth_up = (
         found["num_res_blocks"],
         list(found["transformer_depth"]),

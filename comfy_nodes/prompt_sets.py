@@ -54,8 +54,8 @@ class DiversePromptSet(Node):
                 {
                     "default": "",
                     "multiline": True,
-                    "tooltip": "Your own prompts in place of made ones: on each line a forget prompt, |, its retain prompt. "
-                    "Without | the retain prompt is made. Empty: all prompts are made.",
+                    "tooltip": "Your own prompts in place of made ones: on each line a forget prompt, |, its retain "
+                    "prompt. Without | the retain prompt is made. Empty: all prompts are made.",
                 },
             ),
             **widgets("prompts", skip=_SKIP),
