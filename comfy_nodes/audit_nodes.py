@@ -192,7 +192,10 @@ class Report(Node):
         if results is None or model.run is None:
             raise UserError("expected an unlearned model, got one without a run. Wire UnlearnConcept before this node.")
         path = str(write_report(model.run))
-        lines = [verdict(results).text, *(f"{row.name}: {row.before} -> {row.after}" for row in rows(results))]
+        lines = [
+            verdict(results).text,
+            *(f"{row.name}: {row.before_text} -> {row.after_text}" for row in rows(results)),
+        ]
         training = results.training
         lines.append(
             f"{training.steps} steps in {training.seconds:.0f} s; conflict in {training.conflict_rate:.0%} of them"

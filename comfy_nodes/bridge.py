@@ -10,19 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.lora
-import comfy.model_base
-import comfy.model_management
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..pipeline.errors import UserError
 from ..pipeline.models import wrap_pipeline
 from ..pipeline.weights.layouts import denoiser_layout
 from .model import Model, Native
+from .unet_config import XL_CONDITION, unet_config
 
 _PREFIX = "diffusion_model."
 _TOKENS = 77
+_SUPPORTED = "Model from ComfyUI takes Stable Diffusion 1.x, 2.x and XL checkpoints."
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}
 
 
@@ -48,18 +48,10 @@ def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Mode
         if key not in layout:
             raise UserError(f"the MODEL has the weight {key!r}, which a Stable Diffusion UNet has not. {_SUPPORTED}")
         weights |= layout[key].to_diffusers(tensor, shapes)
-    unet.load_state_dict(weights)
-    pipeline = _Pipeline(
-        vae=_VAE(vae, patcher.model.latent_format.scale_factor),
-        text_encoder=None,
-        tokenizer=None,
-        unet=unet.eval(),
-        scheduler=_scheduler(patcher),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.clip = clip
+    missing, _ = unet.load_state_dict(weights, strict=False)
+    if missing:
+        raise UserError(f"the MODEL lacks the weights of {missing[0]!r} and {len(missing) - 1} more. {_SUPPORTED}")
+    pipeline = _pipeline(patcher, unet.eval(), clip, vae)
 
     def patched(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Any:
         difference = {key: after[key].float() - before[key].to(after[key].device, torch.float32) for key in before}
@@ -70,15 +62,21 @@ def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Mode
         }
         changed = patcher.clone()
         if len(changed.add_patches(patches)) != len(patches):
-            raise UserError(
-                "the MODEL has changed: some unlearned weights have no place in it any more."
-            )
+            raise UserError("the MODEL has changed: some unlearned weights have no place in it any more.")
         return changed
 
     return Model(wrap_pipeline(pipeline, name), native=Native(patcher, clip, vae, patched))
 
 
-_SUPPORTED = "Model from ComfyUI takes Stable Diffusion 1.x and 2.x checkpoints."
+def _pipeline(patcher: Any, unet: UNet2DConditionModel, clip: Any, vae: Any) -> Any:
+    parts = {"vae": _VAE(vae, patcher.model.latent_format.scale_factor), "unet": unet, "scheduler": _scheduler(patcher)}
+    parts |= {"text_encoder": None, "tokenizer": None}
+    if unet.config.addition_embed_type:
+        pipeline: Any = _XLPipeline(**parts, text_encoder_2=None, tokenizer_2=None, add_watermarker=False)
+    else:
+        pipeline = _Pipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline.clip = clip
+    return pipeline
 
 
 def _patched_weights(patcher: Any) -> "Sequence[tuple[str, Tensor]]":
@@ -96,11 +94,11 @@ def _unet_config(patcher: Any, image_size: int) -> dict[str, Any]:
     """Arguments of diffusers' UNet for the network that ComfyUI detected.
 
     Raises:
-        UserError: another architecture.
+        UserError: another architecture, or an image size that it can't draw.
     """
     model, found = patcher.model, patcher.model.model_config.unet_config
-    if not isinstance(model, comfy.model_base.BaseModel) or "channel_mult" not in found or found.get("adm_in_channels"):
-        raise UserError(f"expected a Stable Diffusion 1.x or 2.x MODEL, got {type(model).__name__}. {_SUPPORTED}")
+    if "channel_mult" not in found or found.get("adm_in_channels") not in (None, XL_CONDITION):
+        raise UserError(f"expected a Stable Diffusion MODEL, got {type(model).__name__}. {_SUPPORTED}")
     if model.model_type.name not in _PREDICTIONS or found["in_channels"] != found["out_channels"]:
         raise UserError(
             f"expected a text-to-image MODEL that predicts noise or velocity, got {type(model).__name__} "
@@ -108,32 +106,7 @@ def _unet_config(patcher: Any, image_size: int) -> dict[str, Any]:
         )
     if image_size % 64:
         raise UserError(f"image_size must be a multiple of 64, got {image_size}.")
-    channels = [found["model_channels"] * multiple for multiple in found["channel_mult"]]
-    blocks, depth, depth_up = (
-        found["num_res_blocks"],
-        list(found["transformer_depth"]),
-        found["transformer_depth_output"],
-    )
-    down = [depth[sum(blocks[:level]) : sum(blocks[: level + 1])] for level in range(len(blocks))]
-    above = [sum(blocks[:level]) + level for level in range(len(blocks) + 1)]
-    up = [list(depth_up[above[level] : above[level + 1]]) for level in range(len(blocks))]
-    heads = found["num_heads"]
-    if found.get("num_head_channels", -1) != -1:
-        heads = [width // found["num_head_channels"] for width in channels]
-    return {
-        "sample_size": image_size // 8,
-        "in_channels": found["in_channels"],
-        "out_channels": found["out_channels"],
-        "block_out_channels": channels,
-        "layers_per_block": tuple(blocks),
-        "down_block_types": ["CrossAttnDownBlock2D" if any(each) else "DownBlock2D" for each in down],
-        "up_block_types": ["CrossAttnUpBlock2D" if any(each) else "UpBlock2D" for each in reversed(up)],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "transformer_layers_per_block": [max(max(each), 1) for each in down],
-        "cross_attention_dim": found["context_dim"],
-        "attention_head_dim": heads,
-        "use_linear_projection": found.get("use_linear_in_transformer", False),
-    }
+    return unet_config(found, image_size)
 
 
 def _scheduler(patcher: Any) -> DDIMScheduler:
@@ -150,6 +123,21 @@ def _scheduler(patcher: Any) -> DDIMScheduler:
     )
 
 
+def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
+    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")  # these weight words in ComfyUI
+    with torch.inference_mode():
+        embeds, pooled = clip.encode_from_tokens(clip.tokenize(escaped), return_pooled=True)
+    return embeds[:, :_TOKENS].to("cpu", torch.float32).clone(), pooled.to("cpu", torch.float32).clone()
+
+
+def _encode(clip: Any, prompts: Sequence[str], device: Any, guided: bool) -> tuple[list[Tensor], list[Tensor | None]]:
+    """[embeddings, pooled] of prompts, and the same of as many empty ones where there is guidance."""
+    parts = [torch.cat(part).to(device) for part in zip(*(_embed(clip, text) for text in prompts), strict=True)]
+    if not guided:
+        return parts, [None, None]
+    return parts, [part.to(device).expand(len(prompts), *part.shape[1:]) for part in _embed(clip, "")]
+
+
 class _Pipeline(StableDiffusionPipeline):
     """A pipeline whose prompts are embedded by a CLIP of ComfyUI."""
 
@@ -157,7 +145,7 @@ class _Pipeline(StableDiffusionPipeline):
 
     def encode_prompt(  # type: ignore[override]
         self,
-        prompt: Sequence[str],
+        prompt: Any,
         device: Any,
         num_images_per_prompt: int,
         do_classifier_free_guidance: bool,
@@ -165,15 +153,21 @@ class _Pipeline(StableDiffusionPipeline):
         **__: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Embeddings of prompts, and of as many empty ones."""
-        embeds = torch.cat([self._embed(text) for text in prompt])
-        empty = self._embed("").expand(len(embeds), -1, -1) if do_classifier_free_guidance else None
-        return embeds.to(device), None if empty is None else empty.to(device)
+        (embeds, _pooled), (empty, _none) = _encode(self.clip, prompt, device, do_classifier_free_guidance)
+        return embeds, empty
 
-    def _embed(self, text: str) -> Tensor:
-        escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")  # these weight words in ComfyUI
-        with torch.inference_mode():
-            embeds = self.clip.encode_from_tokens(self.clip.tokenize(escaped))
-        return embeds[:, :_TOKENS].to("cpu", torch.float32, copy=True).clone()
+
+class _XLPipeline(StableDiffusionXLPipeline):
+    """The same for SDXL."""
+
+    clip: Any
+
+    def encode_prompt(  # type: ignore[override]
+        self, prompt: Any, *_: Any, device: Any = None, do_classifier_free_guidance: bool = True, **__: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Embeddings of prompts and of empty ones, then pooled ones of both."""
+        (embeds, pooled), (empty, empty_pooled) = _encode(self.clip, prompt, device, do_classifier_free_guidance)
+        return embeds, empty, pooled, empty_pooled
 
 
 class _VAE(nn.Module):
