@@ -4,13 +4,14 @@ from .audit_nodes import AuditAlignment, AuditNudeNet, Report
 from .image_nodes import Compare, Generate
 from .model_nodes import ApplyWeights, ModelFromComfyUI, ModelFromDiffusers, SaveWeights
 from .prompt_sets import DiversePromptSet, LoadPromptSet, SavePromptSet
-from .unlearn_concept import UnlearnConcept
+from .unlearn_concept import UnlearnConcept, UnlearnOptions
 
 _NODES = {
     DiversePromptSet: "Diverse Prompt Set",
     ModelFromDiffusers: "Model from diffusers",
     ModelFromComfyUI: "Model from ComfyUI",
     UnlearnConcept: "Unlearn Concept",
+    UnlearnOptions: "Unlearn Options",
     Generate: "Generate",
     AuditNudeNet: "Audit NudeNet",
     AuditAlignment: "Audit CLIP Alignment",

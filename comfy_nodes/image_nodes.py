@@ -4,7 +4,7 @@ from typing import Any
 
 from ..pipeline.errors import UserError
 from . import host
-from .inputs import chosen, widgets
+from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
 from .node import Node
 from .pictures import from_image, side_by_side, to_image
@@ -39,10 +39,7 @@ class Generate(Node):
                 "prompts": (PROMPT_SET, {"tooltip": "From Diverse Prompt Set."}),
                 "which": (list(_SETS), {"tooltip": "; ".join(f"{name}: {text}" for name, text in _SETS.items()) + "."}),
                 "images": ("INT", {"default": 8, "min": 1, "max": 1000, "tooltip": "How many pictures."}),
-                "seed": (
-                    "INT",
-                    {"default": 0, "min": 0, "max": 2**31 - 1, "tooltip": "Picture i has the seed plus i."},
-                ),
+                "seed": seed_widget("Picture i has the seed plus i."),
             },
             "optional": widgets("samples"),
         }

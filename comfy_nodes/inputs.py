@@ -17,6 +17,11 @@ NONE_NUMBER = 0
 Path = tuple[str, ...]
 
 
+def seed_widget(tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A seed that stays as it is: a training must not start anew because the editor rolled the dice."""
+    return "INT", {"default": 0, "min": 0, "max": 2**31 - 1, "control_after_generate": False, "tooltip": tooltip}
+
+
 def widgets(*sections: str, skip: tuple[str, ...] = (), advanced: bool = True) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Inputs of a node for the fields of some sections.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..pipeline.errors import UserError
 from . import host
-from .inputs import chosen, widgets
+from .inputs import chosen, seed_widget, widgets
 from .node import Node, shown
 
 TYPE = "PROMPT_SET"
@@ -46,7 +46,7 @@ class DiversePromptSet(Node):
                     "tooltip": "open: prompts for any model. tiny-canvas: only what the bundled model can draw.",
                 },
             ),
-            "seed": ("INT", {"default": 0, "min": 0, "max": 2**31 - 1, "tooltip": "Which combinations are drawn."}),
+            "seed": seed_widget("Which combinations are drawn."),
         }
         optional = {
             "text": (

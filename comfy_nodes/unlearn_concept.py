@@ -1,9 +1,9 @@
-"""The node that unlearns."""
+"""The node that unlearns, and the one with its finer settings."""
 
 from typing import Any
 
 from . import host
-from .inputs import chosen, widgets
+from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
 from .node import Node
 from .pictures import thumbnails, to_image
@@ -13,7 +13,26 @@ from .unlearning import make_recipe, unlearn
 
 _BASIC = ("training.steps", "training.learning_rate")
 _ADVANCED = ("method", "training", "samples", "audits", "output")
-_SKIP = ("method.data",)
+_SKIP = ("method.data", *_BASIC)
+_OPTIONS = "TURPENTINE_OPTIONS"
+
+
+class UnlearnOptions(Node):
+    """Every setting of a recipe that UnlearnConcept doesn't show itself."""
+
+    DESCRIPTION = "Finer settings for Unlearn Concept. What stays at auto (-1, empty) is decided by model and method."
+    SEARCH_ALIASES = ("advanced unlearning", "training options", "recipe options", "lambda alpha")
+    RETURN_TYPES = (_OPTIONS,)
+    RETURN_NAMES = ("options",)
+    OUTPUT_TOOLTIPS = ("Wire this into `options` of Unlearn Concept.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Widgets from the recipe's fields."""
+        return {"required": {}, "optional": widgets(*_ADVANCED, skip=_SKIP, advanced=False)}
+
+    def work(self, **inputs: Any) -> Any:  # noqa: D102
+        return (chosen(inputs, *_ADVANCED, skip=_SKIP),)
 
 
 class UnlearnConcept(Node):
@@ -37,7 +56,7 @@ class UnlearnConcept(Node):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """Widgets from the recipe's fields; all but a few are advanced."""
+        """The settings that a run can't do without."""
         from ..pipeline.methods import METHODS
         from ..pipeline.recipe import Recipe
 
@@ -51,15 +70,7 @@ class UnlearnConcept(Node):
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 2**31 - 1,
-                        "tooltip": f"{Recipe.model_fields['seed'].description}.",
-                    },
-                ),
+                "seed": seed_widget(f"{Recipe.model_fields['seed'].description}."),
                 "save_as": (
                     [*KINDS, NOTHING],
                     {
@@ -74,15 +85,23 @@ class UnlearnConcept(Node):
                     {"default": False, "tooltip": "Draw and audit pictures before and after, for the Report node."},
                 ),
             },
-            "optional": widgets(*_ADVANCED, skip=(*_SKIP, *_BASIC)),
+            "optional": {"options": (_OPTIONS, {"tooltip": "Finer settings: from Unlearn Options."})},
         }
 
     def work(  # noqa: D102
-        self, model: Model, prompts: Any, method: str, seed: int, save_as: str, measure: bool, **more: Any
+        self,
+        model: Model,
+        prompts: Any,
+        method: str,
+        seed: int,
+        save_as: str,
+        measure: bool,
+        options: dict[str, Any] | None = None,
+        **basic: Any,
     ) -> Any:
         from ..pipeline.recipe import merge
 
-        picked = merge(chosen(more, *_ADVANCED, skip=_SKIP), {"method": {"name": method}, "seed": seed})
+        picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"method": {"name": method}, "seed": seed}))
         recipe = make_recipe(model, prompts, picked, measure)
         unlearned, done = unlearn(model, prompts, recipe)
         assert unlearned.run is not None  # noqa: S101 - a run has a folder
