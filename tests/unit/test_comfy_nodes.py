@@ -21,7 +21,7 @@ SECTIONS = ("method", "training", "samples", "audits", "output", "prompts")
 
 
 def test_loads_as_comfyui_loads_a_folder_and_loads_no_library():
-    """Under a path for a name, without torch, and fast; measured inside, so that Python's own start doesn't count."""
+    """Under a path for a name, without torch, and fast (measured inside: Python itself starts slowly)."""
     code = f"""
 import importlib.util, sys, time, json
 began = time.perf_counter()
