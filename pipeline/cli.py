@@ -105,6 +105,11 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
     report.add_argument("folder", type=Path, metavar="RUN", help="run folder")
 
+    plan = add("plan", _plan, "tell what fits in how much memory while it trains, from the architecture alone")
+    plan.add_argument("--model", default="sd14", help="a diffusers folder, or sd14, sd21, sdxl, sd3-medium, flux-dev")
+    plan.add_argument("--vram", type=float, metavar="GB", help="memory of your device: tells which settings fit")
+    plan.add_argument("--batch-size", type=int, default=1, help="pairs that pass at once; default 1")
+
     info = add("info", _info, "show where weights came from, or what a run gave")
     info.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
     return parser
@@ -234,6 +239,16 @@ def _report(arguments: argparse.Namespace) -> None:
     from .terminal import console
 
     console.print(f"report: {_escaped(write_report(arguments.folder))}", soft_wrap=True)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from .planning import plan
+    from .terminal import console, plan_table
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {arguments.batch_size}.")
+    plans = plan(arguments.model, batch_size=arguments.batch_size)
+    console.print(plan_table(arguments.model, plans, arguments.vram))
 
 
 def _info(arguments: argparse.Namespace) -> None:
