@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from .adapters import AdapterTargets
 from .errors import UserError
 from .files import write_text
 from .methods import METHODS, AnyMethodConfig
@@ -62,7 +63,15 @@ class TrainingSection(Section):
         default=0, ge=0, le=100_000, description="steps over which the learning rate rises from 0"
     )
     parameters: TrainableParameters = Field(
-        default="full", description="weights that train: all, cross-attention only (ESD-x), or the rest (ESD-u)"
+        default="full",
+        description="weights that train: all, cross-attention only (ESD-x), the rest (ESD-u), or a LoRA beside them",
+    )
+    adapter_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA that trains")
+    adapter_alpha: float | None = Field(
+        default=None, gt=0, description="its scale is alpha / rank (none: alpha = rank)"
+    )
+    adapter_targets: AdapterTargets = Field(
+        default="attention", description="its layers: the attention's linear layers, or all linear and convolution ones"
     )
     metric: Literal["euclidean", "adam"] = Field(
         default="euclidean",
@@ -144,6 +153,10 @@ class Recipe(Section):
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
                 f"{self.training.batch_size} and {self.training.gradient_accumulation_steps}"
             )
+        fields = TrainingSection.model_fields
+        for name in ("adapter_rank", "adapter_alpha", "adapter_targets"):
+            if self.training.parameters != "lora" and getattr(self.training, name) != fields[name].default:
+                raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         return self
