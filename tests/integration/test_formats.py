@@ -88,16 +88,15 @@ def largest_gap(a, b):
 
 def test_single_file_is_read_back_bit_for_bit(written, tmp_path):
     if written.family == "flux":
-        return  # the loader of diffusers takes Flux's own width only: see tests/unit/test_layouts.py
+        pytest.skip("the loader of diffusers takes Flux's own width only: see tests/unit/test_layouts.py")
     pipe = written.pipe
     pipe.save_pretrained(tmp_path)
-    absent = {name: None for name, component in pipe.components.items() if component is None and "_3" in name}
     file = written.folder / "weights" / "tiny-checkpoint.safetensors"
-    loaded = type(pipe).from_single_file(file, config=str(tmp_path), local_files_only=True, **absent)
+    loaded = type(pipe).from_single_file(file, config=str(tmp_path), local_files_only=True)
     for name, component in pipe.components.items():
         if isinstance(component, torch.nn.Module):
             ours, theirs = component.state_dict(), getattr(loaded, name).state_dict()
-            if written.family.startswith("sd3") and name == "text_encoder":
+            if written.family == "sd3.5" and name == "text_encoder":
                 ours.pop("text_projection.weight"), theirs.pop("text_projection.weight")  # made an identity on loading
             assert set(ours) == set(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
@@ -110,8 +109,7 @@ def test_prefixes_of_the_checkpoint(written):
         "sd1": {"cond_stage_model.transformer.text_model", "first_stage_model.decoder.conv_in"},
         "sd2": {"cond_stage_model.model.positional_embedding", "cond_stage_model.model.transformer"},
         "sdxl": {"conditioner.embedders.0", "conditioner.embedders.1", "model.diffusion_model.label_emb"},
-        "sd3": {"text_encoders.clip_l.transformer", "text_encoders.clip_g.transformer"},
-        "sd3.5": {"text_encoders.t5xxl.transformer", "model.diffusion_model.joint_blocks"},
+        "sd3.5": {"text_encoders.clip_l.transformer", "text_encoders.t5xxl.transformer"},
         "flux": {"double_blocks.0.img_attn", "single_blocks.1.linear1"},
     }
     assert expected[written.family] <= found
@@ -124,20 +122,20 @@ def test_apply_gives_the_unlearned_weights_and_remove_the_base(written, kind):
     before = snapshot(module)
     assert turpentine.apply(pipe, weights(written, kind)) is pipe
     gap = largest_gap(module.state_dict(), written.pipe_state)
-    assert gap == 0 if kind == "denoiser" else gap < 1e-6
+    assert gap == 0 if kind == "denoiser" else gap < 1e-5
     assert turpentine.remove(pipe) is pipe
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["lora", "lora_diffusers"])
 def test_diffusers_loads_the_lora(written, kind):
-    if kind == "lora" and written.family in ("sd3", "sd3.5", "flux"):
-        return  # kohya's names: diffusers knows none for SD3, and Flux's at its own width only
+    if kind == "lora" and written.family in ("sd3.5", "flux"):
+        pytest.skip("of kohya's names diffusers knows none for SD3, and Flux's at its own width only")
     pipe = written.build()
     pipe.load_lora_weights(weights(written, kind))
     pipe.fuse_lora()
     pipe.unload_lora_weights()
-    assert largest_gap(denoiser_of(pipe).state_dict(), written.pipe_state) < 1e-6
+    assert largest_gap(denoiser_of(pipe).state_dict(), written.pipe_state) < 1e-5
 
 
 def test_records_and_headers(written):
