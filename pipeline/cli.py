@@ -152,8 +152,7 @@ def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
     console.print(
         f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
     )
-    for written in results.weights:
-        console.print(f"weights ({written.format}): {_escaped(unlearned.run / written.path)}", soft_wrap=True)
+    _show_weights(results.weights, unlearned.run)
     console.print(f"report: {_escaped(unlearned.run / 'report.html')}", soft_wrap=True)
 
 
@@ -258,7 +257,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from .options import chosen
     from .recipe import build_recipe, merge
     from .runs import RunFolder
-    from .terminal import TerminalProgress, console
+    from .terminal import TerminalProgress
 
     wanted = chosen(arguments)
     if not wanted.get("output", {}).get("formats"):
@@ -267,13 +266,21 @@ def _export(arguments: argparse.Namespace) -> None:
     output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
     with TerminalProgress()() as progress:
         records = export_run(arguments.folder, output, arguments.base, progress)
+    _show_weights(records, arguments.folder)
+
+
+def _show_weights(records: Sequence[Any], run: Path) -> None:
+    from .terminal import console
+
     for record in records:
-        console.print(f"weights ({record.format}): {_escaped(arguments.folder / record.path)}", soft_wrap=True)
+        console.print(f"weights ({record.format}): {_escaped(run / record.path)}", soft_wrap=True)
         if record.lora:
             fit = record.lora
+            missing = ", ".join(f"{count} {kind}" for kind, count in fit.left_out.items()) or "nothing"
             console.print(
-                f"  rank {fit.rank}, relative residual {fit.residual:.3f}; left out: {fit.left_out or 'nothing'} "
-                f"({fit.left_out_share:.1%} of the squared change)"
+                f"  rank {fit.rank}, relative residual {fit.residual:.3f}; left out: {missing} "
+                f"({fit.left_out_share:.1%} of the squared change)",
+                soft_wrap=True,
             )
 
 
