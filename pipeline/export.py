@@ -44,8 +44,7 @@ def export_run(
         )
     folder = run.path / "weights" / "diffusers"
     written = {file.format: file for file in results.weights}
-    complete = recipe.output.dtype == "fp32" and "diffusers" in written and folder.is_dir()
-    if complete and not needs_base(output.formats):
+    if not needs_base(output.formats) and _is_exact(folder):
         denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
         hashes = _recorded_hashes(folder, results)
@@ -172,6 +171,11 @@ def _load(module: nn.Module, files: list[Path], prefix: str) -> None:
 
 def _denoiser_files(folder: Path) -> list[Path]:
     return sorted([*(folder / "unet").glob("*.safetensors"), *(folder / "transformer").glob("*.safetensors")])
+
+
+def _is_exact(folder: Path) -> bool:
+    files = _denoiser_files(folder)
+    return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
 def _recorded_hashes(folder: Path, results: Results) -> dict[str, str]:
