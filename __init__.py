@@ -23,6 +23,8 @@ _PUBLIC = {
     "AlignmentAudit": "pipeline.audits",
     "AccuracyAudit": "pipeline.audits",
     "write_report": "pipeline.report",
+    "apply": "pipeline.weights.apply",
+    "remove": "pipeline.weights.apply",
     "UserError": "pipeline.errors",
     "Cancelled": "pipeline.errors",
 }

@@ -110,7 +110,24 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     plan.add_argument("--vram", type=float, metavar="GB", help="memory of your device: tells which settings fit")
     plan.add_argument("--batch-size", type=int, default=1, help="pairs that pass at once; default 1")
 
-    info = add("info", _info, "show where weights came from, or what a run gave")
+    export = add("export", _export, "write more weights formats of a run that has ended")
+    if command == "export":
+        from .options import add_recipe_options
+
+        add_recipe_options(export, ("output",))
+    export.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    export.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
+
+    apply = add("apply", _apply, "put a denoiser, LoRA or delta file onto a model", ("model", "device"))
+    apply.add_argument("weights", type=Path, metavar="WEIGHTS", help="a .safetensors file")
+    apply.add_argument("--strength", type=float, default=1.0, metavar="X", help="0 = nothing, 1 = as unlearned")
+    apply.add_argument("--out", type=Path, required=True, metavar="DIR", help="new diffusers folder")
+    apply.add_argument(
+        "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="numbers on disk; default fp32"
+    )
+    apply.add_argument("--any-base", action="store_true", help="go on if the weights were made from another model")
+
+    info = add("info", _info, "show where weights came from and check their hashes, or what a run gave")
     info.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
     return parser
 
@@ -140,8 +157,7 @@ def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
     console.print(
         f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
     )
-    for written in results.weights:
-        console.print(f"weights ({written.format}): {_escaped(unlearned.run / written.path)}", soft_wrap=True)
+    _show_weights(results.weights, unlearned.run)
     console.print(f"report: {_escaped(unlearned.run / 'report.html')}", soft_wrap=True)
 
 
@@ -251,19 +267,79 @@ def _plan(arguments: argparse.Namespace) -> None:
     console.print(plan_table(arguments.model, plans, arguments.vram))
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from .export import export_run
+    from .options import chosen
+    from .recipe import build_recipe, merge
+    from .runs import RunFolder
+    from .terminal import TerminalProgress
+
+    wanted = chosen(arguments)
+    if not wanted.get("output", {}).get("formats"):
+        raise UserError("expected the formats to write, for example --formats single_file,lora.")
+    recipe = RunFolder.open(arguments.folder).recipe()
+    output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
+    with TerminalProgress()() as progress:
+        records = export_run(arguments.folder, output, arguments.base, progress)
+    _show_weights(records, arguments.folder)
+
+
+def _show_weights(records: Sequence[Any], run: Path) -> None:
+    from .terminal import console
+
+    for record in records:
+        console.print(f"weights ({record.format}): {_escaped(run / record.path)}", soft_wrap=True)
+        if record.lora:
+            fit = record.lora
+            missing = ", ".join(f"{count} {kind}" for kind, count in fit.left_out.items()) or "nothing"
+            console.print(
+                f"  rank {fit.rank}, relative residual {fit.residual:.3f}; left out: {missing} "
+                f"({fit.left_out_share:.1%} of the squared change)",
+                soft_wrap=True,
+            )
+
+
+def _apply(arguments: argparse.Namespace) -> None:
+    from .export import apply_to_folder
+    from .terminal import console
+
+    recipe = _recipe(arguments, {"concept": "none"})
+    folder = apply_to_folder(
+        arguments.weights,
+        recipe.model,
+        recipe.device,
+        arguments.out,
+        arguments.strength,
+        arguments.dtype,
+        arguments.any_base,
+    )
+    console.print(f"weights (diffusers): {_escaped(folder)}", soft_wrap=True)
+
+
 def _info(arguments: argparse.Namespace) -> None:
+    from .export import check_run_files
     from .results import Results
     from .terminal import before_after_table, console
-    from .weights import read_header
+    from .weights import check_tensors, read_header
 
     if arguments.file.is_dir():
-        console.print(before_after_table(Results.load(arguments.file / "results.json")))
+        results = Results.load(arguments.file / "results.json")
+        console.print(before_after_table(results))
+        for path, state in check_run_files(arguments.file, results).items():
+            console.print(f"{_escaped(path)}: {state}", soft_wrap=True)
         return
     metadata = read_header(arguments.file)
     if not any(key.startswith("turpentine.") for key in metadata):
         raise UserError(f"{arguments.file} was not written by Turpentine; its metadata: {json.dumps(metadata)[:200]}")
     for key, value in metadata.items():
         console.print(f"[bold]{key}[/bold] {_escaped(value)}", soft_wrap=True)
+    match check_tensors(arguments.file):
+        case False:
+            raise UserError(f"the tensors of {arguments.file} are not those that its header was written for.")
+        case True:
+            console.print("The tensors are those that the header was written for (sha256).")
+        case None:
+            console.print("The header holds no hash of the tensors, so they could not be checked.")
 
 
 def _escaped(text: object) -> str:

@@ -1,14 +1,15 @@
 """Which weights of a denoiser train.
 
 `xattn` and `noxattn` are ESD-x and ESD-u of Gandikota et al. 2023: the cross-attention layers
-alone, and every linear or convolution layer outside them.
+alone, and every linear or convolution layer outside them. `lora` are the factors of a LoRA that was
+put into the network before.
 """
 
 from typing import Literal
 
 from torch import nn
 
-TrainableParameters = Literal["full", "xattn", "noxattn"]
+TrainableParameters = Literal["full", "xattn", "noxattn", "lora"]
 
 CROSS_ATTENTION = "attn2"
 """diffusers' name for the cross-attention module of a transformer block."""
@@ -32,8 +33,10 @@ def select_parameters(module: nn.Module, which: TrainableParameters) -> dict[str
             if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and CROSS_ATTENTION not in name.split(".")
         }
         chosen = {name: p for name, p in named.items() if name.rpartition(".")[0] in layers}
+    elif which == "lora":
+        chosen = {name: p for name, p in named.items() if {"lora_A", "lora_B"} & set(name.split("."))}
     else:
-        raise ValueError(f"parameters must be one of 'full', 'xattn', 'noxattn', got {which!r}.")
+        raise ValueError(f"parameters must be one of 'full', 'xattn', 'noxattn', 'lora', got {which!r}.")
     if not chosen:
         raise ValueError(f"parameters={which!r} selects nothing in a {type(module).__name__}. Choose 'full'.")
     return chosen

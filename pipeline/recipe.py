@@ -8,12 +8,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from .adapters import AdapterTargets
 from .errors import UserError
 from .files import write_text
 from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
 from .tiny_canvas.world import dimension_of
+from .weights.formats import WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -64,7 +66,15 @@ class TrainingSection(Section):
         default="constant", description="course of the learning rate after the warm-up: level, or falling to 0"
     )
     parameters: TrainableParameters = Field(
-        default="full", description="weights that train: all, cross-attention only (ESD-x), or the rest (ESD-u)"
+        default="full",
+        description="weights that train: all, cross-attention only (ESD-x), the rest (ESD-u), or a LoRA beside them",
+    )
+    adapter_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA that trains")
+    adapter_alpha: float | None = Field(
+        default=None, gt=0, description="its scale is alpha / rank (none: alpha = rank)"
+    )
+    adapter_targets: AdapterTargets = Field(
+        default="attention", description="its layers: the attention's linear layers, or all linear and convolution ones"
     )
     metric: Literal["euclidean", "adam"] = Field(
         default="euclidean",
@@ -101,11 +111,17 @@ class AuditSection(Section):
 class OutputSection(Section):
     """The weights that are written."""
 
-    formats: tuple[Literal["diffusers", "denoiser"], ...] = Field(
-        default=("diffusers", "denoiser"), description="diffusers: the whole pipeline folder; denoiser: the UNet alone"
+    formats: tuple[WeightFormat, ...] = Field(
+        default=("diffusers", "denoiser"),
+        description="diffusers: the whole pipeline folder; denoiser: the UNet or transformer alone; single_file: a "
+        "checkpoint for ComfyUI and A1111; lora, lora_diffusers: a low-rank change; delta: the whole change",
     )
     dtype: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="number format of the weights on disk; with fp16 and bf16 tell diffusers the dtype"
+    )
+    lora_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA taken from a full run")
+    lora_energy: float | None = Field(
+        default=None, gt=0, le=1, description="share of each layer's squared change that it keeps, in place of a rank"
     )
 
 
@@ -140,6 +156,10 @@ class Recipe(Section):
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
                 f"{self.training.batch_size} and {self.training.gradient_accumulation_steps}"
             )
+        fields = TrainingSection.model_fields
+        for name in ("adapter_rank", "adapter_alpha", "adapter_targets"):
+            if self.training.parameters != "lora" and getattr(self.training, name) != fields[name].default:
+                raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         return self

@@ -113,6 +113,16 @@ class Timings(_Record):
     total: float
 
 
+class LoraFit(_Record):
+    """How much of the change of the weights a LoRA holds."""
+
+    layers: int = Field(description="Linear and Conv2d layers in it")
+    rank: int = Field(description="largest rank of a layer")
+    residual: float = Field(description="||change - LoRA|| / ||change|| over the weights of those kinds, in [0, 1]")
+    left_out: dict[str, int] = Field(description="changed tensors that a LoRA has no place for: kind -> number")
+    left_out_share: float = Field(description="their share of ||change||^2 over all weights, in [0, 1]")
+
+
 class WeightsFile(_Record):
     """One file or folder of weights that the run wrote."""
 
@@ -120,6 +130,7 @@ class WeightsFile(_Record):
     format: str
     sha256: str
     bytes: int
+    lora: LoraFit | None = Field(default=None, description="of the LoRA formats")
 
 
 class Results(_Record):

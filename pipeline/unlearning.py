@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .adapters import as_adapter, injected
 from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
 from .errors import UserError
 from .files import file_name
@@ -23,7 +24,17 @@ from .runs import RunFolder
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
-from .weights import header, tensors_sha256, versions, write_weights
+from .weights import (
+    Adapter,
+    Factors,
+    base_hashes,
+    check_formats,
+    header,
+    needs_base,
+    snapshot,
+    versions,
+    write_weights,
+)
 
 _AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
 DRAWABLE = 0.5
@@ -88,22 +99,33 @@ def run_recipe(
         prompts = run.prompts() or make_prompts(recipe)
         prompts.save(run.path / "prompts.json")
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
-    base_sha256 = tensors_sha256(denoiser.module.state_dict())
+    output = recipe.output
+    check_formats(denoiser, output.formats)
+    hashes = base_hashes(denoiser.module.state_dict())
+    base = snapshot(denoiser.module) if needs_base(output.formats) else None
     with clock("samples"):
         samples = _samples(run, denoiser, prompts, recipe, progress)
     with clock("audits"):
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
     warnings = [*prompts.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training = _train(run, denoiser, samples, recipe, resume, progress)
+        training, trained = _train(run, denoiser, samples, recipe, resume, progress)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
-        metadata = header(denoiser, recipe, base_sha256, figures)
-        name = file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
         written = write_weights(
-            denoiser, run.path / "weights", recipe.output.formats, recipe.output.dtype, metadata, name
+            denoiser,
+            run.path / "weights",
+            output.formats,
+            output.dtype,
+            header(denoiser, recipe, hashes, figures),
+            weights_name(recipe),
+            base=base,
+            rank=output.lora_rank,
+            energy=output.lora_energy,
+            trained=trained,
+            progress=progress,
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
@@ -111,7 +133,7 @@ def run_recipe(
         kind=recipe.kind,
         method=recipe.method.name,
         recipe=recipe.model_dump(mode="json"),
-        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=base_sha256),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
         training=training,
         audits=Audits(before=before, after=after),
         timings=Timings(**stages, total=time.perf_counter() - began),
@@ -123,6 +145,11 @@ def run_recipe(
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
     return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def weights_name(recipe: Recipe) -> str:
+    """The stem of the names of a run's weights files."""
+    return file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
 
 
 def make_prompts(recipe: Recipe) -> PromptSet:
@@ -233,13 +260,24 @@ def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Rec
 
 def _train(
     run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
-) -> TrainingResult:
-    trainer = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress)
+) -> tuple[TrainingResult, Adapter | None]:
     denoiser.release()
     try:
-        return trainer.train(resume=resume)
+        with training_lora(denoiser.module, recipe) as layers:
+            method = build_method(recipe.method)
+            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+            result = trainer.train(resume=resume)
+        return result, as_adapter(layers) if layers else None
     finally:
         denoiser.restore()
+
+
+def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
+    """The LoRA that a recipe trains, in the network while the block runs; nothing for other recipes."""
+    spec = recipe.training
+    if spec.parameters != "lora":
+        return nullcontext({})
+    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, recipe.seed)
 
 
 def _undrawable(recipe: Recipe, before: AuditResult) -> list[str]:

@@ -1,6 +1,24 @@
 """Reading and writing weights: safetensors only, with their provenance in the header."""
 
-from .provenance import header, read_header, tensors_sha256, versions
-from .write import DTYPES, write_weights
+from .factors import Adapter, Factors
+from .formats import FORMATS, WeightFormat, check_formats, needs_base, snapshot, write_weights
+from .job import DTYPES
+from .provenance import base_hashes, check_tensors, header, read_header, tensors_sha256, versions
 
-__all__ = ["DTYPES", "header", "read_header", "tensors_sha256", "versions", "write_weights"]
+__all__ = [
+    "DTYPES",
+    "FORMATS",
+    "Adapter",
+    "Factors",
+    "WeightFormat",
+    "base_hashes",
+    "check_formats",
+    "check_tensors",
+    "header",
+    "needs_base",
+    "read_header",
+    "snapshot",
+    "tensors_sha256",
+    "versions",
+    "write_weights",
+]

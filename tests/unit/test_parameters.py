@@ -72,7 +72,7 @@ def test_empty_selection_is_an_error():
 
 
 def test_unknown_selection():
-    with pytest.raises(ValueError, match="parameters must be one of 'full', 'xattn', 'noxattn', got 'attn'"):
+    with pytest.raises(ValueError, match="parameters must be one of 'full', 'xattn', 'noxattn', 'lora', got 'attn'"):
         select_parameters(nn.Linear(2, 2), "attn")
 
 

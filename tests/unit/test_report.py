@@ -370,7 +370,13 @@ def test_card_hides_local_folders():
 
 @pytest.mark.parametrize(
     ("format_", "expected"),
-    [("lora", "load_lora_weights"), ("single-file", "StableDiffusionPipeline.from_single_file")],
+    [
+        ("lora_diffusers", "load_lora_weights"),
+        ("single_file", "StableDiffusionPipeline.from_single_file"),
+        ("lora", "turpentine.apply"),
+        ("delta", "turpentine.apply"),
+        ("denoiser", "turpentine.apply"),
+    ],
 )
 def test_snippets(format_, expected):
     weights = [{"path": "weights/x.safetensors", "format": format_, "sha256": HASH, "bytes": 1}]

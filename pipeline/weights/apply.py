@@ -1,0 +1,106 @@
+"""Putting unlearned weights into a pipeline that somebody already has, and taking them out again."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .change import read_changes
+from .provenance import cast_state, read_header, tensors_sha256
+
+_ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
+"""Network -> what its changed tensors were, on the CPU."""
+
+
+@torch.no_grad()
+def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool = False) -> Any:
+    """Put the weights of a denoiser, LoRA or delta file into a diffusers pipeline, in place.
+
+    Several files may be applied one after another; their changes add up.
+
+    Args:
+        pipe: a pipeline with a `unet` or `transformer`.
+        path: a .safetensors file of the formats denoiser, lora, lora_diffusers or delta.
+        strength: 0 = as it was, 1 = as unlearned; between and beyond the change is scaled.
+        any_base: go on, with a warning, if the file was not made from this pipeline's weights.
+
+    Returns:
+        The same pipeline.
+
+    Raises:
+        UserError: another base, another network, or a file that is none of these.
+
+    Example:
+        >>> pipe = apply(pipe, "weights/sd-without-cat-lora.safetensors", strength=0.8)  # doctest: +SKIP
+        >>> pipe = remove(pipe)  # doctest: +SKIP
+    """
+    module, path = denoiser_of(pipe), Path(path)
+    originals = _ORIGINALS.get(module, {})
+    _check_base(module, originals, path, any_base)
+    state = module.state_dict()
+    replaced: dict[str, Tensor] = {}
+    try:
+        for change in read_changes(path, module):
+            current = state[change.name]
+            if change.name not in replaced:
+                replaced[change.name] = current.to("cpu", copy=True)
+            original = originals.get(change.name, replaced[change.name])
+            current.copy_(change.apply(current, original, strength))
+    except BaseException:
+        for name, tensor in replaced.items():
+            state[name].copy_(tensor)
+        raise
+    _ORIGINALS[module] = {**replaced, **originals}
+    return pipe
+
+
+@torch.no_grad()
+def remove(pipe: Any) -> Any:
+    """Undo every `apply`, bit for bit; gives the same pipeline.
+
+    Raises:
+        UserError: nothing was applied.
+    """
+    module = denoiser_of(pipe)
+    if module not in _ORIGINALS:
+        raise UserError("nothing to remove: no weights were applied to this pipeline with turpentine.apply.")
+    state = module.state_dict()
+    for name, tensor in _ORIGINALS.pop(module).items():
+        state[name].copy_(tensor)
+    return pipe
+
+
+def denoiser_of(pipe: Any) -> nn.Module:
+    """The UNet or transformer of a diffusers pipeline.
+
+    Raises:
+        UserError: it has none.
+    """
+    for component in ("unet", "transformer"):
+        module = getattr(pipe, component, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise UserError(f"expected a diffusers pipeline with a unet or a transformer, got {type(pipe).__name__}.")
+
+
+def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:
+    metadata = read_header(path)
+    expected = {value for key, value in metadata.items() if key.startswith("turpentine.base_sha256")}
+    state = {**module.state_dict(), **originals}
+    # half-precision weights that were loaded in float32 are the same base
+    found = {tensors_sha256(state), tensors_sha256(cast_state(state, torch.float32))}
+    if expected & found:
+        return
+    if expected:
+        reason = (
+            f"{path} was made from other weights ({metadata.get('turpentine.base_model')!r}) than this pipeline has"
+        )
+    else:
+        reason = f"{path} does not say which weights it was made from"
+    if not any_base:
+        raise UserError(f"{reason}. Use that base, or go on all the same with any_base=True (--any-base).")
+    warnings.warn(f"{reason}; applied all the same.", stacklevel=4)
