@@ -87,13 +87,13 @@ def run_recipe(
     with clock("prompts"):
         prompts = run.prompts() or make_prompts(recipe)
         prompts.save(run.path / "prompts.json")
-    denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
+    denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     base_sha256 = tensors_sha256(denoiser.module.state_dict())
     with clock("samples"):
         samples = _samples(run, denoiser, prompts, recipe, progress)
     with clock("audits"):
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
-    warnings = [*prompts.warnings, *_undrawable(recipe, before)]
+    warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
         training = _train(run, denoiser, samples, recipe, resume, progress)
     with clock("audits"):
@@ -101,7 +101,7 @@ def run_recipe(
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
         metadata = header(denoiser, recipe, base_sha256, figures)
-        name = file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
+        name = file_name(f"{Path(recipe.model.removesuffix('.safetensors')).name}-without-{recipe.concept}").lower()
         written = write_weights(
             denoiser, run.path / "weights", recipe.output.formats, recipe.output.dtype, metadata, name
         )

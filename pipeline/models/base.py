@@ -26,7 +26,7 @@ class PipelineDenoiser(ABC):
             moved to the CPU.
     """
 
-    family: ClassVar[str]
+    family: str
     pipeline_class: ClassVar[Any]
     siblings: ClassVar[tuple[Any, ...]] = ()
     """Pipelines for other tasks that hold the same components (image-to-image, inpainting)."""
@@ -34,6 +34,8 @@ class PipelineDenoiser(ABC):
     """Where the pipeline keeps the network that is unlearned."""
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
+    optional_networks: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
+    """Networks that a model may lack: name -> (its key in a single file, components that go with it)."""
 
     def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source

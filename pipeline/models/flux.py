@@ -17,7 +17,7 @@ class Flux(FlowTransformer):
     """`Denoiser` over a `FluxPipeline`."""
 
     family = "flux"
-    pipeline_class: Any = FluxPipeline
+    pipeline_class = FluxPipeline
     siblings = (FluxImg2ImgPipeline, FluxInpaintPipeline)
 
     def encode(self, prompts: list[str]) -> Conditioning:

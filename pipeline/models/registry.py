@@ -24,10 +24,8 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
     Raises:
         UserError: a pipeline class without an adapter, or a model that the adapter can't train.
     """
-    for adapter in ADAPTERS:
-        if isinstance(pipeline, (adapter.pipeline_class, *adapter.siblings)):
-            break
-    else:
+    adapter = next((each for each in ADAPTERS if isinstance(pipeline, (each.pipeline_class, *each.siblings))), None)
+    if adapter is None:
         supported = ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
         raise UserError(
             f"expected a diffusers pipeline of one of these classes: {supported}; got {type(pipeline).__name__}."

@@ -14,14 +14,20 @@ class StableDiffusion(PipelineDenoiser):
     """`Denoiser` over a `StableDiffusionPipeline`."""
 
     family = "stable-diffusion"
-    pipeline_class: Any = StableDiffusionPipeline
+    pipeline_class = StableDiffusionPipeline
     siblings = (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline)
     component = "unet"
 
     def build_objective(self) -> Objective:
-        """Noise or velocity, whichever the scheduler says that the UNet predicts."""
+        """Noise or velocity, whichever the scheduler says that the UNet predicts.
+
+        Raises:
+            ValueError: a scheduler that is not of variance-preserving diffusion.
+        """
         scheduler = self.pipeline.scheduler
-        return objective_from_scheduler(scheduler.config, getattr(scheduler, "alphas_cumprod", None))
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(f"expected a scheduler of DDPM's kind (DDIM, PNDM, Euler, …), got {type(scheduler).__name__}.")
+        return objective_from_scheduler(scheduler.config, scheduler.alphas_cumprod)
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D)}."""

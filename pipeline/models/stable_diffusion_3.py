@@ -13,8 +13,9 @@ class StableDiffusion3(FlowTransformer):
     """`Denoiser` over a `StableDiffusion3Pipeline`, with or without its third text encoder (T5)."""
 
     family = "stable-diffusion-3"
-    pipeline_class: Any = StableDiffusion3Pipeline
+    pipeline_class = StableDiffusion3Pipeline
     siblings = (StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPipeline)
+    optional_networks = {"text_encoder_3": ("text_encoders.t5xxl.transformer.shared.weight", ("tokenizer_3",))}  # noqa: RUF012
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D), "pooled_prompt_embeds": (N, P)}; zeros stand for an absent T5."""

@@ -13,7 +13,7 @@ class StableDiffusionXL(StableDiffusion):
     """`Denoiser` over a `StableDiffusionXLPipeline`."""
 
     family = "stable-diffusion-xl"
-    pipeline_class: Any = StableDiffusionXLPipeline
+    pipeline_class = StableDiffusionXLPipeline
     siblings = (StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline)
 
     def encode(self, prompts: list[str]) -> Conditioning:
