@@ -98,7 +98,7 @@ def build_sd3(t5: bool = True) -> StableDiffusion3Pipeline:
 def build_flux(guidance_embeds: bool = True) -> FluxPipeline:
     torch.manual_seed(0)
     encoder, tokenizer = tiny_t5(32)
-    pipeline = FluxPipeline(
+    return FluxPipeline(
         transformer=FluxTransformer2DModel(
             patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8,
             num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(2, 2, 4),
@@ -111,7 +111,6 @@ def build_flux(guidance_embeds: bool = True) -> FluxPipeline:
             shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds,
         ),
     )  # fmt: skip
-    return pipeline
 
 
 BUILDERS = {
@@ -126,5 +125,9 @@ BUILDERS = {
 
 
 def build_family(name: str):
-    """A pipeline of a family, always with the same weights."""
-    return BUILDERS[name]()
+    """A pipeline of a family, always with the same weights, in evaluation mode as a loaded one."""
+    pipeline = BUILDERS[name]()
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    return pipeline

@@ -27,8 +27,15 @@ class FlowTransformer(PipelineDenoiser):
         return flow_matching_from_scheduler(scheduler.config, self.patch_size)
 
     def sampler(self, config: Any) -> Any:
-        """DPM-Solver++ on the flow's sigmas."""
-        if not config.get("use_dynamic_shifting"):  # Flux's pipeline always gives a mu: let it be the fixed shift
-            mu = math.log(config["shift"])
-            config = {**config, "use_dynamic_shifting": True, "base_shift": mu, "max_shift": mu}
-        return DPMSolverMultistepScheduler.from_config(config, prediction_type="flow_prediction", use_flow_sigmas=True)
+        """DPM-Solver++ on the flow's sigmas, shifted as the pipeline's own scheduler shifts them."""
+        solver = DPMSolverMultistepScheduler.from_config(
+            {"num_train_timesteps": config["num_train_timesteps"]},
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            use_dynamic_shifting=True,
+        )
+        kept = {key: config[key] for key in ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")}
+        if not config.get("use_dynamic_shifting"):
+            kept |= dict.fromkeys(("base_shift", "max_shift"), math.log(config["shift"]))
+        solver.register_to_config(**kept)  # the pipelines compute mu from these, and the solver's shift is e^mu
+        return solver

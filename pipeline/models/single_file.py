@@ -143,7 +143,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], sh
         if key not in shapes and not any((folder / part).glob("*.safetensors")):
             without |= dict.fromkeys((part, *needed))
     return adapter.pipeline_class.from_single_file(
-        str(path), config=str(folder), local_files_only=True, torch_dtype=torch.float32, **without
+        str(path), config=str(folder), local_files_only=True, dtype=torch.float32, **without
     )
 
 
@@ -153,11 +153,11 @@ def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser
     if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
         weights = {PREFIX + key: value for key, value in weights.items()}
     network = getattr(diffusers, index[adapter.component][1]).from_single_file(
-        weights, config=str(folder), subfolder=adapter.component, local_files_only=True, torch_dtype=torch.float32
+        weights, config=str(folder), subfolder=adapter.component, local_files_only=True, dtype=torch.float32
     )
     absent = {name: None for name, entry in index.items() if entry == [None, None]}
     return DiffusionPipeline.from_pretrained(
-        folder, **absent, **{adapter.component: network}, torch_dtype=torch.float32, use_safetensors=True
+        folder, **absent, **{adapter.component: network}, dtype=torch.float32, use_safetensors=True
     )
 
 
