@@ -34,8 +34,10 @@ class PipelineDenoiser(ABC):
     """Where the pipeline keeps the network that is unlearned."""
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
-    optional_networks: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
-    """Networks that a model may lack: name -> (its key in a single file, components that go with it)."""
+    text_encoders: ClassVar[dict[str, str]] = {}
+    """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Text encoders that a complete model may do without."""
 
     def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source

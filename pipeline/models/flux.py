@@ -1,6 +1,6 @@
 """Flux: a transformer on packed latents, distilled so that it takes the guidance scale as an input."""
 
-from typing import Any
+from typing import ClassVar
 
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
 from torch import Tensor
@@ -19,6 +19,7 @@ class Flux(FlowTransformer):
     family = "flux"
     pipeline_class = FluxPipeline
     siblings = (FluxImg2ImgPipeline, FluxInpaintPipeline)
+    text_encoders: ClassVar = {"text_encoder": "text_encoders.clip_l.", "text_encoder_2": "text_encoders.t5xxl."}
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D) of T5, "pooled_prompt_embeds": (N, P) of CLIP}."""

@@ -7,8 +7,13 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
-from diffusers.loaders.single_file_utils import fetch_diffusers_config, infer_diffusers_model_type
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    fetch_diffusers_config,
+    infer_diffusers_model_type,
+)
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -72,7 +77,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
     try:
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"can't load {path} with the configs in {folder}: {reason}. Give a model_config_folder with the configs, "
@@ -107,17 +112,22 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def _checked(folder: Path, adapter: type[PipelineDenoiser]) -> Path:
-    index = folder / "model_index.json"
     try:
-        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        name = _index(folder).get("_class_name")
     except (OSError, ValueError, AttributeError):
-        raise UserError(f"expected a diffusers folder for model_config_folder, found no {index}.") from None
+        raise UserError(
+            f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}."
+        ) from None
     if name not in [kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)]:
         raise UserError(
             f"the checkpoint is of the family {adapter.family}, so model_config_folder must be of a "
             f"{adapter.pipeline_class.__name__}; {folder} is of a {name}."
         )
     return folder
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
 
 def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
@@ -138,17 +148,25 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
 
 
 def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
-    without: dict[str, None] = {}
-    for part, (key, needed) in adapter.optional_networks.items():
-        if key not in shapes and not any((folder / part).glob("*.safetensors")):
-            without |= dict.fromkeys((part, *needed))
+    index = _index(folder)
+    other: dict[str, Any] = {}
+    for part, prefix in adapter.text_encoders.items():
+        if any(key.startswith(prefix) for key in shapes):
+            continue
+        if any((folder / part).glob("*.safetensors")):
+            kind = getattr(transformers, index[part][1])
+            other[part] = kind.from_pretrained(folder / part, dtype=torch.float32, use_safetensors=True)
+        elif part in adapter.may_lack:
+            other |= {part: None, part.replace("text_encoder", "tokenizer"): None}
+        else:
+            raise ValueError(f"neither of them holds weights of the {part}.")
     return adapter.pipeline_class.from_single_file(
-        str(path), config=str(folder), local_files_only=True, dtype=torch.float32, **without
+        str(path), config=str(folder), local_files_only=True, dtype=torch.float32, **other
     )
 
 
 def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = _index(folder)
     weights = load_file(path)
     if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
         weights = {PREFIX + key: value for key, value in weights.items()}

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x: a UNet on VAE latents, conditioned on one text encoder."""
 
-from typing import Any
+from typing import ClassVar
 
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from torch import Tensor
@@ -17,6 +17,7 @@ class StableDiffusion(PipelineDenoiser):
     pipeline_class = StableDiffusionPipeline
     siblings = (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline)
     component = "unet"
+    text_encoders: ClassVar = {"text_encoder": "cond_stage_model."}
 
     def build_objective(self) -> Objective:
         """Noise or velocity, whichever the scheduler says that the UNet predicts.
@@ -26,7 +27,9 @@ class StableDiffusion(PipelineDenoiser):
         """
         scheduler = self.pipeline.scheduler
         if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(f"expected a scheduler of DDPM's kind (DDIM, PNDM, Euler, …), got {type(scheduler).__name__}.")
+            raise ValueError(
+                f"expected a scheduler of DDPM's kind (DDIM, PNDM, Euler, …), got {type(scheduler).__name__}."
+            )
         return objective_from_scheduler(scheduler.config, scheduler.alphas_cumprod)
 
     def encode(self, prompts: list[str]) -> Conditioning:

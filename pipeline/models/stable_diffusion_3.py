@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5: a transformer with joint attention (MMDiT), trained by flow matching."""
 
-from typing import Any
+from typing import ClassVar
 
 from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPipeline, StableDiffusion3Pipeline
 from torch import Tensor
@@ -15,7 +15,12 @@ class StableDiffusion3(FlowTransformer):
     family = "stable-diffusion-3"
     pipeline_class = StableDiffusion3Pipeline
     siblings = (StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPipeline)
-    optional_networks = {"text_encoder_3": ("text_encoders.t5xxl.transformer.shared.weight", ("tokenizer_3",))}  # noqa: RUF012
+    text_encoders: ClassVar = {
+        "text_encoder": "text_encoders.clip_l.",
+        "text_encoder_2": "text_encoders.clip_g.",
+        "text_encoder_3": "text_encoders.t5xxl.",
+    }
+    may_lack = ("text_encoder_3",)
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D), "pooled_prompt_embeds": (N, P)}; zeros stand for an absent T5."""

@@ -1,6 +1,6 @@
 """Stable Diffusion XL: a larger UNet, two text encoders, and the image's size as a condition."""
 
-from typing import Any
+from typing import ClassVar
 
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
 from torch import Tensor
@@ -15,6 +15,7 @@ class StableDiffusionXL(StableDiffusion):
     family = "stable-diffusion-xl"
     pipeline_class = StableDiffusionXLPipeline
     siblings = (StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline)
+    text_encoders: ClassVar = {"text_encoder": "conditioner.embedders.0.", "text_encoder_2": "conditioner.embedders.1."}
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D1 + D2), "pooled_prompt_embeds": (N, D2)}."""

@@ -336,7 +336,7 @@ def test_sibling_with_more_inputs_is_refused():
     config = {key: value for key, value in base.unet.config.items() if not key.startswith("_")}
     base.unet = UNet2DConditionModel(**{**config, "in_channels": 9})
     sibling = StableDiffusionXLInpaintPipeline(**base.components)
-    with pytest.raises(UserError, match="text-to-image UNet2DConditionModel with as many .* got 9 and 4"):
+    with pytest.raises(UserError, match=r"text-to-image UNet2DConditionModel with as many .* got 9 and 4"):
         wrap_pipeline(sibling)
 
 
