@@ -54,7 +54,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
             "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
         )
     if path.is_file():
-        return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen, torch.float32), model)
+        return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen), model)
     if model_config_folder:
         raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
     if path.suffix.lower() == ".safetensors":
@@ -72,7 +72,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
             f"can't load the model {model!r}: expected one of {sorted(BUNDLED)}, a diffusers folder with safetensors "
             f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason})."
         ) from None
-    return wrap_pipeline(pipeline.to(chosen, torch.float32), model, source)
+    return wrap_pipeline(pipeline.to(chosen), model, source)
 
 
 def _absent_components(folder: Path) -> dict[str, Any]:

@@ -77,13 +77,21 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
     try:
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)
+    except NotImplementedError:  # torch's word for a weight that was never given a value
+        raise UserError(
+            f"{path} lacks weights of the networks that {folder} describes. Give a model_config_folder of exactly "
+            "this model, or a complete file."
+        ) from None
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"can't load {path} with the configs in {folder}: {reason}. Give a model_config_folder with the configs, "
             f"tokenizers and missing weights of exactly this {adapter.family} model."
         ) from None
-    _refuse_gaps(pipeline, path, folder)
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            _refuse_gaps(part, name, path, folder)
+            part.float()  # not before: with a dtype given, diffusers hides which weights are missing
     return pipeline
 
 
@@ -160,9 +168,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], sh
             other |= {part: None, part.replace("text_encoder", "tokenizer"): None}
         else:
             raise ValueError(f"neither of them holds weights of the {part}.")
-    return adapter.pipeline_class.from_single_file(
-        str(path), config=str(folder), local_files_only=True, dtype=torch.float32, **other
-    )
+    return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)
 
 
 def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
@@ -171,7 +177,7 @@ def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser
     if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
         weights = {PREFIX + key: value for key, value in weights.items()}
     network = getattr(diffusers, index[adapter.component][1]).from_single_file(
-        weights, config=str(folder), subfolder=adapter.component, local_files_only=True, dtype=torch.float32
+        weights, config=str(folder), subfolder=adapter.component, local_files_only=True
     )
     absent = {name: None for name, entry in index.items() if entry == [None, None]}
     return DiffusionPipeline.from_pretrained(
@@ -179,14 +185,11 @@ def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser
     )
 
 
-def _refuse_gaps(pipeline: Any, path: Path, folder: Path) -> None:
+def _refuse_gaps(part: nn.Module, name: str, path: Path, folder: Path) -> None:
     """Refuse weights without values: diffusers leaves those that it found nowhere so, and says nothing."""
-    for name, part in pipeline.components.items():
-        if not isinstance(part, nn.Module):
-            continue
-        gaps = [key for key, value in part.state_dict().items() if value.is_meta]
-        if gaps:
-            raise UserError(
-                f"{path} lacks {len(gaps)} tensors of the {name} that {folder} describes, for example {gaps[0]}. "
-                "Give a model_config_folder of exactly this model."
-            )
+    gaps = [key for key, value in part.state_dict().items() if value.is_meta]
+    if gaps:
+        raise UserError(
+            f"{path} lacks {len(gaps)} tensors of the {name} that {folder} describes, for example {gaps[0]}. "
+            "Give a model_config_folder of exactly this model."
+        )

@@ -83,11 +83,15 @@ def test_missing_weights_are_named(folders, tmp_path):
     file = write(tmp_path / "no-text.safetensors", stable_diffusion(pipeline, "unet", "vae"))
     with pytest.raises(UserError, match=r"can't load .*no-text.* neither of them holds weights of the text_encoder\."):
         load_denoiser(file, "cpu", configs)
-    tensors = stable_diffusion(pipeline)
-    del tensors["model.diffusion_model.out.2.bias"]
-    file = write(tmp_path / "gap.safetensors", tensors)
-    with pytest.raises(UserError, match=r"gap\.safetensors lacks 1 tensors of the unet .*conv_out\.bias"):
-        load_denoiser(file, "cpu", configs)
+    final_norm = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
+    for key, message in (
+        ("model.diffusion_model.out.2.bias", "lacks weights of the networks that"),
+        (final_norm, r"lacks 1 tensors of the text_encoder .* for example .*final_layer_norm\.bias"),
+    ):
+        tensors = stable_diffusion(pipeline)
+        del tensors[key]
+        with pytest.raises(UserError, match=rf"gap\.safetensors {message}"):
+            load_denoiser(write(tmp_path / "gap.safetensors", tensors), "cpu", configs)
 
 
 def test_weights_that_the_file_lacks_come_from_the_folder(folders, tmp_path):
