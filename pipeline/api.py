@@ -1,5 +1,6 @@
 """One call for somebody who has a diffusers pipeline: model + concept -> model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def unlearn(
     """
     denoiser = wrap_pipeline(pipe)
     recipe = build_recipe(merge({"concept": concept, "model": denoiser.name}, _nested(fields)))
-    return run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+    unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+    return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:

@@ -93,13 +93,14 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     prompts.add_argument("--out", type=Path, metavar="FILE", help=".json, .csv or .txt; default: show some")
 
-    generate = add("generate", _generate, "draw images with a model", ("model", "seed", "device", "samples"))
+    model = ("model", "model_config_folder", "seed", "device")
+    generate = add("generate", _generate, "draw images with a model", (*model, "samples"))
     generate.add_argument("prompt", nargs="*", help="what to draw")
     generate.add_argument("--from", dest="prompt_file", type=Path, metavar="FILE", help="prompts, .txt, .csv or .json")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
 
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
-                ("concept", "kind", "model", "seed", "device", "method", "prompts", "samples", "audits"))  # fmt: skip
+                ("concept", "kind", *model, "method", "prompts", "samples", "audits"))  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
 
     report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
@@ -223,7 +224,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     if not texts:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     recipe = _recipe(arguments, {"concept": "none"})
-    denoiser = load_denoiser(recipe.model, recipe.device)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
         images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
     for index, image in enumerate(images.numpy()):
@@ -240,7 +241,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
     recipe = _recipe(arguments)
     texts = audit_prompts(make_prompts(recipe), recipe)
-    denoiser = load_denoiser(recipe.model, recipe.device)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
         images = draw_audit_images(denoiser, texts, recipe, progress, "")
         result = measure(images, texts, recipe, progress, denoiser.device)

@@ -48,6 +48,9 @@ class SampleSection(Section):
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
     sample_batch_size: int = Field(default=8, ge=1, le=1024, description="images drawn at once")
+    image_size: int | None = Field(
+        default=None, ge=8, le=4096, description="side of the images in pixels (none: the model's own)"
+    )
 
 
 class TrainingSection(Section):
@@ -130,7 +133,13 @@ class Recipe(Section):
 
     concept: str = Field(description="what to remove, e.g. 'cat', 'pop art', 'nudity'")
     kind: Literal["object", "style", "nudity"] = Field(default="object", description="what sort of concept it is")
-    model: str = Field(default="tiny-canvas", description="'tiny-canvas', a diffusers folder or a hub id")
+    model: str = Field(
+        default="tiny-canvas", description="'tiny-canvas', a diffusers folder, a .safetensors checkpoint or a hub id"
+    )
+    model_config_folder: str | None = Field(
+        default=None,
+        description="for a .safetensors checkpoint: diffusers folder with its configs, tokenizers and missing weights",
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
     method: AnyMethodConfig = Field(default_factory=RGDConfig)

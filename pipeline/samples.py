@@ -111,6 +111,7 @@ def draw_latents(
         batch_size=spec.sample_batch_size,
         progress=progress,
         stage=stage,
+        image_size=spec.image_size,
     )
 
 

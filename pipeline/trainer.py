@@ -87,7 +87,11 @@ class Trainer:
     ) -> None:
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
         self.folder, self.progress = folder, progress or Silent()
-        self.named = select_parameters(denoiser.module, spec.parameters)
+        self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
+        try:
+            self.named = select_parameters(denoiser.module, spec.parameters)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.parameters: list[nn.Parameter] = list(self.named.values())
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
         self.events: list[Event] = []
@@ -276,7 +280,7 @@ class Trainer:
         samples, conditioning = getattr(self.samples, term).take(indices, self.denoiser.device)
         generator = self._generator(step, 2 * part + (term == "retain"))
         noise = torch.randn(samples.shape, generator=generator)
-        timesteps = self.denoiser.objective.sample_timesteps(size, generator)
+        timesteps = self.objective.sample_timesteps(size, generator)
         return Batch(samples, conditioning, noise.to(samples.device), timesteps.to(samples.device))
 
     def _pair(self, position: int) -> int:

@@ -98,7 +98,7 @@ def run_recipe(
     with clock("prompts"):
         prompts = run.prompts() or make_prompts(recipe)
         prompts.save(run.path / "prompts.json")
-    denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
+    denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     output = recipe.output
     check_formats(denoiser, output.formats)
     hashes = base_hashes(denoiser.module.state_dict())
@@ -107,7 +107,7 @@ def run_recipe(
         samples = _samples(run, denoiser, prompts, recipe, progress)
     with clock("audits"):
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
-    warnings = [*prompts.warnings, *_undrawable(recipe, before)]
+    warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
         training, trained = _train(run, denoiser, samples, recipe, resume, progress)
     with clock("audits"):
@@ -149,7 +149,7 @@ def run_recipe(
 
 def weights_name(recipe: Recipe) -> str:
     """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
+    return file_name(f"{Path(recipe.model.removesuffix('.safetensors')).name}-without-{recipe.concept}").lower()
 
 
 def make_prompts(recipe: Recipe) -> PromptSet:
