@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit, interference
 from .errors import UserError
 from .files import file_name
 from .methods import build_method
@@ -114,6 +114,7 @@ def run_recipe(
         model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=base_sha256),
         training=training,
         audits=Audits(before=before, after=after),
+        interference=interference(before.accuracy, after.accuracy),
         timings=Timings(**stages, total=time.perf_counter() - began),
         weights=written,
         versions=versions(),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from ..errors import UserError
 from ..metrics import domain_retention, unlearning_accuracy
 from ..progress import Progress, Silent
-from ..results import AccuracyResult
+from ..results import AccuracyResult, ValueAccuracy
 from ..tiny_canvas.world import DIMENSIONS, dimension_of, labels_of
 from .clip import ClipModel
 from .images import Images, to_uint8
-from .zero_shot import classify, zero_shot
+from .zero_shot import accuracy, classify, hits
 
 
 class AccuracyAudit:
@@ -67,7 +67,8 @@ class AccuracyAudit:
         with (progress or Silent()).stage("zero-shot accuracy", len(forget) + len(retain)) as advance:
             forget_features = self.clip.encode_images(forget, advance=advance)
             retain_features = self.clip.encode_images(retain, advance=advance)
-        by_dimension = zero_shot(retain_features, self.clip.encode_texts, labels)
+        said = hits(retain_features, self.clip.encode_texts, labels)
+        by_dimension = {name: accuracy(pairs) for name, pairs in said.items()}
         in_domain, cross_domain = domain_retention(by_dimension, own=dimension)
         return AccuracyResult(
             UA=unlearning_accuracy(classify(forget_features, self.clip.encode_texts, dimension), value),
@@ -75,6 +76,7 @@ class AccuracyAudit:
             CRA=cross_domain,
             images=len(forget) + len(retain),
             by_dimension=by_dimension,
+            by_value={name: _by_value(pairs) for name, pairs in said.items()},
         )
 
     def concept_score(self, concept: str, images: Images) -> float:
@@ -89,6 +91,12 @@ class AccuracyAudit:
         dimension, value = find_concept(concept)
         features = self.clip.encode_images(images)
         return 1 - unlearning_accuracy(classify(features, self.clip.encode_texts, dimension), value)
+
+
+def _by_value(said: Sequence[tuple[str, str]]) -> dict[str, ValueAccuracy]:
+    values = dict.fromkeys(label for _, label in said)
+    parts = {value: [pair for pair in said if pair[1] == value] for value in sorted(values)}
+    return {value: ValueAccuracy(accuracy=accuracy(part), images=len(part)) for value, part in parts.items()}
 
 
 def find_concept(concept: str) -> tuple[str, str]:

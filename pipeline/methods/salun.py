@@ -40,6 +40,9 @@ class SalUnConfig(MethodConfig, RetainWeight):
 
     name: Literal["salun"] = "salun"
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+    retain_weight: float = Field(
+        default=0.5, ge=0, le=100, description="alpha: weight of the retain loss beside the distance"
+    )
     mask_share: float = Field(
         default=0.5, gt=0, le=1, description="share of the trained weights that the saliency mask holds"
     )
