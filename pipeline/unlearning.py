@@ -144,6 +144,8 @@ def make_prompts(recipe: Recipe) -> PromptSet:
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
+        attribute_of=recipe.attribute_of,
+        keep_forgotten=recipe.forgotten_before,
     )
 
 
@@ -208,7 +210,7 @@ def measure(
         world=recipe.world,
         nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
-        accuracy=spec.accuracy and dimension_of(recipe.concept) is not None,
+        accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
         progress=progress,
     )
 

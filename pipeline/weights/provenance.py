@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..lineage import lineage_of
 from ..models import Denoiser
 from ..recipe import Recipe
 
@@ -50,6 +51,8 @@ def header(denoiser: Denoiser, recipe: Recipe, base_sha256: str, figures: Mappin
         base_sha256: `tensors_sha256` of the denoiser before unlearning.
         figures: audit figures, JSON-able.
     """
+    lineage = lineage_of(recipe.model)
+    forgotten = [name for name in lineage.forgotten if name not in recipe.concepts]
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -60,6 +63,8 @@ def header(denoiser: Denoiser, recipe: Recipe, base_sha256: str, figures: Mappin
         "turpentine.base_model": recipe.model,
         "turpentine.base_sha256": base_sha256,
         "turpentine.concept": recipe.concept,
+        "turpentine.origin": lineage.origin,
+        "turpentine.forgotten": json.dumps([*forgotten, *recipe.concepts]),
         "turpentine.method": recipe.method.name,
         "turpentine.seed": str(recipe.seed),
         "turpentine.recipe": recipe.to_yaml(),
