@@ -105,23 +105,16 @@ def diverse_rows(
         UserError: too few combinations.
     """
     dimension, value = find(concept, kind)
-    half = _HALF[split]
-    rest = {
-        name: [phrase for key, phrases in values.items() if (name, key) not in avoid for phrase in phrases[half]]
-        for name, values in canvas.DIMENSIONS.items()
-        if name != dimension
+    phrases = {
+        name: [phrase for key in keys for phrase in canvas.DIMENSIONS[name][key][_HALF[split]]]
+        for name, keys in _allowed(dimension, value, avoid).items()
     }
-    others = [
-        phrase
-        for key, phrases in canvas.DIMENSIONS[dimension].items()
-        if key != value and (dimension, key) not in avoid
-        for phrase in phrases[half]
-    ]
+    others = phrases.pop(dimension)
     words = [(word, other) for other in others for word in phrases_of(concept, kind, synonyms)]
-    scenes = list(itertools.product(*rest.values()))
+    scenes = list(itertools.product(*phrases.values()))
 
     def compose(scene: tuple[str, ...], pair: Row) -> Row:
-        chosen = dict(zip(rest, scene, strict=True))
+        chosen = dict(zip(phrases, scene, strict=True))
         forget, retain = (canvas.compose(**{**chosen, dimension: phrase}) for phrase in pair)
         return forget, retain
 
@@ -135,13 +128,20 @@ def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = (
         UserError: `avoid` leaves nothing to put in its place.
     """
     dimension, value = find(concept, kind)
-    allowed = {name: [key for key in values if (name, key) not in avoid] for name, values in canvas.DIMENSIONS.items()}
-    others = [key for key in allowed[dimension] if key != value]
-    if not others or not all(allowed.values()):
-        raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
-    stand_ins = {name: keys[0] for name, keys in allowed.items()}
-    forget, retain = (_short({**stand_ins, dimension: key}, dimension) for key in (value, others[0]))
+    stand_ins = {name: keys[0] for name, keys in _allowed(dimension, value, avoid).items()}
+    forget, retain = (_short({**stand_ins, dimension: key}, dimension) for key in (value, stand_ins[dimension]))
     return forget, retain
+
+
+def _allowed(dimension: str, value: str, avoid: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Values of each dimension that prompts may show; of the concept's own, those that may take its place."""
+    allowed = {
+        name: [key for key in values if (name, key) not in avoid and (name, key) != (dimension, value)]
+        for name, values in canvas.DIMENSIONS.items()
+    }
+    if not all(allowed.values()):
+        raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+    return allowed
 
 
 def _short(values: dict[str, str], dimension: str) -> str:
