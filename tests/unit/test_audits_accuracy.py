@@ -136,6 +136,21 @@ def test_accuracies_of_a_style_exchange_the_domains():
     assert (result.UA, result.IRA, result.CRA) == (0.5, 0.75, 0.5)
 
 
+def test_accuracies_of_several_concepts():
+    """Three cat images, one of them seen as a cat; two neon ones, one seen as neon."""
+    pairs = [
+        *FORGET,
+        (picture("horse", "photo"), "neon art of a horse"),
+        (picture("horse", "neon"), "neon art of a pony"),
+    ]
+    result = AccuracyAudit(WrittenJudge())("cat + neon", *split(pairs), *split(RETAIN))
+    cats = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    assert result.UA == pytest.approx((len(FORGET) * cats.UA + 1) / len(pairs))
+    assert (result.IRA, result.CRA) == (0.625, 0.625), "means of (0.5, 0.75) and (0.75, 0.5)"
+    with pytest.raises(UserError, match="forget prompts about 'cat' or 'neon', got 'a photo of a horse"):
+        AccuracyAudit(WrittenJudge())("cat + neon", *split(RETAIN), *split(RETAIN))
+
+
 def test_accuracies_of_a_place_average_both_domains():
     pairs = [(picture("cat", "sea"), "a photo of a cat in the sea")]
     result = AccuracyAudit(WrittenJudge())("in the sea", *split(pairs), *split(RETAIN))
