@@ -315,7 +315,8 @@ class Trainer:
     def _precision(self) -> Any:
         if self.spec.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.denoiser.device.type, torch.bfloat16)
+        # no cache: a weight that was cast under `no_grad`, for a target, would get no gradient afterwards
+        return torch.autocast(self.denoiser.device.type, torch.bfloat16, cache_enabled=False)
 
     # records ------------------------------------------------------------------------------------
 

@@ -189,6 +189,16 @@ def test_variants_of_the_step(spec):
     assert next(module.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("method", ["salun", "esd"])
+def test_targets_without_gradient_leave_the_gradient_whole_in_bf16(method):
+    before = weights(build_tiny_pipeline().unet)
+    still = []
+    for precision in ("fp32", "bf16"):
+        module, _, _ = train(method, steps=1, precision=precision)
+        still.append({name for name, value in module.state_dict().items() if torch.equal(value, before[name])})
+    assert still[1] <= still[0], "a weight that moves in fp32 moves in bf16"
+
+
 def test_gradient_checkpointing_changes_no_number():
     plain, _, _ = train(steps=2)
     saved, _, _ = train(steps=2, gradient_checkpointing=True)
