@@ -315,7 +315,7 @@ class Trainer:
     def _precision(self) -> Any:
         if self.spec.precision == "fp32":
             return nullcontext()
-        # no cache: a weight that was cast under `no_grad`, for a target, would get no gradient afterwards
+        # no cache of casts: it would not notice that a method puts a teacher's weights in place and takes them out
         return torch.autocast(self.denoiser.device.type, torch.bfloat16, cache_enabled=False)
 
     # records ------------------------------------------------------------------------------------
