@@ -35,7 +35,7 @@ def unlearn(
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
     denoiser = wrap_pipeline(pipe)
-    recipe = build_recipe(merge({"concept": concept, "model": denoiser.name}, _nested(fields)))
+    recipe = build_recipe(merge({"concept": concept, "model": str(denoiser.name)}, _nested(fields)))
     unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .adapters import as_adapter, injected
-from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit, interference
 from .errors import UserError
 from .files import file_name
 from .methods import build_method
@@ -136,6 +136,7 @@ def run_recipe(
         model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
         training=training,
         audits=Audits(before=before, after=after),
+        interference=interference(before.accuracy, after.accuracy),
         timings=Timings(**stages, total=time.perf_counter() - began),
         weights=written,
         versions=versions(),
@@ -170,6 +171,8 @@ def make_prompts(recipe: Recipe) -> PromptSet:
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
+        attribute_of=recipe.attribute_of,
+        keep_forgotten=recipe.forgotten_before,
     )
 
 
@@ -234,7 +237,7 @@ def measure(
         world=recipe.world,
         nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
-        accuracy=spec.accuracy and dimension_of(recipe.concept) is not None,
+        accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
         progress=progress,
     )
 
