@@ -1,5 +1,6 @@
 """One call for somebody who has a diffusers pipeline: model + concept -> model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def unlearn(
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
     denoiser = wrap_pipeline(pipe)
-    recipe = build_recipe(merge({"concept": concept, "model": denoiser.name}, _nested(fields)))
-    return run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+    recipe = build_recipe(merge({"concept": concept, "model": str(denoiser.name)}, _nested(fields)))
+    unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+    return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:

@@ -93,17 +93,23 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     prompts.add_argument("--out", type=Path, metavar="FILE", help=".json, .csv or .txt; default: show some")
 
-    generate = add("generate", _generate, "draw images with a model", ("model", "seed", "device", "samples"))
+    model = ("model", "model_config_folder", "seed", "device")
+    generate = add("generate", _generate, "draw images with a model", (*model, "samples"))
     generate.add_argument("prompt", nargs="*", help="what to draw")
     generate.add_argument("--from", dest="prompt_file", type=Path, metavar="FILE", help="prompts, .txt, .csv or .json")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
 
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
-                ("concept", "kind", "model", "seed", "device", "method", "prompts", "samples", "audits"))  # fmt: skip
+                ("concept", "kind", *model, "method", "prompts", "samples", "audits"))  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
 
     report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
     report.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+
+    plan = add("plan", _plan, "tell what fits in how much memory while it trains, from the architecture alone")
+    plan.add_argument("--model", default="sd14", help="a diffusers folder, or sd14, sd21, sdxl, sd3-medium, flux-dev")
+    plan.add_argument("--vram", type=float, metavar="GB", help="memory of your device: tells which settings fit")
+    plan.add_argument("--batch-size", type=int, default=1, help="pairs that pass at once; default 1")
 
     export = add("export", _export, "write more weights formats of a run that has ended")
     if command == "export":
@@ -152,8 +158,7 @@ def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
     console.print(
         f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
     )
-    for written in results.weights:
-        console.print(f"weights ({written.format}): {_escaped(unlearned.run / written.path)}", soft_wrap=True)
+    _show_weights(results.weights, unlearned.run)
     console.print(f"report: {_escaped(unlearned.run / 'report.html')}", soft_wrap=True)
 
 
@@ -219,7 +224,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     if not texts:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     recipe = _recipe(arguments, {"concept": "none"})
-    denoiser = load_denoiser(recipe.model, recipe.device)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
         images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
     for index, image in enumerate(images.numpy()):
@@ -236,7 +241,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
     recipe = _recipe(arguments)
     texts = audit_prompts(make_prompts(recipe), recipe)
-    denoiser = load_denoiser(recipe.model, recipe.device)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
         images = draw_audit_images(denoiser, texts, recipe, progress, "")
         result = measure(images, texts, recipe, progress, denoiser.device)
@@ -253,12 +258,22 @@ def _report(arguments: argparse.Namespace) -> None:
     console.print(f"report: {_escaped(write_report(arguments.folder))}", soft_wrap=True)
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from .planning import plan
+    from .terminal import console, plan_table
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {arguments.batch_size}.")
+    plans = plan(arguments.model, batch_size=arguments.batch_size)
+    console.print(plan_table(arguments.model, plans, arguments.vram))
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from .export import export_run
     from .options import chosen
     from .recipe import build_recipe, merge
     from .runs import RunFolder
-    from .terminal import TerminalProgress, console
+    from .terminal import TerminalProgress
 
     wanted = chosen(arguments)
     if not wanted.get("output", {}).get("formats"):
@@ -267,13 +282,21 @@ def _export(arguments: argparse.Namespace) -> None:
     output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
     with TerminalProgress()() as progress:
         records = export_run(arguments.folder, output, arguments.base, progress)
+    _show_weights(records, arguments.folder)
+
+
+def _show_weights(records: Sequence[Any], run: Path) -> None:
+    from .terminal import console
+
     for record in records:
-        console.print(f"weights ({record.format}): {_escaped(arguments.folder / record.path)}", soft_wrap=True)
+        console.print(f"weights ({record.format}): {_escaped(run / record.path)}", soft_wrap=True)
         if record.lora:
             fit = record.lora
+            missing = ", ".join(f"{count} {kind}" for kind, count in fit.left_out.items()) or "nothing"
             console.print(
-                f"  rank {fit.rank}, relative residual {fit.residual:.3f}; left out: {fit.left_out or 'nothing'} "
-                f"({fit.left_out_share:.1%} of the squared change)"
+                f"  rank {fit.rank}, relative residual {fit.residual:.3f}; left out: {missing} "
+                f"({fit.left_out_share:.1%} of the squared change)",
+                soft_wrap=True,
             )
 
 

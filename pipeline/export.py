@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import nn
 
+from .adapters import as_adapter
 from .errors import UserError
 from .files import sha256
 from .models import Denoiser, load_denoiser
@@ -14,8 +15,8 @@ from .recipe import OutputSection, Recipe
 from .report import write_report
 from .results import Results, WeightsFile
 from .runs import RunFolder
-from .unlearning import weights_name
-from .weights import base_hashes, check_formats, header, needs_base, read_header, snapshot, write_weights
+from .unlearning import training_lora, weights_name
+from .weights import Adapter, base_hashes, check_formats, header, needs_base, read_header, snapshot, write_weights
 from .weights.apply import apply
 from .weights.diffusers_folder import write_diffusers
 from .weights.job import Job
@@ -43,9 +44,8 @@ def export_run(
         )
     folder = run.path / "weights" / "diffusers"
     written = {file.format: file for file in results.weights}
-    complete = recipe.output.dtype == "fp32" and "diffusers" in written and folder.is_dir()
-    if complete and not needs_base(output.formats):
-        denoiser, before = load_denoiser(str(folder), "cpu"), None
+    if not needs_base(output.formats) and _is_exact(folder):
+        denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
         hashes = _recorded_hashes(folder, results)
     else:
@@ -53,7 +53,7 @@ def export_run(
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
-        _restore(denoiser, run, recipe, written)
+        trained = _restore(denoiser, run, recipe, written)
     figures = results.audits.after.model_dump(mode="json", exclude_none=True)
     records = write_weights(
         denoiser,
@@ -65,6 +65,7 @@ def export_run(
         base=before,
         rank=output.lora_rank,
         energy=output.lora_energy,
+        trained=trained,
         progress=progress or Silent(),
     )
     others = [file for file in results.weights if file.format not in output.formats]
@@ -135,34 +136,46 @@ def _load_base(model: str, results: Results) -> Denoiser:
     return denoiser
 
 
-@torch.no_grad()
-def _restore(denoiser: Denoiser, run: RunFolder, recipe: Recipe, written: dict[str, WeightsFile]) -> None:
-    """Put the run's weights into the base model: from the last checkpoint, else from what was written."""
-    state = denoiser.module.state_dict()
+def _restore(denoiser: Denoiser, run: RunFolder, recipe: Recipe, written: dict[str, WeightsFile]) -> Adapter | None:
+    """Put the run's weights into the base model: from the last checkpoint, else from what was written.
+
+    Gives the LoRA that was trained, if one was and the checkpoint is there.
+    """
     checkpoint = run.path / "checkpoints" / f"step-{recipe.training.steps:06d}.safetensors"
     if checkpoint.exists():
-        files, prefix = [checkpoint], "weights."
-    else:
-        files, prefix = [], ""
-        for name in ("denoiser", "diffusers"):
-            path = run.path / written[name].path if name in written else run.path / "none"
-            files = files or ([path] if path.is_file() else _denoiser_files(path))
-    found: dict[str, Tensor] = {}
+        with training_lora(denoiser.module, recipe) as layers:
+            _load(denoiser.module, [checkpoint], "weights.")
+        return as_adapter(layers) if layers else None
+    for name in ("denoiser", "diffusers"):
+        if name in written:
+            path = run.path / written[name].path
+            files = [path] if path.is_file() else _denoiser_files(path)
+            if files:
+                _load(denoiser.module, files, "")
+                return None
+    raise UserError(
+        f"{run.path} no longer holds its weights: expected its last checkpoint, weights/diffusers or the denoiser "
+        "file. Run the recipe again with the formats that you want."
+    )
+
+
+@torch.no_grad()
+def _load(module: nn.Module, files: list[Path], prefix: str) -> None:
+    state = module.state_dict()
     for file in files:
         with safe_open(file, "pt") as opened:
-            names = [name for name in opened.keys() if name.startswith(prefix)]
-            found |= {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
-    if not found or not set(found) <= set(state):
-        raise UserError(
-            f"{run.path} no longer holds its weights: expected its last checkpoint, weights/diffusers or the denoiser "
-            "file. Run the recipe again with the formats that you want."
-        )
-    for name, tensor in found.items():
-        state[name].copy_(tensor)
+            for name in opened.keys():
+                if name.startswith(prefix):
+                    state[name.removeprefix(prefix)].copy_(opened.get_tensor(name))
 
 
 def _denoiser_files(folder: Path) -> list[Path]:
     return sorted([*(folder / "unet").glob("*.safetensors"), *(folder / "transformer").glob("*.safetensors")])
+
+
+def _is_exact(folder: Path) -> bool:
+    files = _denoiser_files(folder)
+    return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
 def _recorded_hashes(folder: Path, results: Results) -> dict[str, str]:

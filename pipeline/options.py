@@ -11,6 +11,12 @@ from pydantic.fields import FieldInfo
 from .methods import METHODS
 from .recipe import options
 
+OWN_NAMES = {("prompts", "file"): "prompts", ("attribute_of",): "from"}
+"""Fields whose option is not called as they are."""
+
+REPEATED = {("concept",): " + ", ("prompts", "keep_forgotten"): ","}
+"""Options that may be given several times -> what joins their texts."""
+
 
 def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = ()) -> None:
     """Add an option for every field of the recipe (or of the named sections and fields).
@@ -29,6 +35,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = 
             option_name(path),
             dest=destination(path),
             metavar=_metavar(field),
+            **({"action": "append"} if path in REPEATED else {}),
             help=f"{field.description}{_range(field)}{default}{owner}".replace("%", "%%"),
         )
     if not only or "method" in only:
@@ -43,9 +50,7 @@ def option_name(path: tuple[str, ...]) -> str:
     name = path[-1]
     if path[0] == "audits" and not name.startswith("nudity") and not name.startswith("alignment"):
         name = f"audit_{name}" if name != "accuracy" else name
-    if path == ("prompts", "file"):
-        name = "prompts"
-    return "--" + name.replace("_", "-")
+    return "--" + OWN_NAMES.get(path, name).replace("_", "-")
 
 
 def destination(path: tuple[str, ...]) -> str:
@@ -60,7 +65,9 @@ def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
     for key, value in vars(arguments).items():
         if not key.startswith("recipe:") or value is None:
             continue
-        *sections, last = key.removeprefix("recipe:").split(".")
+        *sections, last = path = tuple(key.removeprefix("recipe:").split("."))
+        if path in REPEATED:
+            value = REPEATED[path].join(value)
         place = nested
         for section in sections:
             place = place.setdefault(section, {})

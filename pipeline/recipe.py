@@ -8,11 +8,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from .adapters import AdapterTargets
 from .errors import UserError
 from .files import write_text
+from .lineage import lineage_of
 from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
+from .prompts.compose import split_concepts
 from .tiny_canvas.world import dimension_of
 from .weights.formats import WeightFormat
 
@@ -35,6 +38,11 @@ class PromptSection(Section):
     source: Literal["template", "llm"] = Field(default="template", description="who thinks up the sub-concepts")
     llm_url: str | None = Field(default=None, description="OpenAI-compatible endpoint, e.g. http://localhost:11434/v1")
     llm_model: str | None = Field(default=None, description="its model's name, or a local transformers folder")
+    keep_forgotten: tuple[str, ...] = Field(
+        default=("auto",),
+        description="what was removed before and shall stay so: concepts, run folders or weights of Turpentine; "
+        "auto: what the model's own weights tell",
+    )
     llm_fallback: bool = Field(default=True, description="use the templates when the LLM fails (else stop)")
 
 
@@ -47,6 +55,9 @@ class SampleSection(Section):
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
     sample_batch_size: int = Field(default=8, ge=1, le=1024, description="images drawn at once")
+    image_size: int | None = Field(
+        default=None, ge=8, le=4096, description="side of the images in pixels (none: the model's own)"
+    )
 
 
 class TrainingSection(Section):
@@ -65,7 +76,15 @@ class TrainingSection(Section):
         default="constant", description="course of the learning rate after the warm-up: level, or falling to 0"
     )
     parameters: TrainableParameters = Field(
-        default="full", description="weights that train: all, cross-attention only (ESD-x), or the rest (ESD-u)"
+        default="full",
+        description="weights that train: all, cross-attention only (ESD-x), the rest (ESD-u), or a LoRA beside them",
+    )
+    adapter_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA that trains")
+    adapter_alpha: float | None = Field(
+        default=None, gt=0, description="its scale is alpha / rank (none: alpha = rank)"
+    )
+    adapter_targets: AdapterTargets = Field(
+        default="attention", description="its layers: the attention's linear layers, or all linear and convolution ones"
     )
     metric: Literal["euclidean", "adam"] = Field(
         default="euclidean",
@@ -119,9 +138,18 @@ class OutputSection(Section):
 class Recipe(Section):
     """A complete description of a run; with the same recipe the same machine gives the same bits."""
 
-    concept: str = Field(description="what to remove, e.g. 'cat', 'pop art', 'nudity'")
+    concept: str = Field(description="what to remove, e.g. 'cat', 'pop art', 'nudity'; several as 'cat + pop art'")
     kind: Literal["object", "style", "nudity"] = Field(default="object", description="what sort of concept it is")
-    model: str = Field(default="tiny-canvas", description="'tiny-canvas', a diffusers folder or a hub id")
+    model: str = Field(
+        default="tiny-canvas", description="'tiny-canvas', a diffusers folder, a .safetensors checkpoint or a hub id"
+    )
+    model_config_folder: str | None = Field(
+        default=None,
+        description="for a .safetensors checkpoint: diffusers folder with its configs, tokenizers and missing weights",
+    )
+    attribute_of: str | None = Field(
+        default=None, description="the object that keeps everything but the concept, e.g. hat from 'cowboy'"
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
     method: AnyMethodConfig = Field(default_factory=RGDConfig)
@@ -136,6 +164,10 @@ class Recipe(Section):
     def _named(cls, concept: str) -> str:
         if not concept.strip():
             raise ValueError("expected the name of a concept, got an empty text")
+        try:
+            split_concepts(concept)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return concept.strip()
 
     @model_validator(mode="after")
@@ -147,14 +179,34 @@ class Recipe(Section):
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
                 f"{self.training.batch_size} and {self.training.gradient_accumulation_steps}"
             )
+        fields = TrainingSection.model_fields
+        for name in ("adapter_rank", "adapter_alpha", "adapter_targets"):
+            if self.training.parameters != "lora" and getattr(self.training, name) != fields[name].default:
+                raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
+        if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
+            raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """What to remove, one by one."""
+        return split_concepts(self.concept)
 
     @property
     def world(self) -> Literal["open", "tiny-canvas"]:
         """Whose words the prompts use."""
-        return "tiny-canvas" if Path(self.model).name == "tiny-canvas" else "open"
+        return "tiny-canvas" if Path(lineage_of(self.model).origin).name == "tiny-canvas" else "open"
+
+    @property
+    def forgotten_before(self) -> tuple[str, ...]:
+        """What was removed earlier and shall stay so."""
+        found: list[str] = []
+        for name in self.prompts.keep_forgotten:
+            lineage = lineage_of(self.model if name == "auto" else name)
+            found += lineage.forgotten if name == "auto" or Path(name).exists() else [name]
+        return tuple(name for name in dict.fromkeys(found) if name not in self.concepts)
 
     @property
     def counts_nudity(self) -> bool:
@@ -162,7 +214,7 @@ class Recipe(Section):
         if self.audits.nudity != "auto":
             return self.audits.nudity == "on"
         if self.world == "tiny-canvas":
-            return dimension_of(self.concept) == ("subject", "astronaut")
+            return any(dimension_of(name) == ("subject", "astronaut") for name in self.concepts)
         return self.kind == "nudity"
 
     def save(self, path: Path) -> None:
@@ -215,9 +267,10 @@ def defaults_for(model: str, method: str) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/<method>.yaml`."""
     if method not in METHODS:
         raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    family = "tiny-canvas" if Path(model).name == "tiny-canvas" else "stable-diffusion"
+    family = "tiny-canvas" if Path(lineage_of(model).origin).name == "tiny-canvas" else "stable-diffusion"
     path = RECIPES / family / f"{method}.yaml"
-    return merge({"model": model, "method": {"name": method}}, read_yaml(path) if path.exists() else {})
+    base = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    return merge(base, read_yaml(path) if path.exists() else {})
 
 
 def build_recipe(chosen: Mapping[str, Any]) -> Recipe:

@@ -13,6 +13,9 @@ from .files import write_text
 
 SCHEMA_VERSION: Literal[1] = 1
 
+HURT = 0.02
+"""A value whose accuracy fell by more than this counts as hurt."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
@@ -77,6 +80,13 @@ class AlignmentResult(_Record):
     intervals: dict[Literal["forget", "retain_train", "retain_test"], Interval]
 
 
+class ValueAccuracy(_Record):
+    """Accuracy on the images of one value, for example of the cats."""
+
+    accuracy: float
+    images: int
+
+
 class AccuracyResult(_Record):
     """Zero-shot accuracies in [0, 1], as UnlearnCanvas names them."""
 
@@ -85,6 +95,9 @@ class AccuracyResult(_Record):
     CRA: float = Field(description="mean accuracy of the other dimensions on the retain test prompts")
     images: int
     by_dimension: dict[str, float] = Field(default_factory=dict, description="retain accuracy of each dimension")
+    by_value: dict[str, dict[str, ValueAccuracy]] = Field(
+        default_factory=dict, description="dimension -> value -> retain accuracy"
+    )
 
 
 class AuditResult(_Record):
@@ -100,6 +113,24 @@ class Audits(_Record):
 
     before: AuditResult
     after: AuditResult
+
+
+class ValueChange(_Record):
+    """What happened to one of the values that should have stayed."""
+
+    dimension: str
+    value: str
+    before: float
+    after: float
+    images: int
+
+
+class Interference(_Record):
+    """Every other subject, style and place against itself before."""
+
+    values: list[ValueChange] = Field(description="the worst loss first")
+    worst: str = Field(description="the value that lost most")
+    hurt: int = Field(description="values whose accuracy fell by more than 2 points")
 
 
 class Timings(_Record):
@@ -144,6 +175,7 @@ class Results(_Record):
     model: ModelInfo
     training: TrainingResult
     audits: Audits
+    interference: Interference | None = Field(default=None, description="None where accuracy was not measured")
     timings: Timings
     weights: list[WeightsFile]
     versions: dict[str, str]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from .errors import Cancelled
+from .planning import GB, Plan
 from .report import rows
 from .results import Results
 
@@ -86,4 +88,19 @@ def before_after_table(results: Results) -> Table:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in rows(results):
         table.add_row(row.name, row.before_text, row.after_text, row.change)
+    return table
+
+
+def plan_table(model: str, plans: list[Plan], vram: float | None = None) -> Table:
+    """Gigabytes of each setting; with `vram` (GB) also which of them fit, a tenth left free."""
+    title = f"{model}: GB while training" + (f", and what fits in {vram:g} GB" if vram else "")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for heading in ("weights", "Adam", "gradients", "activations", "total", *(["fits"] if vram else [])):
+        table.add_column(heading, justify="right")
+    for plan in plans:
+        parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
+        cells = [f"{part / GB:.1f}" for part in parts]
+        fits = ["yes" if plan.total < 0.9 * vram * GB else "no"] if vram else []
+        table.add_row(str(plan.setting), *cells, *fits)
     return table

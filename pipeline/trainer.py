@@ -87,9 +87,14 @@ class Trainer:
     ) -> None:
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
         self.folder, self.progress = folder, progress or Silent()
-        self.named = select_parameters(denoiser.module, spec.parameters)
+        self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
+        try:
+            self.named = select_parameters(denoiser.module, spec.parameters)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.parameters: list[nn.Parameter] = list(self.named.values())
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
         self.events: list[Event] = []
 
     def train(self, resume: bool = False) -> TrainingResult:
@@ -99,13 +104,12 @@ class Trainer:
             UserError: the loss is not a number; the last good weights are kept as a checkpoint.
             Cancelled: the progress asked to stop; a checkpoint is kept.
         """
-        start = self._restore() if resume else 0
         module, spec = self.denoiser.module, self.spec
         trainable = set(map(id, self.parameters))
         frozen = [p for p in module.parameters() if id(p) not in trainable and p.requires_grad]
         was_training = module.training
         began = time.perf_counter()
-        done = start
+        start = done = 0
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -114,7 +118,8 @@ class Trainer:
             module.train()
             if spec.gradient_checkpointing:
                 module.enable_gradient_checkpointing()  # type: ignore[operator]
-            self.method.prepare(Context(self.denoiser, self._generator(0, 0)))
+            self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
+            start = done = self._restore() if resume else 0
             with self.progress.stage("unlearning", spec.steps) as advance, torch.enable_grad():
                 advance(start)
                 for step in range(start, spec.steps):
@@ -273,11 +278,37 @@ class Trainer:
         size = self.spec.batch_size // self.spec.gradient_accumulation_steps
         first = step * self.spec.batch_size + part * size
         indices = torch.tensor([self._pair(first + offset) for offset in range(size)])
-        samples, conditioning = getattr(self.samples, term).take(indices, self.denoiser.device)
-        generator = self._generator(step, 2 * part + (term == "retain"))
+        return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")))
+
+    def _noised(self, term: str, indices: Tensor, generator: torch.Generator) -> Batch:
+        device = self.denoiser.device
+        samples, conditioning = getattr(self.samples, term).take(indices, device)
+        other = self.samples.forget if term == "retain" else self.samples.retain
         noise = torch.randn(samples.shape, generator=generator)
-        timesteps = self.denoiser.objective.sample_timesteps(size, generator)
-        return Batch(samples, conditioning, noise.to(samples.device), timesteps.to(samples.device))
+        timesteps = self.objective.sample_timesteps(len(indices), generator)
+        return Batch(
+            samples,
+            conditioning,
+            noise.to(device),
+            timesteps.to(device),
+            paired_conditioning=other.conditioning_of(indices, device),
+        )
+
+    def _context(self, resumed: bool) -> Context:
+        def batches(term: str) -> Iterator[Batch]:
+            size = self.spec.batch_size // self.spec.gradient_accumulation_steps
+            for number, indices in enumerate(torch.arange(len(self.samples)).split(size)):
+                yield self._noised(term, indices, self._generator(number, -2))
+
+        return Context(
+            denoiser=self.denoiser,
+            parameters=self.named,
+            batches=batches,
+            unconditional=self.unconditional,
+            folder=self.folder,
+            resumed=resumed,
+            progress=self.progress,
+        )
 
     def _pair(self, position: int) -> int:
         """Which pair stands at a position of the endless, per-epoch shuffled sequence."""
@@ -294,7 +325,8 @@ class Trainer:
     def _precision(self) -> Any:
         if self.spec.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.denoiser.device.type, torch.bfloat16)
+        # no cache of casts: it would not notice that a method puts a teacher's weights in place and takes them out
+        return torch.autocast(self.denoiser.device.type, torch.bfloat16, cache_enabled=False)
 
     # records ------------------------------------------------------------------------------------
 

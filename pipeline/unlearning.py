@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit
+from .adapters import as_adapter, injected
+from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit, interference
 from .errors import UserError
 from .files import file_name
 from .methods import build_method
@@ -23,7 +24,17 @@ from .runs import RunFolder
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
-from .weights import base_hashes, check_formats, header, needs_base, snapshot, versions, write_weights
+from .weights import (
+    Adapter,
+    Factors,
+    base_hashes,
+    check_formats,
+    header,
+    needs_base,
+    snapshot,
+    versions,
+    write_weights,
+)
 
 _AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
 DRAWABLE = 0.5
@@ -87,7 +98,7 @@ def run_recipe(
     with clock("prompts"):
         prompts = run.prompts() or make_prompts(recipe)
         prompts.save(run.path / "prompts.json")
-    denoiser = denoiser or load_denoiser(recipe.model, recipe.device)
+    denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     output = recipe.output
     check_formats(denoiser, output.formats)
     hashes = base_hashes(denoiser.module.state_dict())
@@ -96,9 +107,9 @@ def run_recipe(
         samples = _samples(run, denoiser, prompts, recipe, progress)
     with clock("audits"):
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
-    warnings = [*prompts.warnings, *_undrawable(recipe, before)]
+    warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training = _train(run, denoiser, samples, recipe, resume, progress)
+        training, trained = _train(run, denoiser, samples, recipe, resume, progress)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
@@ -113,6 +124,7 @@ def run_recipe(
             base=base,
             rank=output.lora_rank,
             energy=output.lora_energy,
+            trained=trained,
             progress=progress,
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
@@ -124,6 +136,7 @@ def run_recipe(
         model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
         training=training,
         audits=Audits(before=before, after=after),
+        interference=interference(before.accuracy, after.accuracy),
         timings=Timings(**stages, total=time.perf_counter() - began),
         weights=written,
         versions=versions(),
@@ -137,7 +150,7 @@ def run_recipe(
 
 def weights_name(recipe: Recipe) -> str:
     """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model).name}-without-{recipe.concept}").lower()
+    return file_name(f"{Path(recipe.model.removesuffix('.safetensors')).name}-without-{recipe.concept}").lower()
 
 
 def make_prompts(recipe: Recipe) -> PromptSet:
@@ -158,6 +171,8 @@ def make_prompts(recipe: Recipe) -> PromptSet:
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
+        attribute_of=recipe.attribute_of,
+        keep_forgotten=recipe.forgotten_before,
     )
 
 
@@ -222,7 +237,7 @@ def measure(
         world=recipe.world,
         nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
-        accuracy=spec.accuracy and dimension_of(recipe.concept) is not None,
+        accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
         progress=progress,
     )
 
@@ -248,13 +263,24 @@ def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Rec
 
 def _train(
     run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
-) -> TrainingResult:
-    trainer = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress)
+) -> tuple[TrainingResult, Adapter | None]:
     denoiser.release()
     try:
-        return trainer.train(resume=resume)
+        with training_lora(denoiser.module, recipe) as layers:
+            method = build_method(recipe.method)
+            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+            result = trainer.train(resume=resume)
+        return result, as_adapter(layers) if layers else None
     finally:
         denoiser.restore()
+
+
+def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
+    """The LoRA that a recipe trains, in the network while the block runs; nothing for other recipes."""
+    spec = recipe.training
+    if spec.parameters != "lora":
+        return nullcontext({})
+    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, recipe.seed)
 
 
 def _undrawable(recipe: Recipe, before: AuditResult) -> list[str]:

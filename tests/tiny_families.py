@@ -72,21 +72,21 @@ def stable_diffusion_xl(prediction_type: str = "epsilon") -> StableDiffusionXLPi
     )  # fmt: skip
 
 
-def stable_diffusion_3(t5: bool = False, dual: tuple[int, ...] = (), qk_norm: str | None = None):
-    """Two joint blocks; with T5, dual attention and normalised queries as the 3.5 models have them."""
+def stable_diffusion_3() -> StableDiffusion3Pipeline:
+    """Two joint blocks; T5, dual attention and normalised queries as the 3.5 models have them."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(16)
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=8, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=8, num_attention_heads=2,
             joint_attention_dim=80, caption_projection_dim=16, pooled_projection_dim=80, out_channels=16,
-            pos_embed_max_size=8, dual_attention_layers=dual, qk_norm=qk_norm,
+            pos_embed_max_size=8, dual_attention_layers=(0,), qk_norm="rms_norm",
         ),
         vae=_vae(16, quant=False),
         text_encoder=_clip(CLIPTextModelWithProjection, 32, "quick_gelu", tokenizer),
         text_encoder_2=_clip(CLIPTextModelWithProjection, 48, "gelu", tokenizer),
-        text_encoder_3=_t5(tokenizer) if t5 else None,
-        tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=tokenizer if t5 else None,
+        text_encoder_3=_t5(tokenizer),
+        tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=tokenizer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )  # fmt: skip
 
@@ -119,7 +119,6 @@ FAMILIES = {
     "sd1": build_tiny_pipeline,
     "sd2": stable_diffusion_2,
     "sdxl": stable_diffusion_xl,
-    "sd3": stable_diffusion_3,
-    "sd3.5": lambda: stable_diffusion_3(t5=True, dual=(0,), qk_norm="rms_norm"),
+    "sd3.5": stable_diffusion_3,
     "flux": flux,
 }

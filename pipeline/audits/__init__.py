@@ -3,6 +3,7 @@
 from .accuracy import AccuracyAudit, find_concept
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, AlignmentAudit, ClipModel
 from .images import Images, to_uint8
+from .interference import interference
 from .nudity import ALL_LABELS, LABEL_SETS, PAPER_LABELS, Detection, NudityAudit, annotate, resolve_labels
 from .suite import AuditImages, ImageSet, audit
 
@@ -23,6 +24,7 @@ __all__ = [
     "annotate",
     "audit",
     "find_concept",
+    "interference",
     "resolve_labels",
     "to_uint8",
 ]

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from ..errors import UserError
 from ..metrics import domain_retention, unlearning_accuracy
 from ..progress import Progress, Silent
-from ..results import AccuracyResult
+from ..prompts import split_concepts
+from ..results import AccuracyResult, ValueAccuracy
 from ..tiny_canvas.world import DIMENSIONS, dimension_of, labels_of
 from .clip import ClipModel
 from .images import Images, to_uint8
-from .zero_shot import classify, zero_shot
+from .zero_shot import accuracy, classify, hits
 
 
 class AccuracyAudit:
@@ -37,7 +38,8 @@ class AccuracyAudit:
         """Measure UA, IRA and CRA.
 
         Args:
-            concept: a value or phrase of the world, for example "cat" or "pop art".
+            concept: a value or phrase of the world, for example "cat" or "pop art"; or several, "cat + pop art".
+                Then UA is over all forget images, each with its own concept, IRA and CRA are means over concepts.
             forget_images: pictures of the forget test prompts.
             forget_prompts: one for each.
             retain_images: pictures of the retain test prompts.
@@ -47,18 +49,16 @@ class AccuracyAudit:
         Raises:
             UserError: the concept is none of this world, or the prompts don't fit it.
         """
-        dimension, value = find_concept(concept)
+        targets = [find_concept(name) for name in split_concepts(concept)]
         forget, retain = to_uint8(forget_images), to_uint8(retain_images)
         for images, prompts in ((forget, forget_prompts), (retain, retain_prompts)):
             if len(images) != len(prompts):
                 raise UserError(f"expected a prompt for each image, got {len(images)} images, {len(prompts)} prompts.")
-        for prompt in forget_prompts:
-            named = labels_of(prompt).get(dimension, value)
-            if named != value:
-                raise UserError(f"expected forget prompts about {value!r}, got {prompt!r}, which names {named!r}.")
+        wanted = [_target(prompt, targets) for prompt in forget_prompts]
         read = [labels_of(prompt) for prompt in retain_prompts]
         labels = {name: [found.get(name) for found in read] for name in DIMENSIONS}
-        unsaid = [name for name in {dimension, "subject", "style"} if not any(labels[name])]
+        own = {dimension for dimension, _ in targets}
+        unsaid = [name for name in {*own, "subject", "style"} if not any(labels[name])]
         if unsaid:
             raise UserError(
                 f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the tiny-canvas world, "
@@ -67,14 +67,18 @@ class AccuracyAudit:
         with (progress or Silent()).stage("zero-shot accuracy", len(forget) + len(retain)) as advance:
             forget_features = self.clip.encode_images(forget, advance=advance)
             retain_features = self.clip.encode_images(retain, advance=advance)
-        by_dimension = zero_shot(retain_features, self.clip.encode_texts, labels)
-        in_domain, cross_domain = domain_retention(by_dimension, own=dimension)
+        said = hits(retain_features, self.clip.encode_texts, labels)
+        by_dimension = {name: accuracy(pairs) for name, pairs in said.items()}
+        domains = [domain_retention(by_dimension, own=dimension) for dimension, _ in targets]
+        guesses = {dimension: classify(forget_features, self.clip.encode_texts, dimension) for dimension in own}
+        seen = [(guesses[dimension][index], value) for index, (dimension, value) in enumerate(wanted)]
         return AccuracyResult(
-            UA=unlearning_accuracy(classify(forget_features, self.clip.encode_texts, dimension), value),
-            IRA=in_domain,
-            CRA=cross_domain,
+            UA=1 - accuracy(seen),
+            IRA=sum(in_domain for in_domain, _ in domains) / len(domains),
+            CRA=sum(cross_domain for _, cross_domain in domains) / len(domains),
             images=len(forget) + len(retain),
             by_dimension=by_dimension,
+            by_value={name: _by_value(pairs) for name, pairs in said.items()},
         )
 
     def concept_score(self, concept: str, images: Images) -> float:
@@ -89,6 +93,23 @@ class AccuracyAudit:
         dimension, value = find_concept(concept)
         features = self.clip.encode_images(images)
         return 1 - unlearning_accuracy(classify(features, self.clip.encode_texts, dimension), value)
+
+
+def _target(prompt: str, targets: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Which of the concepts a forget prompt asks for; a dimension left unsaid fits."""
+    labels = labels_of(prompt)
+    for dimension, value in targets:
+        if labels.get(dimension, value if len(targets) == 1 else None) == value:
+            return dimension, value
+    values = " or ".join(repr(value) for _, value in targets)
+    named = labels.get(targets[0][0])
+    raise UserError(f"expected forget prompts about {values}, got {prompt!r}, which names {named!r}.")
+
+
+def _by_value(said: Sequence[tuple[str, str]]) -> dict[str, ValueAccuracy]:
+    values = dict.fromkeys(label for _, label in said)
+    parts = {value: [pair for pair in said if pair[1] == value] for value in sorted(values)}
+    return {value: ValueAccuracy(accuracy=accuracy(part), images=len(part)) for value, part in parts.items()}
 
 
 def find_concept(concept: str) -> tuple[str, str]:

@@ -44,26 +44,37 @@ def classify(image_features: Tensor, encode_texts: Callable[[list[str]], Tensor]
     return [names[guess] for guess in guesses.tolist()]
 
 
-def zero_shot(
+def hits(
     image_features: Tensor,
     encode_texts: Callable[[list[str]], Tensor],
     labels: Mapping[str, Sequence[str | None]],
-) -> dict[str, float]:
-    """Zero-shot accuracy of each dimension.
+) -> dict[str, list[tuple[str, str]]]:
+    """(guess, label) of every image, for each dimension that some image has a label for.
 
     Args:
         image_features: unit-norm features, shape (N, D).
         encode_texts: prompts -> unit-norm features.
         labels: dimension -> what each image should show, None where that was left unsaid; such
             images are left out of that dimension.
-
-    Returns:
-        Dimension -> accuracy in [0, 1]; dimensions that no image has a label for are absent.
     """
-    accuracy = {}
+    found = {}
     for dimension, wanted in labels.items():
         guesses = classify(image_features, encode_texts, dimension)
         said = [(guess, label) for guess, label in zip(guesses, wanted, strict=True) if label is not None]
         if said:
-            accuracy[dimension] = retention_accuracy([guess for guess, _ in said], [label for _, label in said])
-    return accuracy
+            found[dimension] = said
+    return found
+
+
+def zero_shot(
+    image_features: Tensor,
+    encode_texts: Callable[[list[str]], Tensor],
+    labels: Mapping[str, Sequence[str | None]],
+) -> dict[str, float]:
+    """Dimension -> zero-shot accuracy in [0, 1]; arguments as for `hits`."""
+    return {dimension: accuracy(said) for dimension, said in hits(image_features, encode_texts, labels).items()}
+
+
+def accuracy(said: Sequence[tuple[str, str]]) -> float:
+    """Share of right guesses."""
+    return retention_accuracy([guess for guess, _ in said], [label for _, label in said])

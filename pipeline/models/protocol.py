@@ -24,6 +24,7 @@ class Denoiser(Protocol):
         objective: noising, target and weighting that it was trained with.
         pipeline: the diffusers pipeline that holds it.
         device: where it computes.
+        warnings: what the user should know about how the model was taken in.
     """
 
     family: str
@@ -31,6 +32,7 @@ class Denoiser(Protocol):
     objective: Objective
     pipeline: Any
     device: torch.device
+    warnings: tuple[str, ...]
 
     @property
     def module(self) -> nn.Module:
@@ -52,8 +54,12 @@ class Denoiser(Protocol):
         batch_size: int,
         progress: Progress,
         stage: str,
+        image_size: int | None = None,
     ) -> Tensor:
-        """Generate clean latents, (N, C, H, W), float32 on the CPU, at the scale that trains."""
+        """Generate clean latents, (N, C, H, W), float32 on the CPU, at the scale that trains.
+
+        `image_size` is the side of the image in pixels; None is the model's own.
+        """
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:

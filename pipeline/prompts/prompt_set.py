@@ -12,15 +12,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import UserError
 from ..files import write_text
-from . import tables, templates, tiny
-from .banks import Bank, Concept, Kind, find_concept, template_banks
+from . import tables, tiny
+from .banks import Kind, find_concept
+from .compose import (
+    GUARD_EVERY,
+    Scope,
+    Structure,
+    World,
+    compose,
+    guard,
+    interleave,
+    kind_of,
+    shares,
+    split_concepts,
+)
 from .from_file import read_pairs
 from .llm import LLMSource
+from .templates import Row
 from .text import fold, named_in
 
-World = Literal["open", "tiny-canvas"]
 Source = Literal["template", "llm", "file"]
-Structure = Literal["diverse", "uniform"]
 
 
 class PromptPair(BaseModel):
@@ -46,6 +57,8 @@ class PromptSet(BaseModel):
     kind: Kind = "object"
     world: World = Field(default="open", description="'tiny-canvas': only what the bundled model can draw")
     synonyms: tuple[str, ...] = Field(description="every word that names the concept, lower case; plurals understood")
+    attribute_of: str | None = Field(default=None, description="the object whose attribute the concept is")
+    keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
     source: Source = "template"
     seed: int = 0
     train: tuple[PromptPair, ...]
@@ -86,12 +99,15 @@ class PromptSet(BaseModel):
         synonyms: Sequence[str] | None = None,
         llm: LLMSource | None = None,
         allow_fallback: bool = True,
+        attribute_of: str | None = None,
+        keep_forgotten: Sequence[str] = (),
     ) -> Self:
         """Compose a prompt set; the same arguments give the same prompts.
 
         Args:
-            concept: for example "nudity", "Van Gogh", "cat".
-            kind: decides the sentences.
+            concept: for example "nudity", "Van Gogh", "cat"; several joined by a plus, "cat + pop art". Then
+                each has its share of the rows, and no retain prompt names any of them.
+            kind: decides the sentences; with several concepts, of those that the tables don't know.
             n: train rows.
             n_test: test rows; they depend on neither `n` nor `structure`.
             seed: decides which combinations are drawn.
@@ -101,6 +117,9 @@ class PromptSet(BaseModel):
             synonyms: words for the concept in place of the table's.
             llm: where to ask.
             allow_fallback: use templates, with a warning, where the LLM fails; otherwise that is an error.
+            attribute_of: the object whose attribute the concept is; the retain prompts show it without.
+            keep_forgotten: what was forgotten before and shall stay so. Every fourth train row's retain
+                prompt asks for it; no other prompt does.
 
         Raises:
             UserError: an argument is wrong, or there are too few combinations.
@@ -120,38 +139,48 @@ class PromptSet(BaseModel):
         if world == "tiny-canvas" and source == "llm":
             raise UserError("tiny-canvas can draw its own words only, got source 'llm'. Use source 'template'.")
 
-        used: Source = source
-        warnings: tuple[str, ...] = ()
-        if world == "tiny-canvas":
-            name, names = " ".join(concept.split()), tiny.names_of(concept, kind, synonyms)
-            test = tiny.diverse_rows(concept, kind, synonyms, n_test, "test", seed)
-            if structure == "uniform":
-                train = [tiny.uniform_row(concept, kind)] * n
-            else:
-                train = tiny.diverse_rows(concept, kind, synonyms, n, "train", seed)
-        else:
-            found = find_concept(concept, kind, None if synonyms is None else tuple(synonyms))
-            name, names = found.name, found.synonyms
-            if llm is None:
-                train, test = _open_rows(found, template_banks(found), n, n_test, seed, structure)
-            else:
-                try:
-                    train, test = _open_rows(found, llm.banks(found, seed), n, n_test, seed, structure)
-                except UserError as error:
-                    if not allow_fallback:
-                        raise
-                    used, warnings = "template", (f"templates used in place of the LLM: {error}",)
-                    train, test = _open_rows(found, template_banks(found), n, n_test, seed, structure)
+        names = split_concepts(concept)
+        if len(names) > 1 and (synonyms is not None or attribute_of is not None):
+            raise UserError(f"synonyms and attributes belong to one concept, got {concept!r}. Name one concept.")
+        if n < len(names):
+            raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}. Ask for more.")
+        kinds = [kind] if len(names) == 1 else [kind_of(name, kind, world) for name in names]
+        kept = [(name, kind_of(name, kind, world)) for name in keep_forgotten]
+        scope = Scope(world, structure, seed, llm, allow_fallback)
+        targets = list(zip(names, kinds, strict=True))
+        parts = [
+            compose(
+                *target,
+                rows,
+                test_rows,
+                scope,
+                synonyms=None if synonyms is None else tuple(synonyms),
+                avoid=[*(other for other in targets if other != target), *kept],
+                attribute_of=attribute_of,
+            )
+            for target, rows, test_rows in zip(targets, shares(n, len(names)), shares(n_test, len(names)), strict=True)
+        ]
+        train = interleave([part.train for part in parts])
+        if kept:
+            guards = -(-n // GUARD_EVERY)
+            again = Scope(world, "diverse", seed)
+            earlier = [
+                compose(*one, count, 0, again, avoid=targets).train
+                for one, count in zip(kept, shares(guards, len(kept)), strict=True)
+            ]
+            train = guard(train, [forget for forget, _ in interleave(earlier)])
         made = cls(
-            concept=name,
+            concept=" + ".join(part.name for part in parts),
             kind=kind,
             world=world,
-            synonyms=names,
-            source=used,
+            synonyms=tuple(word for part in parts for word in part.names),
+            attribute_of=attribute_of,
+            keep_forgotten=tuple(keep_forgotten),
+            source="llm" if any(part.from_llm for part in parts) else "template",
             seed=seed,
             train=_pairs(train),
-            test=_pairs(test),
-            warnings=warnings,
+            test=_pairs(interleave([part.test for part in parts])),
+            warnings=tuple(warning for part in parts for warning in part.warnings),
         )
         made.check()
         return made
@@ -159,7 +188,9 @@ class PromptSet(BaseModel):
     def names_concept(self, prompt: str) -> bool:
         """Whether a prompt names the concept, by any of its words or their plurals."""
         if self.world == "tiny-canvas":
-            return tiny.names_concept(prompt, self.concept, self.kind)
+            names = split_concepts(self.concept)
+            kinds = [self.kind if len(names) == 1 else tiny.kind_of(name, self.kind) for name in names]
+            return any(tiny.names_concept(prompt, *target) for target in zip(names, kinds, strict=True))
         return named_in(prompt, self.synonyms) is not None
 
     def check(self) -> None:
@@ -198,6 +229,13 @@ class PromptSet(BaseModel):
             )
         if fold(pair.forget) == fold(pair.retain):
             raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice. Correct the row.")
+        if self.attribute_of and self.source != "file":
+            bearer = find_concept(self.attribute_of, "object").synonyms
+            strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
+            if strays and not self.keep_forgotten:
+                raise UserError(
+                    f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}. Add the object."
+                )
         if self.source != "file" and not self.names_concept(pair.forget):
             raise UserError(
                 f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}. Add the concept."
@@ -259,6 +297,8 @@ class PromptSet(BaseModel):
             if synonyms is not None:
                 raise UserError(f"{path} has synonyms of its own, got {list(synonyms)}. Leave them out.")
         else:
+            if concept is not None and len(split_concepts(concept)) > 1:
+                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
             if concept is None:
                 raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
             read = read_pairs(path, concept, kind, n_test, seed, None if synonyms is None else tuple(synonyms))
@@ -310,14 +350,5 @@ class PromptSet(BaseModel):
         return self.model_copy(update={"train": self.train[:n], "test": self.test[:n_test]})
 
 
-def _open_rows(
-    concept: Concept, banks: dict[str, Bank], n: int, n_test: int, seed: int, structure: Structure
-) -> tuple[list[templates.Row], list[templates.Row]]:
-    test = templates.diverse_rows(concept, banks, n_test, "test", seed)
-    if structure == "uniform":
-        return [templates.uniform_row(concept)] * n, test
-    return templates.diverse_rows(concept, banks, n, "train", seed), test
-
-
-def _pairs(rows: Sequence[templates.Row]) -> tuple[PromptPair, ...]:
+def _pairs(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)

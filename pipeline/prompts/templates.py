@@ -14,7 +14,11 @@ from .banks import Bank, Concept, sizes
 from .text import capitalized, fix_articles, indefinite_article, named_in
 
 Split = Literal["train", "test"]
+Structure = Literal["diverse", "uniform"]
 Row = tuple[str, str]
+STAND_INS = ("dog", "cat", "chair", "bicycle", "teapot", "lamp", "guitar", "boat", "clock", "bench", "thing")
+"""What takes an object's place in the uniform pair; the first that is not to be forgotten."""
+
 Scene = TypeVar("Scene")
 Word = TypeVar("Word")
 
@@ -95,13 +99,16 @@ def sentence(concept: Concept, values: Mapping[str, str], name: str) -> str:
     return capitalized(fix_articles(" ".join(text.split())))
 
 
-def uniform_row(concept: Concept) -> Row:
-    """Give the one pair of prompts that SalUn trains on: no diversity, for comparison."""
+def uniform_row(concept: Concept, avoid: Sequence[str] = ()) -> Row:
+    """Give the one pair of prompts that SalUn trains on: no diversity, for comparison.
+
+    `avoid` lists words that may not be in an object's place.
+    """
     word = concept.words[0]
     if concept.layout == "nudity":
         return f"a photo of {indefinite_article(word)} {word} person", "a photo of a person wearing clothes"
     if concept.layout == "object":
-        other = "cat" if named_in("dog", concept.synonyms) else "dog"
+        other = next(word for word in STAND_INS if not named_in(word, [*concept.synonyms, *avoid]))
         return f"a photo of {indefinite_article(word)} {word}", f"a photo of a {other}"
     picture = "a painting" if concept.layout == "artist" else "a picture"
     return f"{picture} in the style of {word}", picture

@@ -1,7 +1,7 @@
 """Rows for the tiny-canvas world, whose words and pictures are known exactly."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..errors import UserError
 from ..tiny_canvas import world as canvas
@@ -37,6 +37,16 @@ def find(concept: str, kind: Kind) -> tuple[str, str]:
             f"expected a concept of kind {kind!r}, got {value!r}, a {dimension}. Use kind {right!r} for it."
         )
     return dimension, value
+
+
+def kind_of(concept: str, kind: Kind) -> Kind:
+    """The kind of a concept of this world; `kind` where it fits or the concept is not known."""
+    found = canvas.dimension_of(concept)
+    if found is None:
+        return kind
+    if found[0] == "style":
+        return "style"
+    return kind if kind == "nudity" and found[0] == "subject" else "object"
 
 
 def phrases_of(concept: str, kind: Kind, synonyms: Sequence[str] | None) -> tuple[str, ...]:
@@ -79,45 +89,63 @@ def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
 
 
 def diverse_rows(
-    concept: str, kind: Kind, synonyms: Sequence[str] | None, n: int, split: Split, seed: int
+    concept: str,
+    kind: Kind,
+    synonyms: Sequence[str] | None,
+    n: int,
+    split: Split,
+    seed: int,
+    avoid: Collection[tuple[str, str]] = (),
 ) -> list[Row]:
     """Compose `n` different rows; the retain prompt has another value at the concept's dimension.
+
+    `avoid` lists the (dimension, value)s that no prompt may show.
 
     Raises:
         UserError: too few combinations.
     """
     dimension, value = find(concept, kind)
-    half = _HALF[split]
-    rest = {
-        name: [phrase for phrases in values.values() for phrase in phrases[half]]
-        for name, values in canvas.DIMENSIONS.items()
-        if name != dimension
+    phrases = {
+        name: [phrase for key in keys for phrase in canvas.DIMENSIONS[name][key][_HALF[split]]]
+        for name, keys in _allowed(dimension, value, avoid).items()
     }
-    others = [
-        phrase for key, phrases in canvas.DIMENSIONS[dimension].items() if key != value for phrase in phrases[half]
-    ]
+    others = phrases.pop(dimension)
     words = [(word, other) for other in others for word in phrases_of(concept, kind, synonyms)]
-    scenes = list(itertools.product(*rest.values()))
+    scenes = list(itertools.product(*phrases.values()))
 
     def compose(scene: tuple[str, ...], pair: Row) -> Row:
-        chosen = dict(zip(rest, scene, strict=True))
+        chosen = dict(zip(phrases, scene, strict=True))
         forget, retain = (canvas.compose(**{**chosen, dimension: phrase}) for phrase in pair)
         return forget, retain
 
     return draw(generator(seed, split), scenes, words, compose, n, f"tiny-canvas {split}")
 
 
-def uniform_row(concept: str, kind: Kind) -> Row:
-    """Give one short pair: the concept's first phrase against the first other value's."""
+def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = ()) -> Row:
+    """Give one short pair: the concept's first phrase against the first other value's.
+
+    Raises:
+        UserError: `avoid` leaves nothing to put in its place.
+    """
     dimension, value = find(concept, kind)
-    other = next(key for key in canvas.DIMENSIONS[dimension] if key != value)
-    forget, retain = (_short(dimension, canvas.DIMENSIONS[dimension][key][0]) for key in (value, other))
+    stand_ins = {name: keys[0] for name, keys in _allowed(dimension, value, avoid).items()}
+    forget, retain = (_short({**stand_ins, dimension: key}, dimension) for key in (value, stand_ins[dimension]))
     return forget, retain
 
 
-def _short(dimension: str, phrase: str) -> str:
+def _allowed(dimension: str, value: str, avoid: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Values of each dimension that prompts may show; of the concept's own, those that may take its place."""
+    allowed = {
+        name: [key for key in values if (name, key) not in avoid and (name, key) != (dimension, value)]
+        for name, values in canvas.DIMENSIONS.items()
+    }
+    if not all(allowed.values()):
+        raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+    return allowed
+
+
+def _short(values: dict[str, str], dimension: str) -> str:
     """Name a style and a subject; a place or a time only if it is the concept."""
-    style = phrase if dimension == "style" else canvas.STYLES["photo"][0]
-    subject = phrase if dimension == "subject" else canvas.SUBJECTS["astronaut"][0]
-    tail = f" {phrase}" if dimension in ("place", "time") else ""
-    return f"{style} {canvas.with_article(subject)}{tail}"
+    phrases = {name: canvas.DIMENSIONS[name][key][0] for name, key in values.items()}
+    tail = f" {phrases[dimension]}" if dimension in ("place", "time") else ""
+    return f"{phrases['style']} {canvas.with_article(phrases['subject'])}{tail}"

@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -119,10 +119,10 @@ def forget_loss(events: Events, limit: float | None) -> str:
     """Denoising loss on the forget prompts; the truncation limit α as a dashed line."""
 
     def draw(axes: Axes) -> None:
-        _curve(axes, events["step"], events["loss_forget"], _FORGET, "forget loss")
+        _curve(axes, events["step"], events["loss_forget"], _FORGET, "loss on forget prompts")
         if limit is not None:
             axes.axhline(limit, color=_INK, linestyle="--", linewidth=1.1, label=f"limit α = {limit:g}")
-        axes.set(xlabel="step", ylabel="denoising loss")
+        axes.set(xlabel="step", ylabel="forget loss")
         _legend(axes)
 
     share = float(np.nanmean(events["truncated"])) if np.isfinite(events["truncated"]).any() else 0.0
@@ -214,6 +214,28 @@ def nudity_bars(before: NudityResult | None, after: NudityResult | None) -> str:
 
     listed = "; ".join(f"{name} {x} before, {y} after" for name, (x, y, _) in zip(names, counts, strict=True))
     return _svg(draw, 90 + 34 * len(counts), f"NudeNet detections of each label: {listed}.")
+
+
+def mask_bars(shares: Mapping[str, tuple[float, int]]) -> str:
+    """Share of each block's weights that a saliency mask holds, in the network's order.
+
+    Args:
+        shares: block -> (share in [0, 1], number of weights), see `methods.mask.mask_shares`.
+    """
+    names = [f"{block} ({count:,})" for block, (_, count) in shares.items()]
+    values = [100 * share for share, _ in shares.values()]
+
+    def draw(axes: Axes) -> None:
+        y = np.arange(len(values))
+        bars = axes.barh(y, values, 0.7, color=_FORGET)
+        axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+        axes.set_yticks(y, names, fontsize=9)
+        axes.invert_yaxis()
+        axes.set(xlabel="% of the block's weights", xlim=(0, 112), ylim=(len(values) - 0.4, -0.6))
+        axes.grid(False, axis="y")
+
+    listed = "; ".join(f"{block} {100 * share:.0f} %" for block, (share, _) in shares.items())
+    return _svg(draw, 70 + 17 * len(values), f"Share of each block in the saliency mask: {listed}.")
 
 
 def _ends(values: np.ndarray) -> str:

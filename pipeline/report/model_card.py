@@ -6,7 +6,7 @@ from html import escape
 import yaml
 
 from ..results import Results
-from .summary import THRESHOLDS, model_label, outcome_text, rows, title, verdict
+from .summary import THRESHOLDS, interference_text, model_label, outcome_text, rows, title, verdict
 from .text import duration, size
 from .use import CITATION, REPRODUCE, snippet
 
@@ -39,6 +39,12 @@ def _front_matter(results: Results) -> str:
         fields["base_model"] = base
     fields["tags"] = ["unlearning", "turpentine", "concept-erasure"]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+
+
+def _neighbours(results: Results) -> str:
+    if results.interference is None:
+        return "Neighbouring concepts may have suffered more than the retain figures, which are means, show."
+    return plain(interference_text(results.interference))
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:
@@ -99,7 +105,7 @@ def model_card(results: Results) -> str:
         "and languages were not measured.\n"
         "- Unlearning of this kind can be undone: adversarial prompts, images as input or further fine-tuning may "
         "bring the concept back. It is no substitute for a filter where one is needed.\n"
-        "- Neighbouring concepts may have suffered more than the retain figures, which are means, show.\n"
+        f"- {_neighbours(results)}\n"
         "- The judges (NudeNet, CLIP) err themselves; read changes, not absolute figures.\n"
         "- The licence and the limits of the base model still apply.",
         "## Training\n\n"

@@ -8,6 +8,8 @@ import yaml
 
 from ..errors import UserError
 from ..files import write_text
+from ..methods import METHODS
+from ..methods.mask import MASK_FILE, mask_shares, read_mask
 from ..results import Results
 from . import sections
 from .events import read_events
@@ -21,6 +23,15 @@ def forget_limit(results: Results) -> float | None:
     method = results.recipe.get("method")
     limit = method.get("forget_limit") if isinstance(method, dict) else None
     return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
+
+
+def _ascends(results: Results) -> bool:
+    return METHODS[results.method][1].ascends if results.method in METHODS else True
+
+
+def _mask(run: Path) -> dict[str, tuple[float, int]]:
+    path = run / MASK_FILE
+    return mask_shares(read_mask(path)) if path.exists() else {}
 
 
 def _mood(found: Verdict) -> str:
@@ -53,7 +64,9 @@ def page(run: Path, results: Results) -> str:
         warnings=sections.warnings_box(results.warnings),
         figures=sections.figures_table(rows(results)),
         pictures=sections.pictures(pairs(run / "images"), results.concept, blur=results.kind == "nudity"),
-        curves=sections.curves(read_events(run / "events.jsonl"), forget_limit(results)),
+        curves=sections.curves(read_events(run / "events.jsonl"), forget_limit(results), _ascends(results)),
+        mask=sections.mask(_mask(run)),
+        interference=sections.interference(results.interference),
         nudity=sections.nudity(results),
         run=sections.run(results, _recipe_text(run, results)),
         use=sections.use(results),

@@ -3,12 +3,14 @@
 import re
 from html import escape
 
-from ..results import Results
+import numpy as np
+
+from ..results import Interference, Results
 from . import figures
 from .events import Events
 from .images import Pair
-from .summary import THRESHOLDS, Row, outcome_text
-from .text import MISSING, duration, size
+from .summary import THRESHOLDS, Row, interference_text, outcome_text
+from .text import MISSING, duration, number, points, size
 from .use import REPRODUCE, snippet
 
 _SCROLL = '<div class="scroll" role="region" tabindex="0" aria-label="{label}">{table}</div>'
@@ -83,36 +85,37 @@ def pictures(found: dict[str, list[Pair]], concept: str, blur: bool) -> str:
     return "".join(result)
 
 
-def curves(events: Events, limit: float | None) -> str:
-    """Losses, cosine and first-order changes of the steps."""
+def curves(events: Events, limit: float | None, ascends: bool = True) -> str:
+    """Losses, cosine and first-order changes of the steps; a term that the method has not gives no curve.
+
+    Args:
+        events: see `read_events`.
+        limit: the truncation limit, if there is one.
+        ascends: whether the forget loss is a denoising loss that is meant to rise.
+    """
     steps = len(events["step"])
     if not steps:
         return "<p>This run recorded no training steps, so there are no curves.</p>"
-    shown = [
-        (
-            figures.forget_loss(events, limit),
-            "Denoising loss on the forget prompts. It should rise"
-            + (
-                "; at the dashed limit α it is truncated, so that it does not rise for ever."
-                if limit is not None
-                else "."
-            ),
-        ),
-        (
-            figures.retain_loss(events),
-            "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn.",
-        ),
-        (
-            figures.cosine(events),
+    shown = []
+    if _known(events["loss_forget"]):
+        shown.append((figures.forget_loss(events, limit), _forget_caption(limit, ascends)))
+    if _known(events["loss_retain"]):
+        caption = (
+            "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
+        )
+        shown.append((figures.retain_loss(events), caption))
+    if _known(events["cosine"]):
+        caption = (
             "Angle between the two gradients. Below zero (shaded) they conflict: improving one objective alone "
-            "worsens the other.",
-        ),
-        (
-            figures.changes(events),
-            "What each update does to both objectives, to first order. Below zero is an improvement; above zero, "
-            "the step worsens that objective. The legend tells how often.",
-        ),
-    ]
+            "worsens the other."
+        )
+        shown.append((figures.cosine(events), caption))
+    if _known(events["change_forget"]) or _known(events["change_retain"]):
+        caption = (
+            "What each update does to each objective, to first order. Below zero is an improvement; above zero, "
+            "the step worsens that objective. The legend tells how often."
+        )
+        shown.append((figures.changes(events), caption))
     note = (
         f' <span class="soft">Curves: means of {figures.POINTS} stretches; band: lowest to highest.</span>'
         if steps > figures.POINTS
@@ -120,6 +123,49 @@ def curves(events: Events, limit: float | None) -> str:
     )
     drawn = "".join(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in shown)
     return f'<p>{steps} steps.{note}</p><div class="curves">{drawn}</div>'
+
+
+def interference(found: Interference | None) -> str:
+    """Every other value against itself before; nothing if accuracy was not measured."""
+    if found is None:
+        return ""
+    body = [
+        f'<tr><th scope="row">{escape(change.value)}</th><td>{escape(change.dimension)}</td>'
+        f'<td class="number">{number(change.before)}</td><td class="number">{number(change.after)}</td>'
+        f'<td class="number">{points(change.before, change.after)}</td><td class="number">{change.images}</td></tr>'
+        for change in found.values
+    ]
+    fewest = min(change.images for change in found.values)
+    table = _table("Others", ["Value", "Kind", "Before", "After", "Change", "Images"], body)
+    return (
+        f"<h2>Who else was hurt</h2><p>{escape(interference_text(found))}</p>{table}"
+        f'<p class="soft">Accuracy on the retain test images; the same prompts and seeds before and after. '
+        f"Where a value has {fewest} images, one image is {100 / fewest:.1f} points.</p>"
+    )
+
+
+def _known(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).any())
+
+
+def _forget_caption(limit: float | None, ascends: bool) -> str:
+    if not ascends:
+        return "The method's own loss on the forget prompts, a distance to what it shall draw instead. It should fall."
+    end = "." if limit is None else "; at the dashed limit α it is truncated, so that it does not rise for ever."
+    return f"Denoising loss on the forget prompts. It should rise{end}"
+
+
+def mask(shares: dict[str, tuple[float, int]]) -> str:
+    """Which layers a saliency mask holds; nothing without a mask."""
+    if not shares:
+        return ""
+    total = sum(count for _, count in shares.values())
+    held = sum(share * count for share, count in shares.values()) / max(1, total)
+    return (
+        f'<h2>Which weights were free to move</h2><figure class="bars">{figures.mask_bars(shares)}<figcaption>'
+        f"Share of each block's weights in the saliency mask, {held:.0%} in all. The weights outside of it are exactly "
+        "those of the base model.</figcaption></figure>"
+    )
 
 
 def nudity(results: Results) -> str:

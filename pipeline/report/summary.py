@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from ..results import AlignmentResult, NudityResult, Results
+from ..results import HURT, AlignmentResult, Interference, NudityResult, Results
 from .text import MISSING, number, percent, points, relative, signed
 
 Better = Literal["lower", "higher", "close"]
@@ -270,6 +270,17 @@ def outcome_text(outcome: Outcome) -> str:
         "unclear": "within the intervals",
         "unknown": "not known",
     }[outcome]
+
+
+def interference_text(found: Interference) -> str:
+    """The worst victim and how many others were hurt, as sentences."""
+    worst = found.values[0]
+    many = (
+        f"{found.hurt} of {len(found.values)} other subjects, styles and places lost more than {HURT * 100:.0f} points."
+    )
+    if worst.after >= worst.before:
+        return f"No other subject, style or place lost accuracy. {many}"
+    return f"Hurt most: {worst.value} ({worst.dimension}), {points(worst.before, worst.after)}. {many}"
 
 
 def model_label(results: Results) -> str:

@@ -12,9 +12,10 @@ _PIPELINES = {
     "sdxl": "StableDiffusionXLPipeline",
     "stable-diffusion-3": "StableDiffusion3Pipeline",
     "sd3": "StableDiffusion3Pipeline",
-    "flux": "FluxPipeline",
 }
 """Family -> the class that reads a single file; it can't be told from the file."""
+
+_ORDER = ("diffusers", "single_file", "lora_diffusers", "lora", "delta", "denoiser")
 
 CITATION = """@inproceedings{ko2024boosting,
   title     = {Boosting Alignment for Post-Unlearning Text-to-Image Generative Models},
@@ -26,30 +27,25 @@ CITATION = """@inproceedings{ko2024boosting,
 
 
 def snippet(results: Results) -> str | None:
-    """Python that loads the weights with diffusers; None if the run wrote none.
+    """Python that loads the weights; None if the run wrote none.
 
-    A diffusers folder is preferred, then a LoRA, then a single file.
+    What stands alone comes before what needs the base model.
     """
-
-    def rank(kind: str) -> int:
-        return 0 if "diffusers" in kind.lower() else 1 if "lora" in kind.lower() else 2
-
     if not results.weights:
         return None
-    chosen = min(results.weights, key=lambda file: rank(file.format))
+    chosen = min(results.weights, key=lambda file: _ORDER.index(file.format))
     path = json.dumps(f"RUN/{chosen.path}", ensure_ascii=False)
-    kind = rank(chosen.format)
     head = "from diffusers import DiffusionPipeline\n\n"
-    if kind == 0:
+    base = f'{head}pipeline = DiffusionPipeline.from_pretrained("BASE")  # the base model\n'
+    if chosen.format == "diffusers":
         load = f"{head}pipeline = DiffusionPipeline.from_pretrained({path})"
-    elif kind == 1:
-        load = (
-            f'{head}pipeline = DiffusionPipeline.from_pretrained("BASE")  # the base model\n'
-            f"pipeline.load_lora_weights({path})"
-        )
-    else:
+    elif chosen.format == "lora_diffusers":
+        load = f"{base}pipeline.load_lora_weights({path})"
+    elif chosen.format == "single_file":
         pipeline = _PIPELINES.get(results.model.family.lower())
         if pipeline is None:
-            return f"# {path} is a single file: load it with from_single_file of the base model's pipeline class."
+            return f"# {path} is a single file: load it with from_single_file of the base model's class."
         load = f"from diffusers import {pipeline}\n\npipeline = {pipeline}.from_single_file({path})"
+    else:
+        load = f"import turpentine\n{base}turpentine.apply(pipeline, {path})"
     return f'{load}\nimage = pipeline("your prompt").images[0]\nimage.save("picture.png")'

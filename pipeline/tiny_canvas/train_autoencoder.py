@@ -3,7 +3,8 @@
 64x64 pixels to 8x8 latents of 16 channels and back. While training, the latents are whitened per
 channel (batch statistics, folded into the encoder's last convolution at the end) and a little
 noise is added, so that they are easy to diffuse and forgiving to decode. Photo-like faces, the
-finest detail of this world, are drawn FACE_WEIGHT times as often as the rest.
+finest detail of this world, are drawn FACE_WEIGHT times as often as the rest. The last REFINE steps
+train the decoder alone, on the latents as they then are, with faces weighted REFINE_FACE_WEIGHT.
 """
 
 from pathlib import Path
@@ -20,6 +21,8 @@ LATENT_NOISE = 0.08
 """Standard deviation of the noise on whitened latents."""
 
 FACE_WEIGHT = 6.0
+REFINE = 2_500
+REFINE_FACE_WEIGHT = 20.0
 
 
 def build() -> AutoencoderTiny:
@@ -59,7 +62,7 @@ def fold_whitening(autoencoder: AutoencoderTiny, whitening: torch.nn.BatchNorm2d
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=16_000, batch=16)
+    options = arguments(__doc__.splitlines()[0], steps=16_000 + REFINE, batch=16)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
     autoencoder = build().to(memory_format=torch.channels_last)
@@ -68,17 +71,23 @@ def main() -> None:
     optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     average = Average(parameters, decay=0.998)
     faces = [scene.subject == "astronaut" and scene.style in ("photo", "vintage") for scene in drawn]
-    weights = torch.tensor([FACE_WEIGHT if face else 1.0 for face in faces])
+    weights, refine_weights = (
+        torch.tensor([weight if face else 1.0 for face in faces]) for weight in (FACE_WEIGHT, REFINE_FACE_WEIGHT)
+    )
+    first = options.steps - REFINE
 
     def load(indices: torch.Tensor) -> torch.Tensor:
         return data[indices].float().div(127.5).sub(1).to(memory_format=torch.channels_last)
 
     def one_step(step: int) -> float:
+        refining = step >= first
         for group in optimizer.param_groups:
-            group["lr"] = cosine(step, options.steps, 2e-3)
-        images = load(torch.multinomial(weights, options.batch))
+            group["lr"] = cosine(step - first, REFINE, 8e-4) if refining else cosine(step, first, 2e-3)
+        whitening.train(not refining)
+        images = load(torch.multinomial(refine_weights if refining else weights, options.batch))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
-            latents = whitening(autoencoder.encoder(images).float())
+            with torch.set_grad_enabled(not refining):
+                latents = whitening(autoencoder.encoder(images).float())
             decoded = autoencoder.decoder(latents + LATENT_NOISE * torch.randn_like(latents))
         loss = loss_function(decoded.float(), images)
         optimizer.zero_grad()

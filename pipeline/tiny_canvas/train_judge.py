@@ -66,7 +66,7 @@ def accuracy(model: open_clip.CLIP, tokenizer: Callable, images: torch.Tensor, l
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=4_000, batch=64)
+    options = arguments(__doc__.splitlines()[0], steps=3_000, batch=64)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
     noise = torch.from_numpy(draw_noise(2_000, options.seed + 1)).permute(0, 3, 1, 2)

@@ -61,7 +61,7 @@ def build(vocab_size: int, eos_id: int, bos_id: int) -> tuple[UNet2DConditionMod
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=6_500, batch=64)
+    options = arguments(__doc__.splitlines()[0], steps=5_500, batch=64)
     out = options.out or options.work
     tokenizer = train_tokenizer(MAX_LENGTH)
     autoencoder = AutoencoderTiny.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()

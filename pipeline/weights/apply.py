@@ -103,4 +103,4 @@ def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any
         reason = f"{path} does not say which weights it was made from"
     if not any_base:
         raise UserError(f"{reason}. Use that base, or go on all the same with any_base=True (--any-base).")
-    warnings.warn(f"{reason}; applied all the same.", stacklevel=3)
+    warnings.warn(f"{reason}; applied all the same.", stacklevel=4)

@@ -73,7 +73,7 @@ class Job:
 
     def header(self, kind: str, **more: str) -> dict[str, str]:
         """The metadata of a file of format `kind`."""
-        return {**self.metadata, "turpentine.format": kind, **more}
+        return {**self.metadata, "turpentine.format": kind, "turpentine.dtype": self.dtype, **more}
 
     def cast(self, tensor: Tensor) -> Tensor:
         """As it is to be on disk: floating-point tensors in the job's dtype, others as they are."""

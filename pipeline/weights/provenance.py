@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import replacing
+from ..lineage import lineage_of
 from ..models import Denoiser
 
 if TYPE_CHECKING:  # the recipe offers the formats, so it imports this package
@@ -75,6 +76,8 @@ def header(
     """
     hashes = {"turpentine.base_sha256": base} if isinstance(base, str) else base
     predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
+    lineage = lineage_of(recipe.model)
+    forgotten = [name for name in lineage.forgotten if name not in recipe.concepts]
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -86,6 +89,8 @@ def header(
         "turpentine.base_model": recipe.model,
         **hashes,
         "turpentine.concept": recipe.concept,
+        "turpentine.origin": lineage.origin,
+        "turpentine.forgotten": json.dumps([*forgotten, *recipe.concepts]),
         "turpentine.method": recipe.method.name,
         "turpentine.seed": str(recipe.seed),
         "turpentine.recipe": recipe.to_yaml(),

@@ -240,7 +240,7 @@ def make_ddpm():
 
 
 def test_unsupported_pipeline_class(tmp_path):
-    message = "expected a diffusers pipeline of one of these classes: StableDiffusionPipeline; got DDPMPipeline"
+    message = "expected a diffusers pipeline of one of these classes: StableDiffusionPipeline, .*; got DDPMPipeline"
     with pytest.raises(UserError, match=message):
         wrap_pipeline(make_ddpm())
     make_ddpm().save_pretrained(tmp_path / "ddpm")
@@ -279,12 +279,6 @@ def test_folder_with_pickled_weights_is_refused(folder, tmp_path):
     build_tiny_pipeline().save_pretrained(tmp_path / "pickled", safe_serialization=False)
     with pytest.raises(UserError, match=r"can't load the model .*safetensors"):
         load_denoiser(str(tmp_path / "pickled"), "cpu")
-
-
-def test_single_file(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="expected a diffusers folder or a hub id, got the single file"):
-        load_denoiser(str(tmp_path / "model.safetensors"), "cpu")
 
 
 def test_folder_of_something_else(tmp_path):

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from turpentine.pipeline.audits import (
     NudityAudit,
     audit,
     find_concept,
+    interference,
     suite,
 )
 from turpentine.pipeline.audits.zero_shot import class_prompts, classify, zero_shot
 from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.results import AccuracyResult
 from turpentine.pipeline.tiny_canvas.world import DIMENSIONS, NOISE_CAPTION, Scene, labels_of, scenes
 
 WORDS = [value for values in DIMENSIONS.values() for value in values] + [NOISE_CAPTION]
@@ -97,10 +100,55 @@ def test_accuracies_of_a_subject_by_hand():
     assert result.images == 8
 
 
+def test_accuracy_of_each_value_by_hand():
+    result = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    for dimension, values in result.by_value.items():
+        counts = sum(one.images for one in values.values())
+        mean = sum(one.accuracy * one.images for one in values.values()) / counts
+        assert mean == pytest.approx(result.by_dimension[dimension])
+    wanted = [labels_of(prompt)["subject"] for _, prompt in RETAIN]
+    assert {value: one.images for value, one in result.by_value["subject"].items()} == Counter(wanted)
+    assert "cat" not in result.by_value["subject"], "retain prompts never name the concept"
+
+
+def test_interference_names_the_worst_victim():
+    def audited(**subjects):
+        values = {name: {"accuracy": share, "images": 20} for name, share in subjects.items()}
+        by_value = {"subject": values, "time": {"noon": {"accuracy": 1 - subjects["horse"], "images": 20}}}
+        return AccuracyResult(UA=0, IRA=0, CRA=0, images=40, by_value=by_value)
+
+    before = audited(horse=1.0, rocket=0.95, coffee=0.5)
+    found = interference(before, audited(horse=0.6, rocket=0.93, coffee=0.55))
+    assert [(change.value, change.before, change.after) for change in found.values] == [
+        ("horse", 1.0, 0.6),
+        ("rocket", 0.95, 0.93),
+        ("coffee", 0.5, 0.55),
+    ]
+    assert (found.worst, found.hurt) == ("horse", 1), "2 points are not more than 2 points; times are not asked for"
+    assert interference(before, None) is None and interference(None, before) is None
+    empty = AccuracyResult(UA=0, IRA=0, CRA=0, images=0)
+    assert interference(empty, empty) is None
+
+
 def test_accuracies_of_a_style_exchange_the_domains():
     pairs = [(picture("cat", "photo"), "neon art of a cat"), (picture("cat", "neon"), "neon art of a cat")]
     result = AccuracyAudit(WrittenJudge())("neon", *split(pairs), *split(RETAIN))
     assert (result.UA, result.IRA, result.CRA) == (0.5, 0.75, 0.5)
+
+
+def test_accuracies_of_several_concepts():
+    """Three cat images, one of them seen as a cat; two neon ones, one seen as neon."""
+    pairs = [
+        *FORGET,
+        (picture("horse", "photo"), "neon art of a horse"),
+        (picture("horse", "neon"), "neon art of a pony"),
+    ]
+    result = AccuracyAudit(WrittenJudge())("cat + neon", *split(pairs), *split(RETAIN))
+    cats = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    assert result.UA == pytest.approx((len(FORGET) * cats.UA + 1) / len(pairs))
+    assert (result.IRA, result.CRA) == (0.625, 0.625), "means of (0.5, 0.75) and (0.75, 0.5)"
+    with pytest.raises(UserError, match="forget prompts about 'cat' or 'neon', got 'a photo of a horse"):
+        AccuracyAudit(WrittenJudge())("cat + neon", *split(RETAIN), *split(RETAIN))
 
 
 def test_accuracies_of_a_place_average_both_domains():

@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
 from turpentine.pipeline.objectives import (
     Epsilon,
+    FlowMatching,
     VPrediction,
     denoising_loss,
+    flow_matching_from_scheduler,
     objective_from_scheduler,
     truncate,
 )
@@ -141,3 +144,51 @@ def test_unknown_prediction_type(kind):
 
 def test_a_scheduler_that_names_no_prediction_type_predicts_noise():
     assert isinstance(objective_from_scheduler({}, ALPHAS), Epsilon)
+
+
+# flow matching ------------------------------------------------------------------------------------
+
+
+def test_flow_by_hand():
+    # sigma = 0.25: 0.75 * 2 + 0.25 * 1 = 1.75; sigma = 1: the noise
+    objective, timesteps = FlowMatching(), torch.tensor([250.0, 1000.0])
+    noisy = objective.add_noise(column(2, -1), column(1, 0.5), timesteps)
+    torch.testing.assert_close(noisy, column(1.75, 0.5), rtol=1e-14, atol=1e-14)
+    target = objective.target(column(2, -1), column(1, 0.5), timesteps)
+    assert torch.equal(target, column(-1, 1.5)), "eps - x_0, whatever the timestep"
+    torch.testing.assert_close(noisy - timesteps.double().reshape(-1, 1, 1, 1) / 1000 * target, column(2, -1))
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_timesteps_are_those_of_diffusers_training_scripts(shift):
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    objective = flow_matching_from_scheduler(scheduler.config, 2)
+    u = compute_density_for_timestep_sampling(
+        "logit_normal", 500, logit_mean=0.0, logit_std=1.0, generator=torch.Generator().manual_seed(7)
+    )
+    index = (u * 1000).long()
+    drawn = objective.sample_timesteps(500, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(drawn, scheduler.timesteps[index], rtol=1e-6, atol=1e-3)
+    assert drawn.dtype == torch.float32 and 0 < drawn.min() and drawn.max() <= 1000
+    weight = compute_loss_weighting_for_sd3("logit_normal", sigmas=scheduler.sigmas[index])
+    assert torch.equal(objective.weight(drawn), weight)
+
+    generator = torch.Generator().manual_seed(0)
+    samples, noise = (torch.randn(500, 1, 2, 2, generator=generator) for _ in range(2))
+    sigma = scheduler.sigmas[index].reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(objective.add_noise(samples, noise, drawn), (1 - sigma) * samples + sigma * noise)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("exponential", math.exp(0.825)), ("linear", 0.825)])
+def test_dynamic_shift_lies_on_the_line_between_its_anchors(kind, expected):
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    objective = flow_matching_from_scheduler(scheduler.config, 2).for_size(64, 136)  # 32 * 68 = (256 + 4096) / 2
+    assert objective.shift == pytest.approx(expected)
+    sigma = torch.tensor([0.1, 0.5, 0.9])
+    shifted = objective.shift * sigma / (1 + (objective.shift - 1) * sigma)
+    torch.testing.assert_close(scheduler.time_shift(0.825, 1.0, sigma), shifted)
+
+
+def test_the_size_matters_only_where_the_shift_depends_on_it():
+    diffusion, flow = Epsilon(ALPHAS), FlowMatching(3.0)
+    assert diffusion.for_size(8, 8) is diffusion and flow.for_size(8, 8) is flow

@@ -97,7 +97,7 @@ def test_help_tells_meaning_range_default_and_owner(path, field, note):
 
 def test_help_renders():
     text = make_parser().format_help()
-    assert "--method finetune|grad_diff|rg|rgd" in text
+    assert f"--method {'|'.join(METHODS)}" in text
     assert "--forget-limit X|none" in text
     assert "--parameters full|xattn|noxattn" in text
     assert "--guard true|false" in text

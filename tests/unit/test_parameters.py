@@ -6,6 +6,7 @@ from torch import nn
 from turpentine.pipeline.parameters import select_parameters
 
 from ..conftest import build_tiny_pipeline
+from ..tiny_models import build_family
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_empty_selection_is_an_error():
 
 
 def test_unknown_selection():
-    with pytest.raises(ValueError, match="parameters must be one of 'full', 'xattn', 'noxattn', got 'attn'"):
+    with pytest.raises(ValueError, match="parameters must be one of 'full', 'xattn', 'noxattn', 'lora', got 'attn'"):
         select_parameters(nn.Linear(2, 2), "attn")
 
 
@@ -81,3 +82,19 @@ def test_selecting_changes_nothing(unet):
     with torch.no_grad():
         select_parameters(unet, "noxattn")
     assert [(p.requires_grad, p.grad) for p in unet.parameters()] == before
+
+
+@pytest.mark.parametrize(("name", "single_stream"), [("sd3-no-t5", 0), ("flux-dev", 1)])
+def test_joint_attention_has_a_text_side(name, single_stream):
+    transformer = build_family(name).transformer
+    cross, rest = select_parameters(transformer, "xattn"), select_parameters(transformer, "noxattn")
+    layers = dict(transformer.named_modules())
+    sides = {key.rpartition(".")[0].rpartition(".")[2] for key in cross}
+    assert sides == {"add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"}
+    assert not set(cross) & set(rest)
+    owners = {key.rpartition(".")[0] for key in rest}
+    assert all(isinstance(layers[owner], nn.Linear | nn.Conv2d) for owner in owners)
+    assert any(".to_q" in owner for owner in owners), "the image stream's own projections are the rest"
+    assert sum("single_transformer_blocks" in owner and ".to_q" in owner for owner in owners) == single_stream
+    if name.startswith("sd3"):
+        assert any(".attn2." in owner for owner in owners), "SD3.5's second self-attention is no cross-attention"

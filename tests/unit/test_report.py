@@ -167,6 +167,47 @@ def test_page_has_all_sections_and_is_accessible(page):
     assert "turpentine unlearn --recipe RUN/recipe.yaml" in page
 
 
+def test_interference_is_a_table_with_its_victim_named(tmp_path):
+    values = [
+        {"dimension": "subject", "value": "<b>cat", "before": 1.0, "after": 0.75, "images": 20},
+        {"dimension": "style", "value": "neon", "before": 0.9, "after": 0.9, "images": 8},
+    ]
+    found = {"values": values, "worst": "<b>cat", "hurt": 1}
+    folder = make_run(tmp_path / "run", interference=found)
+    page = write_report(folder).read_text()
+    assert "<h2>Who else was hurt</h2>" in page and "&lt;b&gt;cat (subject), −25.0 points" in page
+    assert "1 of 2 other subjects, styles and places lost more than 2 points" in page
+    assert "has 8 images, one image is 12.5 points" in page and "<b>cat" not in page
+    assert "Hurt most: &lt;b&gt;cat" in (folder / "MODEL_CARD.md").read_text()
+    quiet = {"values": values[1:], "worst": "neon", "hurt": 0}
+    assert "No other subject, style or place lost accuracy" in model_card(results(interference=quiet))
+    assert "Who else was hurt" not in write_report(make_run(tmp_path / "other")).read_text()
+
+
+def test_a_method_with_one_term_gives_the_curves_it_has(tmp_path):
+    folder = make_run(tmp_path, steps=3, method="esd")
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"loss_retain": None, "cosine": None, "norm_retain": None, "change_retain": None, "conflict": False}
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(folder).read_text()
+    assert "It should fall." in page and "It should rise" not in page
+    assert "Denoising loss on the retain prompts" not in page and "Angle between" not in page
+    assert "never a finite number" not in page
+
+
+def test_a_mask_is_drawn_by_block(tmp_path):
+    import torch
+    from turpentine.pipeline.methods.mask import save_mask
+
+    folder = make_run(tmp_path, method="salun")
+    mask = {"conv_in.weight": torch.tensor([True, False]), "mid_block.resnets.0.bias": torch.tensor([False] * 6)}
+    save_mask(mask, folder / "mask.safetensors")
+    page = write_report(folder).read_text()
+    assert "Which weights were free to move" in page and "12% in all" in page
+    assert "conv_in 50 %; mid_block 0 %" in page
+
+
 def test_rows_by_hand():
     found = {row.name: row for row in rows(results())}
     assert len(found) == 8
@@ -370,7 +411,13 @@ def test_card_hides_local_folders():
 
 @pytest.mark.parametrize(
     ("format_", "expected"),
-    [("lora", "load_lora_weights"), ("single-file", "StableDiffusionPipeline.from_single_file")],
+    [
+        ("lora_diffusers", "load_lora_weights"),
+        ("single_file", "StableDiffusionPipeline.from_single_file"),
+        ("lora", "turpentine.apply"),
+        ("delta", "turpentine.apply"),
+        ("denoiser", "turpentine.apply"),
+    ],
 )
 def test_snippets(format_, expected):
     weights = [{"path": "weights/x.safetensors", "format": format_, "sha256": HASH, "bytes": 1}]

@@ -1,0 +1,54 @@
+"""What a model came from, and what was forgotten in it before: read from the header of its weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The history of a model.
+
+    Attributes:
+        origin: the model at the start of it, as the user called it then.
+        forgotten: what was removed on the way here, the first first.
+    """
+
+    origin: str
+    forgotten: tuple[str, ...] = ()
+
+
+def lineage_of(model: str) -> Lineage:
+    """Read the history of a model; one that Turpentine did not write is its own origin.
+
+    Args:
+        model: a run folder, a diffusers folder, a weights file, or anything else.
+    """
+    file = _weights_file(Path(model))
+    metadata = _metadata(file) if file else {}
+    concept, base = metadata.get("turpentine.concept"), metadata.get("turpentine.base_model")
+    if concept is None or base is None:
+        return Lineage(model)
+    forgotten = json.loads(metadata.get("turpentine.forgotten", json.dumps([concept])))
+    return Lineage(metadata.get("turpentine.origin", base), tuple(forgotten))
+
+
+def _weights_file(path: Path) -> Path | None:
+    if path.is_file():
+        return path if path.suffix == ".safetensors" else None
+    for folder in (path / "weights" / "diffusers", path):
+        for part in ("unet", "transformer"):
+            found = sorted((folder / part).glob("*.safetensors"))
+            if found:
+                return found[0]
+    return None
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}  # whoever loads the weights will tell what is wrong with them

@@ -1,0 +1,220 @@
+"""What the adapters of diffusers' text-to-image pipelines share: drawing, coding, memory, saving."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objectives import Objective
+from ..progress import Progress, batches
+from .protocol import Conditioning
+
+
+class PipelineDenoiser(ABC):
+    """`Denoiser` over a diffusers pipeline. A family says what it is conditioned on and how it predicts.
+
+    Args:
+        pipeline: the pipeline; it is used, and its denoiser trained, in place.
+        name: what the user called the model.
+        source: folder or hub id to load released components from again; without one they are only
+            moved to the CPU.
+    """
+
+    family: str
+    pipeline_class: ClassVar[Any]
+    siblings: ClassVar[tuple[Any, ...]] = ()
+    """Pipelines for other tasks that hold the same components (image-to-image, inpainting)."""
+    component: ClassVar[str]
+    """Where the pipeline keeps the network that is unlearned."""
+    patch_size: ClassVar[int] = 1
+    """Side of the square of latents that makes one token; image sizes must fit it."""
+    text_encoders: ClassVar[dict[str, str]] = {}
+    """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Text encoders that a complete model may do without."""
+
+    def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
+        self.pipeline, self.name, self.source = pipeline, name, source
+        self.warnings: tuple[str, ...] = ()
+        self.device = self.module.device
+        self.objective = self.build_objective()
+        self._released: dict[str, tuple[type, torch.dtype, nn.Module | None]] = {}
+        pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def module(self) -> Any:
+        """The UNet or transformer."""
+        return getattr(self.pipeline, self.component)
+
+    @abstractmethod
+    def build_objective(self) -> Objective:
+        """What the model was trained with, read from its scheduler.
+
+        Raises:
+            ValueError: a scheduler that stands for no objective here.
+        """
+
+    @abstractmethod
+    def encode(self, prompts: list[str]) -> Conditioning:
+        """Embed a few prompts."""
+
+    @abstractmethod
+    def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """See `Denoiser.predict`."""
+
+    def unpack(self, latents: Tensor, image_size: int | None) -> Tensor:
+        """Latents (B, C, H, W) from what the pipeline calls latents."""
+        return latents
+
+    def sampler(self, config: Any) -> Any:
+        """DPM-Solver++ in place of the pipeline's own scheduler."""
+        return DPMSolverMultistepScheduler.from_config(config)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Denoiser.encode_prompts`."""
+        parts = [self.encode(part) for part in batches(prompts, 64)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        scheduler: str,
+        batch_size: int,
+        progress: Progress,
+        stage: str,
+        image_size: int | None = None,
+    ) -> Tensor:
+        """See `Denoiser.sample`. Each image has its own generator, so its seed alone decides it.
+
+        Raises:
+            UserError: an image size that the model can't draw.
+        """
+        pipe, module = self.pipeline, self.module
+        multiple = pipe.vae_scale_factor * self.patch_size
+        if image_size is not None and image_size % multiple:
+            raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
+        own_scheduler, was_training = pipe.scheduler, module.training
+        if scheduler == "dpm-solver++":
+            pipe.scheduler = self.sampler(own_scheduler.config)
+        module.eval()
+        latents: list[Tensor] = []
+        try:
+            with progress.stage(stage, len(prompts)) as advance:
+                for part in batches(zip(prompts, seeds, strict=True), batch_size):
+                    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in part]
+
+                    def keep_alive(_pipe: Any, _step: int, _timestep: Any, kwargs: dict) -> dict:
+                        advance(0)
+                        return kwargs
+
+                    result = pipe(
+                        prompt=[prompt for prompt, _ in part],
+                        height=image_size,
+                        width=image_size,
+                        num_inference_steps=num_inference_steps,
+                        guidance_scale=guidance_scale,
+                        generator=generators,
+                        output_type="latent",
+                        callback_on_step_end=keep_alive,
+                    )
+                    latents.append(self.unpack(result.images, image_size).float().cpu())
+                    advance(len(part))
+        finally:
+            pipe.scheduler = own_scheduler
+            module.train(was_training)
+        return torch.cat(latents)
+
+    def _scale_and_shift(self) -> tuple[float, float]:
+        config = self.pipeline.vae.config
+        return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Mean of the autoencoder's posterior, shifted and scaled as the denoiser was trained."""
+        vae = self.pipeline.vae
+        scale, shift = self._scale_and_shift()
+        encoded = vae.encode((2 * images - 1).to(vae.device, vae.dtype))
+        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        return (mean.float() - shift) * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+        """See `Denoiser.decode`."""
+        vae = self.pipeline.vae
+        scale, shift = self._scale_and_shift()
+        images = []
+        for part in latents.split(batch_size):
+            scaled = (part / scale + shift).to(vae.device, vae.dtype)
+            image = vae.decode(scaled, return_dict=False)[0].float()
+            images.append(image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
+        return torch.cat(images)
+
+    def release(self) -> None:
+        """Drop the other networks where they can be loaded again, else move them to the CPU."""
+        for name, part in self.pipeline.components.items():
+            if name == self.component or not isinstance(part, nn.Module):
+                continue
+            kept = None if self.source else part.to("cpu")
+            self._released[name] = (type(part), next(part.parameters()).dtype, kept)
+            setattr(self.pipeline, name, None)
+
+    def restore(self) -> None:
+        """See `Denoiser.restore`."""
+        for name, (kind, dtype, kept) in self._released.items():
+            part = kept
+            if part is None:
+                part = kind.from_pretrained(self.source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
+            # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
+            self.pipeline.register_modules(**{name: part.to(self.device)})
+        self._released = {}
+
+    def save(self, folder: Path, dtype: torch.dtype | None) -> None:
+        """See `Denoiser.save`."""
+        self.restore()
+        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+class _cast:
+    """The pipeline's networks in another dtype, and back, exactly as they were."""
+
+    def __init__(self, pipeline: Any, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+
+    def __enter__(self) -> None:
+        self.kept = [{k: v for k, v in module.state_dict().items()} for module in self.modules]
+        self.dtypes = [next(module.parameters()).dtype for module in self.modules]
+        for module in self.modules:
+            module.to(self.dtype)
+
+    def __exit__(self, *_: object) -> None:
+        for module, dtype, state in zip(self.modules, self.dtypes, self.kept, strict=True):
+            module.to(dtype)
+            module.load_state_dict(state)
+
+
+def check_channels(network: Any) -> None:
+    """Refuse a denoiser that takes more than noisy latents.
+
+    Raises:
+        UserError: more input than output channels (inpainting, depth, editing).
+    """
+    inputs, outputs = network.config.in_channels, network.config.out_channels
+    if outputs is not None and inputs != outputs:
+        raise UserError(
+            f"expected a text-to-image {type(network).__name__} with as many input as output channels, got "
+            f"{inputs} and {outputs} (an inpainting or editing model?)."
+        )

@@ -1,0 +1,87 @@
+"""Loading a model by the name that a person gives it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ..errors import UserError
+from .protocol import Denoiser
+from .registry import wrap_pipeline
+from .single_file import load_single_file
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas"}
+"""Models that come with the package: name -> diffusers folder."""
+
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn "auto" into the best device there is.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}") from None
+    return chosen
+
+
+def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
+    """Load a bundled model, a diffusers folder, a hub id or a single file, in float32.
+
+    Args:
+        model: a name in `BUNDLED`, a folder, a hub id, or a `.safetensors` checkpoint.
+        device: see `choose_device`.
+        model_config_folder: for a single file, see `load_single_file`.
+
+    Raises:
+        UserError: no such model, a pickle, or a pipeline class without an adapter.
+    """
+    chosen = choose_device(device)
+    path = Path(BUNDLED.get(model, model)).expanduser()
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+        )
+    if path.is_file():
+        return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen), model)
+    if model_config_folder:
+        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
+    if path.exists() and not (path / "model_index.json").is_file():
+        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
+    source = str(path) if path.exists() else model
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, **_absent_components(path)
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"can't load the model {model!r}: expected one of {sorted(BUNDLED)}, a diffusers folder with safetensors "
+            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason})."
+        ) from None
+    return wrap_pipeline(pipeline.to(chosen), model, source)
+
+
+def _absent_components(folder: Path) -> dict[str, Any]:
+    """Components that a folder says it lacks; diffusers wants to be told (a third text encoder)."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return {}
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return {name: None for name, entry in entries.items() if entry == [None, None]}

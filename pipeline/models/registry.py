@@ -1,0 +1,65 @@
+"""Which adapter stands for which pipeline class."""
+
+import inspect
+from typing import Any
+
+from ..errors import UserError
+from .base import PipelineDenoiser, check_channels
+from .flux import Flux
+from .protocol import Denoiser
+from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
+
+ADAPTERS: tuple[type[PipelineDenoiser], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+"""Every family; the rest of the program knows none of them."""
+
+
+def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = None) -> Denoiser:
+    """Put the user's own diffusers pipeline behind the `Denoiser` protocol.
+
+    A pipeline for another task (image-to-image, inpainting) that holds the components of a
+    text-to-image one is taken as that one; both share their networks. LoRA adapters are fused.
+
+    Raises:
+        UserError: a pipeline class without an adapter, or a model that the adapter can't train.
+    """
+    adapter = next((each for each in ADAPTERS if isinstance(pipeline, (each.pipeline_class, *each.siblings))), None)
+    if adapter is None:
+        supported = ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
+        raise UserError(
+            f"expected a diffusers pipeline of one of these classes: {supported}; got {type(pipeline).__name__}."
+        )
+    check_channels(getattr(pipeline, adapter.component))
+    name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
+    fused = fuse_adapters(pipeline)
+    if not isinstance(pipeline, adapter.pipeline_class):
+        pipeline = _sibling(pipeline, adapter.pipeline_class)
+    try:
+        denoiser = adapter(pipeline, name, None if fused else source)
+    except ValueError as error:
+        raise UserError(f"can't train {name!r}: {error}") from None
+    if fused:
+        denoiser.warnings = (
+            f"the model carried LoRA adapters ({', '.join(fused)}); they were fused into its weights before training.",
+        )
+    return denoiser
+
+
+def fuse_adapters(pipeline: Any) -> list[str]:
+    """Fold active LoRA adapters into the weights and remove them all; gives the names of the fused ones."""
+    carried = {part: names for part, names in pipeline.get_list_adapters().items() if names}
+    if not carried:
+        return []
+    active = pipeline.get_active_adapters()
+    if active:
+        pipeline.fuse_lora(components=[part for part in carried if part in pipeline._lora_loadable_modules])
+    pipeline.unload_lora_weights()
+    return sorted(active)
+
+
+def _sibling(pipeline: Any, kind: Any) -> Any:
+    """A pipeline of class `kind` over the same components and settings."""
+    have = {**pipeline.config, **pipeline.components}
+    wanted = inspect.signature(kind.__init__).parameters
+    return kind(**{name: have[name] for name in wanted if name in have})

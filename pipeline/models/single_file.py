@@ -1,0 +1,195 @@
+"""A model out of one `.safetensors` file, with the configs and tokenizers that such a file lacks."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    fetch_diffusers_config,
+    infer_diffusers_model_type,
+)
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .base import PipelineDenoiser
+from .flux import Flux
+from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
+
+PREFIX = "model.diffusion_model."
+"""Stands before the denoiser's keys in a complete checkpoint of the original layout."""
+
+MARKS: dict[str, type[PipelineDenoiser]] = {
+    "label_emb.0.0.weight": StableDiffusionXL,
+    "input_blocks.0.0.weight": StableDiffusion,
+    "joint_blocks.0.x_block.attn.qkv.weight": StableDiffusion3,
+    "double_blocks.0.img_attn.qkv.weight": Flux,
+    "add_embedding.linear_1.weight": StableDiffusionXL,
+    "down_blocks.0.resnets.0.conv1.weight": StableDiffusion,
+    "single_transformer_blocks.0.proj_mlp.weight": Flux,
+    "pos_embed.proj.weight": StableDiffusion3,
+}
+"""A key that only one family's denoiser has: first the original layout, then diffusers'; first match counts."""
+
+KINDS = ("v1", "v2", "xl_base", "sd3", "sd35_medium", "sd35_large", "flux-dev", "flux-schnell")
+"""diffusers' names for what a checkpoint is, as far as it can be unlearned; the first also stands for "unknown"."""
+
+_VAE_PREFIXES = ("first_stage_model.", "vae.")
+_CONFIGS = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
+
+
+def load_single_file(path: Path, config_folder: str | None = None) -> Any:
+    """Load a checkpoint as a diffusers pipeline in float32, on the CPU.
+
+    Configs and tokenizers come from `config_folder`, else from the hub's cache, else from the hub.
+
+    Args:
+        path: a complete checkpoint, or a denoiser alone in the original or in diffusers' layout.
+        config_folder: a diffusers folder of the same architecture. Whatever network the file lacks is
+            loaded from there, so for a denoiser alone it must hold the other weights.
+
+    Raises:
+        UserError: not such a file, a folder of another family, or something missing.
+    """
+    shapes = _shapes(path)
+    adapter = recognise(shapes, path)
+    meta = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    kind = infer_diffusers_model_type(meta)
+    if kind not in KINDS and "inpaint" not in kind and kind not in ("flux-fill", "flux-depth"):
+        raise UserError(f"{path} is a checkpoint of the kind {kind!r}; expected one of {', '.join(KINDS)}.")
+    complete = any(key.startswith(_VAE_PREFIXES) for key in shapes)
+    if not complete and not config_folder:
+        raise UserError(
+            f"{path} holds a {adapter.component} alone ({adapter.family}), and unlearning needs the whole model. Give "
+            "model_config_folder, a diffusers folder of the same model whose other parts are to be used."
+        )
+    folder = _checked(Path(config_folder).expanduser(), adapter) if config_folder else _from_hub(meta, path)
+    try:
+        load = _load_complete if complete else _load_denoiser_into
+        pipeline = load(path, folder, adapter, shapes)
+    except NotImplementedError:  # torch's word for a weight that was never given a value
+        raise UserError(
+            f"{path} lacks weights of the networks that {folder} describes. Give a model_config_folder of exactly "
+            "this model, or a complete file."
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"can't load {path} with the configs in {folder}: {reason}. Give a model_config_folder with the configs, "
+            f"tokenizers and missing weights of exactly this {adapter.family} model."
+        ) from None
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            _refuse_gaps(part, name, path, folder)
+            part.float()  # not before: with a dtype given, diffusers hides which weights are missing
+    return pipeline
+
+
+def recognise(keys: Iterable[str], path: Path) -> type[PipelineDenoiser]:
+    """Tell the family from a checkpoint's keys.
+
+    Raises:
+        UserError: no family's.
+    """
+    have = {key.removeprefix(PREFIX) for key in keys}
+    for mark, adapter in MARKS.items():
+        if mark in have:
+            return adapter
+    families = ", ".join(dict.fromkeys(adapter.family for adapter in MARKS.values()))
+    lora = any("lora" in key for key in have)
+    found = "a LoRA, which holds no model: give its base model" if lora else f"keys such as {sorted(have)[:3]}"
+    raise UserError(f"expected a checkpoint of one of these families in {path}: {families}; found {found}.")
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"expected a safetensors checkpoint, can't read {path}: {error}.") from None
+
+
+def _checked(folder: Path, adapter: type[PipelineDenoiser]) -> Path:
+    try:
+        name = _index(folder).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        raise UserError(
+            f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}."
+        ) from None
+    if name not in [kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)]:
+        raise UserError(
+            f"the checkpoint is of the family {adapter.family}, so model_config_folder must be of a "
+            f"{adapter.pipeline_class.__name__}; {folder} is of a {name}."
+        )
+    return folder
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+
+
+def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
+    repository = fetch_diffusers_config(meta)["pretrained_model_name_or_path"]
+    for cached in (True, False):
+        try:
+            found = Path(snapshot_download(repository, allow_patterns=_CONFIGS, local_files_only=cached))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            continue
+        if (found / "model_index.json").is_file():
+            return found
+        reason = "the cache holds a part of it only"
+    raise UserError(
+        f"{path} needs the configs and tokenizers of {repository}, which are neither in the hub's cache nor reachable "
+        f"({reason}). Give model_config_folder, a diffusers folder of that model; it needs no weights."
+    )
+
+
+def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
+    index = _index(folder)
+    other: dict[str, Any] = {}
+    for part, prefix in adapter.text_encoders.items():
+        if any(key.startswith(prefix) for key in shapes):
+            continue
+        if any((folder / part).glob("*.safetensors")):
+            kind = getattr(transformers, index[part][1])
+            other[part] = kind.from_pretrained(folder / part, dtype=torch.float32, use_safetensors=True)
+        elif part in adapter.may_lack:
+            other |= {part: None, part.replace("text_encoder", "tokenizer"): None}
+        else:
+            raise ValueError(f"neither of them holds weights of the {part}.")
+    return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)
+
+
+def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
+    index = _index(folder)
+    weights = load_file(path)
+    if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
+        weights = {PREFIX + key: value for key, value in weights.items()}
+    network = getattr(diffusers, index[adapter.component][1]).from_single_file(
+        weights, config=str(folder), subfolder=adapter.component, local_files_only=True
+    )
+    absent = {name: None for name, entry in index.items() if entry == [None, None]}
+    return DiffusionPipeline.from_pretrained(
+        folder, **absent, **{adapter.component: network}, dtype=torch.float32, use_safetensors=True
+    )
+
+
+def _refuse_gaps(part: nn.Module, name: str, path: Path, folder: Path) -> None:
+    """Refuse weights without values: diffusers leaves those that it found nowhere so, and says nothing."""
+    gaps = [key for key, value in part.state_dict().items() if value.is_meta]
+    if gaps:
+        raise UserError(
+            f"{path} lacks {len(gaps)} tensors of the {name} that {folder} describes, for example {gaps[0]}. "
+            "Give a model_config_folder of exactly this model."
+        )

@@ -1,0 +1,63 @@
+"""Rows about an attribute: the same object with it and without, for example a cowboy and his hat."""
+
+import itertools
+
+from ..errors import UserError
+from .banks import Concept, template_banks, without_concept
+from .templates import Row, Split, Structure, draw, generator
+from .text import capitalized, fix_articles, indefinite_article, named_in
+
+FORMS = ("with {attribute}", "wearing {attribute}")
+"""How a forget prompt says that the object has the attribute."""
+
+
+def rows(
+    attribute: Concept, bearer: Concept, n: int, n_test: int, seed: int, structure: Structure
+) -> tuple[list[Row], list[Row]]:
+    """Compose train and test rows; a retain prompt is its forget prompt without the attribute.
+
+    Raises:
+        UserError: the attribute and the object name each other, or too few combinations.
+    """
+    for one, other in ((attribute, bearer), (bearer, attribute)):
+        word = next((name for name in one.synonyms if named_in(name, other.synonyms)), None)
+        if word is not None:
+            raise UserError(
+                f"expected an attribute and an object with names of their own, got {attribute.name!r} from "
+                f"{bearer.name!r}, which share {word!r}. Name one of them otherwise."
+            )
+    test = _diverse(attribute, bearer, n_test, "test", seed)
+    if structure == "uniform":
+        phrase = _phrases(attribute)[0]
+        plain = f"a photo of {indefinite_article(bearer.words[0])} {bearer.words[0]}"
+        return [(f"{plain} {phrase}", plain)] * n, test
+    return _diverse(attribute, bearer, n, "train", seed), test
+
+
+def _phrases(attribute: Concept) -> list[str]:
+    return [form.format(attribute=f"{indefinite_article(word)} {word}") for word in attribute.words for form in FORMS]
+
+
+def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: int) -> list[Row]:
+    banks = {
+        dimension: getattr(without_concept(bank, dimension, attribute), split)
+        for dimension, bank in template_banks(bearer).items()
+        if dimension != "other"
+    }
+    scenes = list(itertools.product(*banks.values()))
+    words = list(itertools.product(bearer.words, _phrases(attribute)))
+
+    def compose(scene: tuple[str, ...], chosen: tuple[str, str]) -> Row:
+        values = dict(zip(banks, scene, strict=True))
+        noun, phrase = chosen
+        forget, retain = (
+            "A {adjective} {name} {doing} {place} {time}".format(name=name, **values)
+            for name in (f"{noun} {phrase}", noun)
+        )
+        return _sentence(forget), _sentence(retain)
+
+    return draw(generator(seed, split), scenes, words, compose, n, f"{split}")
+
+
+def _sentence(text: str) -> str:
+    return capitalized(fix_articles(" ".join(text.split())))
