@@ -10,6 +10,7 @@ from .inputs import chosen, seed_widget, widgets
 from .node import Node, shown
 
 TYPE = "PROMPT_SET"
+_FIELDS = ("prompts", "attribute_of")
 _SKIP = ("prompts.file",)
 _OUT = ("turpentine", "prompts")
 
@@ -58,7 +59,7 @@ class DiversePromptSet(Node):
                     "prompt. Without | the retain prompt is made. Empty: all prompts are made.",
                 },
             ),
-            **widgets("prompts", skip=_SKIP),
+            **widgets(*_FIELDS, skip=_SKIP),
             "structure": (
                 ["diverse", "uniform"],
                 {
@@ -78,7 +79,7 @@ class DiversePromptSet(Node):
 
         model = "tiny-canvas" if world == "tiny-canvas" else "a model of the open world"
         base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}
-        picked = chosen(more, "prompts", skip=_SKIP)
+        picked = chosen(more, *_FIELDS, skip=_SKIP)
         with tempfile.TemporaryDirectory() as folder:
             if text.strip():
                 file = Path(folder) / "prompts.txt"

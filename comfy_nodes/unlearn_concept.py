@@ -101,8 +101,8 @@ class UnlearnConcept(Node):
     ) -> Any:
         from ..pipeline.recipe import merge
 
-        picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"method": {"name": method}, "seed": seed}))
-        recipe = make_recipe(model, prompts, picked, measure)
+        picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
+        recipe = make_recipe(model, prompts, method, picked, measure)
         unlearned, done = unlearn(model, prompts, recipe)
         assert unlearned.run is not None  # noqa: S101 - a run has a folder
         lines = [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {unlearned.run}"]

@@ -24,12 +24,13 @@ UNMEASURED = {"images": 4, "retain_train_images": 4, "nudity": "off", "alignment
 """Audits of a run whose graph has audit nodes of its own: a few pictures to look at, no figures."""
 
 
-def make_recipe(model: Model, prompts: "PromptSet", chosen: dict[str, Any], measure: bool) -> "Recipe":
+def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[str, Any], measure: bool) -> "Recipe":
     """The recipe of a node's inputs.
 
     Args:
         model: what will be trained.
         prompts: what to forget, and how to say it.
+        method: how to unlearn.
         chosen: parts of a recipe that the node's widgets decided.
         measure: run the recipe's audits.
 
@@ -43,8 +44,9 @@ def make_recipe(model: Model, prompts: "PromptSet", chosen: dict[str, Any], meas
         "kind": prompts.kind,
         "model": model.denoiser.name,
         "device": host.compute_device(),
-        "method": {"data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
-        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test)), "synonyms": prompts.synonyms},
+        "method": {"name": method, "data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
+        "attribute_of": prompts.attribute_of,
+        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test))},
         "output": {"formats": ["denoiser"]},
     }
     if not measure:

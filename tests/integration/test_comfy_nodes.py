@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
-from turpentine.comfy_nodes.unlearning import run_name
+from turpentine.comfy_nodes.unlearning import make_recipe, run_name
 from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.weights import snapshot
 
 FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
@@ -184,13 +185,18 @@ def test_nudenet_counts_marks_and_sorts():
     assert (total, flagged, nothing) == (0, False, None)
 
 
-@pytest.mark.parametrize("kind", ["delta", "lora", "diffusion_model", "checkpoint", "diffusers"])
+@pytest.mark.parametrize("kind", ["delta", "lora", "diffusion_model", "diffusers"])
 def test_weights_are_written_where_loaders_look(unlearned, kind, place):
     changed, *_ = unlearned
     (path,) = call("SaveWeights", model=changed, save_as=kind, name="mine", dtype="fp32")
     written = (place / path).resolve()
-    folder = {"delta": "loras", "lora": "loras", "diffusion_model": "diffusion_models"}.get(kind, f"{kind}".rstrip("s"))
-    assert f"output/{folder}" in written.as_posix() and written.exists()
+    folder = {"delta": "loras", "lora": "loras", "diffusion_model": "diffusion_models", "diffusers": "diffusers"}[kind]
+    assert written.exists() and written.is_relative_to((place / "output" / folder).resolve())
+
+
+def test_a_form_that_a_model_can_not_have_is_refused(unlearned):
+    with pytest.raises(UserError, match="AutoencoderKL"):
+        call("SaveWeights", model=unlearned[0], save_as="checkpoint", name="mine")
 
 
 def test_a_delta_at_strength_one_is_the_unlearned_model(model, unlearned):
@@ -219,6 +225,17 @@ def test_prompts_of_another_world_are_refused(model, options):
         call("UnlearnConcept", model=model, prompts=made, options=options)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_a_recipe_of_its_own_and_of_the_options(method, model, prompts):
+    chosen = {"training": {"batch_size": 3}}
+    if "retain_weight" in METHODS[method][0].model_fields:
+        chosen["method"] = {"retain_weight": 2.25}
+    recipe = make_recipe(model, prompts, method, chosen, measure=False)
+    assert recipe.method.name == method and recipe.training.batch_size == 3
+    assert getattr(recipe.method, "retain_weight", 2.25) == 2.25
+    assert recipe.method.data == "diverse" and not recipe.audits.alignment
+
+
 def test_options_of_another_method_are_refused(model, prompts):
     (chosen,) = call("UnlearnOptions", projection="per_layer")
     with pytest.raises(UserError, match="projection"):
@@ -226,7 +243,7 @@ def test_options_of_another_method_are_refused(model, prompts):
 
 
 def test_concepts_are_unlearned_one_after_another(unlearned, model, options):
-    made, *_ = call("DiversePromptSet", concept="dog", world="tiny-canvas", n=4, n_test=4)
+    made, *_ = call("DiversePromptSet", concept="horse", world="tiny-canvas", n=4, n_test=4)
     both, *_ = call(
         "UnlearnConcept",
         model=unlearned[0],

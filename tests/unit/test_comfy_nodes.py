@@ -31,7 +31,8 @@ sys.modules[{str(ROOT)!r}] = module
 spec.loader.exec_module(module)
 found = sorted(module.NODE_CLASS_MAPPINGS) if hasattr(module, "NODE_CLASS_MAPPINGS") else []
 heavy = [name for name in ("torch", "diffusers", "transformers", "pydantic", "turpentine") if name in sys.modules]
-print(json.dumps([found, heavy, module.WEB_DIRECTORY, hasattr(module, "comfy_entrypoint"), time.perf_counter() - began]))
+others = hasattr(module, "comfy_entrypoint")
+print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.perf_counter() - began]))
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     found, heavy, web, other_interface, seconds = json.loads(done.stdout)
