@@ -87,7 +87,7 @@ class ComfyUI:
             self.process = subprocess.Popen(
                 self.command, cwd=self.comfyui, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        for _ in range(900):
+        for _ in range(3000):
             try:
                 self.get("/system_stats")
                 return self
