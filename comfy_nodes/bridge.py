@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import comfy.lora
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
@@ -79,7 +78,9 @@ def _pipeline(patcher: Any, unet: UNet2DConditionModel, clip: Any, vae: Any) -> 
     return pipeline
 
 
-def _patched_weights(patcher: Any) -> "Sequence[tuple[str, Tensor]]":
+def _patched_weights(patcher: Any) -> Sequence[tuple[str, Tensor]]:
+    import comfy.lora
+
     found = []
     with torch.no_grad():
         for key, (base, *patches) in patcher.get_key_patches(_PREFIX).items():
@@ -178,6 +179,7 @@ class _VAE(nn.Module):
     def __init__(self, vae: Any, scaling_factor: float) -> None:
         super().__init__()
         self.vae = vae
+        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # diffusers asks networks for one
         self.config = SimpleNamespace(scaling_factor=scaling_factor, shift_factor=None, block_out_channels=(0,) * 4)
 
     def decode(self, latents: Tensor, return_dict: bool = False) -> tuple[Tensor]:
