@@ -1,5 +1,6 @@
 """Model families: one adapter file each, chosen from the pipeline's class."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import UserError
+from .class_conditional import ClassConditional, ClassConditionalPipeline
 from .protocol import Conditioning, Denoiser
 from .stable_diffusion import StableDiffusion, check_pipeline
 
-ADAPTERS: tuple[type[StableDiffusion], ...] = (StableDiffusion,)
+ADAPTERS: tuple[Any, ...] = (StableDiffusion, ClassConditional)
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas"}
+BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas", "digits": ASSETS / "digits"}
 """Models that come with the package: name -> diffusers folder."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -70,7 +72,7 @@ def load_denoiser(model: str, device: str = "auto") -> Denoiser:
         raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
     source = str(path) if path.exists() else model
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True)
+        pipeline = _pipeline_class(path).from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -78,6 +80,13 @@ def load_denoiser(model: str, device: str = "auto") -> Denoiser:
             f"weights, or a hub id that is reachable or cached ({reason})."
         ) from None
     return wrap_pipeline(pipeline.to(chosen), model, source)
+
+
+def _pipeline_class(folder: Path) -> Any:
+    """The class that reads a folder: diffusers finds its own by itself, not ours."""
+    index = folder / "model_index.json"
+    named = json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+    return ClassConditionalPipeline if named == ClassConditionalPipeline.__name__ else DiffusionPipeline
 
 
 __all__ = ["ASSETS", "BUNDLED", "Conditioning", "Denoiser", "choose_device", "load_denoiser", "wrap_pipeline"]
