@@ -48,26 +48,18 @@ class Gram:
         return Gram(self.ff + other.ff, self.rr + other.rr, self.fr + other.fr)
 
 
-_BLOCK = 16_384  # float32 sums of many more terms than this lose digits
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> of two tensors of one shape: in at least float32, on the CPU in blocks added in float64."""
-    if a.dtype in (torch.float16, torch.bfloat16):
-        a, b = a.float(), b.float()
-    a, b = a.reshape(-1), b.reshape(-1)
-    wide = torch.float32 if a.device.type == "mps" else torch.float64  # MPS knows no float64
-    if a.device.type != "cpu":  # an accelerator's sums are trees, which lose nothing
-        return torch.dot(a, b).to(wide)
-    blocks = [torch.dot(x, y) for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)]
-    return torch.stack(blocks).sum(dtype=wide)
+_BLOCK = 16_384  # float32 sums of many more terms than this lose digits, and two blocks fit a core's cache
 
 
 def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]]:
     """Inner products per tensor of several pairs of lists, with one transfer from the device.
 
+    All pairs are taken of one block before the next one, so memory is read once for each list and
+    not once for each pair. Sums are at least float32; on the CPU blocks are added in float64.
+
     Args:
-        pairs: (a, b) lists of tensors; within a pair the same lengths, shapes and devices.
+        pairs: (a, b) lists of tensors, all of the same lengths, shapes and devices. A list that
+            stands in several pairs should be the same object; a lazy one is asked once a tensor.
 
     Returns:
         For each pair, <a_i, b_i> for every i.
@@ -75,21 +67,34 @@ def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]
     Raises:
         ValueError: lists of different lengths or shapes.
     """
+    lists = {id(each): each for pair in pairs for each in pair}
+    lengths = {len(each) for each in lists.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"inner_products expected lists of one length, got {sorted(lengths)} tensors.")
     scalars: list[Tensor] = []
-    for a, b in pairs:
-        if len(a) != len(b):
-            raise ValueError(f"inner_products expected lists of one length, got {len(a)} and {len(b)} tensors.")
-        for index in range(len(a)):
-            left, right = a[index], b[index]
-            if left.shape != right.shape:
-                raise ValueError(
-                    f"inner_products expected equal shapes at {index}, got {[*left.shape]} and {[*right.shape]}."
-                )
-            scalars.append(_dot(left, right))
-    values = torch.stack(scalars).tolist() if scalars else []
-    lengths = [len(a) for a, _ in pairs]
-    starts = [sum(lengths[:position]) for position in range(len(lengths))]
-    return [values[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    for index in range(max(lengths, default=0)):
+        tensors = {key: each[index] for key, each in lists.items()}
+        shapes = {tensor.shape for tensor in tensors.values()}
+        if len(shapes) > 1:
+            shown = " and ".join(str([*shape]) for shape in shapes)
+            raise ValueError(f"inner_products expected equal shapes at {index}, got {shown}.")
+        blocks = {key: _blocks(tensor) for key, tensor in tensors.items()}
+        count = len(next(iter(blocks.values())))
+        dots = torch.stack(
+            [torch.dot(blocks[id(a)][place], blocks[id(b)][place]) for place in range(count) for a, b in pairs]
+        )
+        wide = torch.float32 if dots.device.type == "mps" else torch.float64  # MPS knows no float64
+        scalars.append(dots.view(count, len(pairs)).sum(0, dtype=wide))
+    values = torch.stack(scalars, 1).tolist() if scalars else []
+    return values or [[] for _ in pairs]
+
+
+def _blocks(tensor: Tensor) -> Sequence[Tensor]:
+    """A tensor as vectors of which float32 sums can be taken: an accelerator's sums are trees, which lose nothing."""
+    flat = tensor.reshape(-1)
+    if flat.dtype in (torch.float16, torch.bfloat16):
+        flat = flat.float()
+    return flat.split(_BLOCK) if flat.device.type == "cpu" else (flat,)
 
 
 class _Weighted(Sequence[Tensor]):
@@ -184,7 +189,7 @@ class Combination(Sequence[Tensor]):
         gram: Gram | None = None,
     ) -> None:
         length = len(next(iter(grads.values())))
-        self.grads = dict(grads)
+        self.grads = {term: list(tensors) for term, tensors in grads.items()}
         self.coefficients = {
             term: [value] * length if isinstance(value, int | float) else list(value)
             for term, value in coefficients.items()
@@ -192,7 +197,7 @@ class Combination(Sequence[Tensor]):
         self.gram = gram
 
     def __len__(self) -> int:
-        return len(next(iter(self.grads.values())))
+        return len(next(iter(self.coefficients.values())))
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         """Tensor `index` of the direction, in the gradients' dtype."""
@@ -204,6 +209,11 @@ class Combination(Sequence[Tensor]):
             total = wide * factor if total is None else total.add_(wide, alpha=factor)
         assert total is not None  # noqa: S101 - a combination has at least one term
         return total.to(next(iter(self.grads.values()))[index].dtype)
+
+    def release(self, index: int) -> None:
+        """Let go of the gradients of one tensor, which is not asked for again."""
+        for tensors in self.grads.values():
+            tensors[index] = tensors[index].new_empty(0)
 
 
 def weighted_sum(grads: Mapping[str, Tensors], retain_weight: float) -> Combination:

@@ -9,12 +9,17 @@ projection use the same preconditioner P that then scales the step. Without mome
 and likewise for g_f: the guarantee of Theorem 4 holds for the step that is taken.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .gradients import Tensors, weighted_sum
+from .recipe import TrainingSection
+
+_FUSED = ("cpu", "cuda", "mps", "xpu")
+"""Devices on which torch has an Adam in one pass, without temporary tensors."""
 
 
 class MetricAdam(torch.optim.Optimizer):
@@ -76,4 +81,15 @@ class Metric(Sequence[Tensor]):
 
 def build_optimizer(metric: str, parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
     """Adam without weight decay (Ko et al. 2024), or `MetricAdam`."""
-    return MetricAdam(parameters, lr) if metric == "adam" else torch.optim.Adam(parameters, lr)
+    if metric == "adam":
+        return MetricAdam(parameters, lr)
+    fused = all(parameter.device.type in _FUSED for parameter in parameters)
+    return torch.optim.Adam(parameters, lr, fused=fused or None)
+
+
+def learning_rate(spec: TrainingSection, step: int) -> float:
+    """Learning rate of a step that counts from 0: a linear warm-up, then level or falling to 0 after the last step."""
+    warm_up = min(1.0, (step + 1) / max(1, spec.warmup_steps))
+    done = max(0, step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
+    course = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return spec.learning_rate * warm_up * course[spec.lr_scheduler]

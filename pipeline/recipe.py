@@ -60,6 +60,9 @@ class TrainingSection(Section):
     warmup_steps: int = Field(
         default=0, ge=0, le=100_000, description="steps over which the learning rate rises from 0"
     )
+    lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="course of the learning rate after the warm-up: level, or falling to 0"
+    )
     parameters: TrainableParameters = Field(
         default="full", description="weights that train: all, cross-attention only (ESD-x), or the rest (ESD-u)"
     )

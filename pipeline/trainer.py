@@ -26,7 +26,7 @@ from .files import replacing
 from .gradients import Combination, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
 from .models import Denoiser
-from .optimizers import MetricAdam, build_optimizer
+from .optimizers import MetricAdam, build_optimizer, learning_rate
 from .parameters import select_parameters
 from .progress import Progress, Silent
 from .recipe import TrainingSection
@@ -145,9 +145,9 @@ class Trainer:
 
     def _step(self, step: int) -> Event:
         began = time.perf_counter()
-        learning_rate = self.spec.learning_rate * min(1.0, (step + 1) / max(1, self.spec.warmup_steps))
+        rate = learning_rate(self.spec, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate
         losses: dict[str, float] = {}
         grads: dict[str, list[Tensor]] = {}
         truncated = False
@@ -158,6 +158,7 @@ class Trainer:
             for parameter in self.parameters:
                 parameter.grad = None
         direction = self._combine(grads)
+        grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
         changes, size = self._apply(direction)
         gram = direction.gram
         if self.spec.guard and gram is not None:
@@ -177,7 +178,7 @@ class Trainer:
             change_retain=changes.get("retain"),
             violates_forget=violates.get("forget", False),
             violates_retain=violates.get("retain", False),
-            learning_rate=learning_rate,
+            learning_rate=rate,
             seconds=time.perf_counter() - began,
         )
 
@@ -224,6 +225,9 @@ class Trainer:
             for term, values in zip(changes, per_term, strict=True):
                 changes[term] += sum(values)
             squared += sum(own)
+            if not self.spec.guard:  # which corrects the whole step afterwards
+                for index in bucket:
+                    direction.release(index)
         return changes, squared**0.5
 
     @torch.no_grad()
@@ -250,14 +254,16 @@ class Trainer:
         return min(1.0, self.spec.max_grad_norm / max(squared**0.5, 1e-12))
 
     def _buckets(self) -> Iterator[list[int]]:
+        """Indices of parameters, small ones first: the largest come when most gradients have been let go."""
         bucket: list[int] = []
         size = 0
-        for index, parameter in enumerate(self.parameters):
-            if bucket and size + parameter.numel() > _BUCKET:
+        for index in sorted(range(len(self.parameters)), key=lambda index: self.parameters[index].numel()):
+            count = self.parameters[index].numel()
+            if bucket and size + count > _BUCKET:
                 yield bucket
                 bucket, size = [], 0
             bucket.append(index)
-            size += parameter.numel()
+            size += count
         yield bucket
 
     # data ---------------------------------------------------------------------------------------
@@ -332,8 +338,7 @@ class Trainer:
                 if key.startswith("optimizer."):
                     _, field, name = key.split(".", 2)
                     value = file.get_tensor(key)
-                    place = "cpu" if field == "step" else self.denoiser.device
-                    self.optimizer.state[self.named[name]][field] = value.to(place)
+                    self.optimizer.state[self.named[name]][field] = value.to(self.denoiser.device)
         self._cut_events(step)
         return step
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from .world import Scene
+from .world import Scene, scenes
 
 SIZE = 64
 """Side of a picture in pixels."""
@@ -176,10 +176,72 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
 
 
 def render_noise(rng: random.Random) -> Image.Image:
-    """Draw a picture of nothing: coloured noise at a random grain and contrast (for the judge)."""
-    source = np.random.default_rng(rng.getrandbits(32))
+    """Draw a picture of nothing (for the judge): noise, blots, stripes, or a scene torn to pieces.
+
+    What a broken model draws is none of these exactly; they are many, so that "random noise" means
+    whatever has no subject, rather than one texture.
+    """
+    return rng.choice((_grain, _blots, _stripes, _shreds, _shreds))(rng)
+
+
+def _numbers(rng: random.Random) -> np.random.Generator:
+    return np.random.default_rng(rng.getrandbits(32))
+
+
+def _colour(rng: random.Random) -> np.ndarray:
+    return np.array([rng.randint(0, 255) for _ in range(3)], dtype=np.float32)
+
+
+def _grain(rng: random.Random) -> Image.Image:
+    """Coloured noise at a random grain and contrast."""
     side = rng.choice((8, 16, 32, 64))
-    values = source.normal(rng.uniform(60, 200), rng.uniform(20, 90), (side, side, 3))
+    values = _numbers(rng).normal(rng.uniform(60, 200), rng.uniform(20, 90), (side, side, 3))
     noise = Image.fromarray(values.clip(0, 255).astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    shade = Image.new("RGB", (SIZE, SIZE), tuple(rng.randint(0, 255) for _ in range(3)))
-    return Image.blend(noise, shade, rng.uniform(0, 0.5))
+    return Image.blend(noise, Image.new("RGB", (SIZE, SIZE), tuple(map(int, _colour(rng)))), rng.uniform(0, 0.5))
+
+
+def _field(rng: random.Random) -> np.ndarray:
+    """A smooth random field in [0, 1], (SIZE, SIZE)."""
+    side = rng.choice((3, 4, 6, 8))
+    small = Image.fromarray(_numbers(rng).random((side, side), dtype=np.float32))
+    values = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return (values - values.min()) / max(float(np.ptp(values)), 1e-3)
+
+
+def _blots(rng: random.Random) -> Image.Image:
+    """Two or three colours running into each other, softly or with edges."""
+    values = np.broadcast_to(_colour(rng), (SIZE, SIZE, 3))
+    for _ in range(rng.randint(1, 3)):
+        sharp = rng.choice((1.0, 4.0, 20.0))
+        share = np.clip(0.5 + sharp * (_field(rng) - rng.uniform(0.3, 0.7)), 0, 1)[..., None]
+        values = values * (1 - share) + _colour(rng) * share
+    return _to_image(values / 255)
+
+
+def _stripes(rng: random.Random) -> Image.Image:
+    """Bent stripes or checks in two colours, or in one grey and its edges."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    angle, bend = rng.uniform(0, np.pi), rng.uniform(0, 3) * _field(rng)
+    share = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(1, 12) * (x * np.cos(angle) + y * np.sin(angle)) + bend)
+    if rng.random() < 0.4:
+        share = share * (0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(1, 12) * (y * np.cos(angle) - x * np.sin(angle))))
+    share = share[..., None]
+    return _to_image((_colour(rng) * share + _colour(rng) * (1 - share)) / 255)
+
+
+def _shreds(rng: random.Random) -> Image.Image:
+    """A scene whose pieces have changed places, so that its colours and textures stay and its subject goes."""
+    values = np.asarray(render(rng.choice(_SCENES), rng))
+    size = rng.choice((4, 8, 8, 16))
+    count = SIZE // size
+    pieces = values.reshape(count, size, count, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
+    numbers = _numbers(rng)
+    pieces = numbers.permutation(pieces)
+    if rng.random() < 0.5:
+        pieces = np.stack([np.rot90(piece, numbers.integers(4)) for piece in pieces])
+    whole = pieces.reshape(count, count, size, size, 3).swapaxes(1, 2).reshape(SIZE, SIZE, 3)
+    picture = Image.fromarray(np.ascontiguousarray(whole))
+    return picture.filter(ImageFilter.GaussianBlur(rng.choice((0, 1, 2))))
+
+
+_SCENES = [scene for scene in scenes() if not scene.held_out]

@@ -66,10 +66,10 @@ def accuracy(model: open_clip.CLIP, tokenizer: Callable, images: torch.Tensor, l
 
 def main() -> None:
     """Train, or go on training, and write the weights."""
-    options = arguments(__doc__.splitlines()[0], steps=1_600, batch=64)
+    options = arguments(__doc__.splitlines()[0], steps=4_000, batch=64)
     pictures, drawn = load_or_draw(options.work, per_scene=24, seed=options.seed)
     data = torch.from_numpy(pictures[:].copy()).permute(0, 3, 1, 2)
-    noise = torch.from_numpy(draw_noise(400, options.seed + 1)).permute(0, 3, 1, 2)
+    noise = torch.from_numpy(draw_noise(2_000, options.seed + 1)).permute(0, 3, 1, 2)
     out = (options.out or options.work) / "judge"
     train_tokenizer(_CONTEXT_LENGTH).save_pretrained(out)
     eos_id = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
@@ -91,7 +91,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, options.steps, 1e-3)
         rng = random.Random(options.seed * 1_000_003 + step)
-        blank = max(1, options.batch // 32)
+        blank = max(1, options.batch // 16)
         chosen = torch.randint(0, len(data), (options.batch - blank,)).tolist()
         images = torch.cat([augment(data[chosen]), noise[torch.randint(0, len(noise), (blank,))]])
         images = images.float().div(127.5).sub(1)

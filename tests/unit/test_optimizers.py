@@ -3,7 +3,8 @@
 import pytest
 import torch
 from turpentine.pipeline.gradients import inner_products, restricted_gradient
-from turpentine.pipeline.optimizers import MetricAdam, build_optimizer
+from turpentine.pipeline.optimizers import MetricAdam, build_optimizer, learning_rate
+from turpentine.pipeline.recipe import TrainingSection
 
 LR, BETA2, EPS = 0.1, 0.999, 1e-8
 
@@ -132,3 +133,17 @@ def test_build_optimizer():
     plain = build_optimizer("euclidean", parameters, LR)
     assert type(plain) is torch.optim.Adam
     assert plain.param_groups[0]["lr"] == LR and plain.param_groups[0]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "wanted"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, None, 0.5, None]),
+    ],
+)
+def test_learning_rate_rises_and_then_takes_its_course(scheduler, wanted):
+    spec = TrainingSection(steps=6, warmup_steps=2, lr_scheduler=scheduler, learning_rate=1.0)
+    rates = [learning_rate(spec, step) for step in range(6)]
+    assert rates == pytest.approx(wanted)
