@@ -142,7 +142,7 @@ class Results(_Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     concept: str
-    kind: Literal["object", "style", "nudity"]
+    kind: Literal["object", "style", "nudity", "class"]
     method: str
     recipe: dict[str, Any] = Field(description="the complete recipe; a run is reproduced from it")
     model: ModelInfo

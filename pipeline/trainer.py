@@ -91,6 +91,13 @@ class Trainer:
         self.parameters: list[nn.Parameter] = list(self.named.values())
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
         self.events: list[Event] = []
+        self._orders: dict[int, tuple[int, list[int]]] = {}
+        whole, parts = len(samples.retain), spec.gradient_accumulation_steps
+        if spec.retain_batch == "all" and whole % parts:
+            raise UserError(
+                f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
+                f"its {whole} samples, got {parts}."
+            )
 
     def train(self, resume: bool = False) -> TrainingResult:
         """Run to the last step, from the newest checkpoint if `resume`.
@@ -269,23 +276,28 @@ class Trainer:
     # data ---------------------------------------------------------------------------------------
 
     def _batch(self, term: str, step: int, part: int) -> Batch:
-        """Micro-batch `part` of a step: the same pairs for every term, its own noise."""
-        size = self.spec.batch_size // self.spec.gradient_accumulation_steps
-        first = step * self.spec.batch_size + part * size
-        indices = torch.tensor([self._pair(first + offset) for offset in range(size)])
+        """Micro-batch `part` of a step, with its own noise. Terms of one length get the same pairs."""
+        indices = self._indices(term, step, part)
         samples, conditioning = getattr(self.samples, term).take(indices, self.denoiser.device)
         generator = self._generator(step, 2 * part + (term == "retain"))
         noise = torch.randn(samples.shape, generator=generator)
-        timesteps = self.denoiser.objective.sample_timesteps(size, generator)
+        timesteps = self.denoiser.objective.sample_timesteps(len(indices), generator)
         return Batch(samples, conditioning, noise.to(samples.device), timesteps.to(samples.device))
 
-    def _pair(self, position: int) -> int:
-        """Which pair stands at a position of the endless, per-epoch shuffled sequence."""
-        epoch, place = divmod(position, len(self.samples))
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(len(self.samples), generator=self._generator(epoch, -1)).tolist()
-        return self._order[place]
+    def _indices(self, term: str, step: int, part: int) -> Tensor:
+        parts, length = self.spec.gradient_accumulation_steps, len(getattr(self.samples, term))
+        if term == "retain" and self.spec.retain_batch == "all":
+            return torch.arange(length)[part::parts]
+        size = self.spec.batch_size // parts
+        first = step * self.spec.batch_size + part * size
+        return torch.tensor([self._sample(first + offset, length) for offset in range(size)])
+
+    def _sample(self, position: int, length: int) -> int:
+        """Which of `length` samples stands at a position of the endless, per-epoch shuffled sequence."""
+        epoch, place = divmod(position, length)
+        if self._orders.get(length, (-1,))[0] != epoch:
+            self._orders[length] = epoch, torch.randperm(length, generator=self._generator(epoch, -1)).tolist()
+        return self._orders[length][1][place]
 
     def _generator(self, step: int, stream: int) -> torch.Generator:
         """Randomness that depends on the seed and the place, not on what ran before."""

@@ -1,6 +1,8 @@
 """Audits: what a model still draws. Each class can be called alone; `audit` calls all of them."""
 
 from .accuracy import AccuracyAudit, find_concept
+from .class_judge import ClassJudge, class_similarity
+from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, AlignmentAudit, ClipModel
 from .images import Images, to_uint8
 from .nudity import ALL_LABELS, LABEL_SETS, PAPER_LABELS, Detection, NudityAudit, annotate, resolve_labels
@@ -15,6 +17,8 @@ __all__ = [
     "AccuracyAudit",
     "AlignmentAudit",
     "AuditImages",
+    "ClassAudit",
+    "ClassJudge",
     "ClipModel",
     "Detection",
     "ImageSet",
@@ -22,6 +26,7 @@ __all__ = [
     "NudityAudit",
     "annotate",
     "audit",
+    "class_similarity",
     "find_concept",
     "resolve_labels",
     "to_uint8",

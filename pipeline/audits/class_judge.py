@@ -8,6 +8,7 @@ Its penultimate features serve the Fréchet distance and the similarity of class
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -50,6 +51,20 @@ class ClassJudge(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, classes + 1)."""
         return self.head(self.features(images))
+
+    def inputs(self, pixels: np.ndarray) -> Tensor:
+        """Images as this judge takes them, from uint8 RGB, (N, H, W, 3).
+
+        Raises:
+            UserError: images of another size.
+        """
+        if pixels.shape[1:3] != (self.size, self.size):
+            raise UserError(
+                f"the judge looks at images of {self.size}x{self.size} pixels, got {pixels.shape[2]}x{pixels.shape[1]}. "
+                "Name the judge of the model's own dataset with --class-judge."
+            )
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return images.mean(1, keepdim=True) if self.channels == 1 else images
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> list[str]:

@@ -32,7 +32,8 @@ def build_pipeline(data: LabelledImages, channels: tuple[int, ...]) -> ClassCond
     """An untrained model for a dataset.
 
     sigma_data is the data's own standard deviation. The noise distribution keeps its place relative to
-    it: Karras et al. 2022 have P_mean = -1.2 for sigma_data = 0.5.
+    it: Karras et al. 2022 have P_mean = -1.2 for sigma_data = 0.5. Their sigma_max of 80 is for images of
+    32 pixels a side and more; noise hides a smaller image sooner, in proportion to its side.
     """
     deviation = round(data.images.std().item(), 2)
     blocks = len(channels)
@@ -49,7 +50,7 @@ def build_pipeline(data: LabelledImages, channels: tuple[int, ...]) -> ClassCond
         num_class_embeds=len(data.names) + 1,
     )
     p_mean = round(-1.2 + torch.tensor(deviation / 0.5).log().item(), 2)
-    scheduler = EDMEulerScheduler(sigma_data=deviation)
+    scheduler = EDMEulerScheduler(sigma_data=deviation, sigma_max=min(80.0, 80 * data.images.shape[-1] / 32))
     return ClassConditionalPipeline(unet, scheduler, {str(i): name for i, name in enumerate(data.names)}, p_mean)
 
 

@@ -82,11 +82,30 @@ def load_denoiser(model: str, device: str = "auto") -> Denoiser:
     return wrap_pipeline(pipeline.to(chosen), model, source)
 
 
+def class_names(model: str) -> list[str]:
+    """The classes of a class-conditional model, read from its folder.
+
+    Raises:
+        UserError: it is none, or not a folder.
+    """
+    named = _index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    if not named:
+        raise UserError(
+            f"kind 'class' needs a class-conditional model ('digits', or a folder that "
+            f"`python -m turpentine.pipeline.digits.train` wrote), got {model!r}."
+        )
+    return [named[str(label)] for label in range(len(named))]
+
+
 def _pipeline_class(folder: Path) -> Any:
     """The class that reads a folder: diffusers finds its own by itself, not ours."""
-    index = folder / "model_index.json"
-    named = json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+    named = _index(folder).get("_class_name")
     return ClassConditionalPipeline if named == ClassConditionalPipeline.__name__ else DiffusionPipeline
 
 
-__all__ = ["ASSETS", "BUNDLED", "Conditioning", "Denoiser", "choose_device", "load_denoiser", "wrap_pipeline"]
+def _index(folder: Path) -> dict[str, Any]:
+    index = folder / "model_index.json"
+    return json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+
+
+__all__ = ["ASSETS", "BUNDLED", "Conditioning", "Denoiser", "choose_device", "class_names", "load_denoiser", "wrap_pipeline"]
