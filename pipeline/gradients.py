@@ -97,7 +97,7 @@ def _blocks(tensor: Tensor) -> Sequence[Tensor]:
     return flat.split(_BLOCK) if flat.device.type == "cpu" else (flat,)
 
 
-class _Weighted(Sequence[Tensor]):
+class Weighted(Sequence[Tensor]):
     """P_i * a_i, computed one tensor at a time."""
 
     def __init__(self, tensors: Tensors, weights: Tensors) -> None:
@@ -119,8 +119,8 @@ def gram_per_tensor(forget: Tensors, retain: Tensors, weights: Tensors | None = 
         weights: the diagonal P of the metric <a, b>_P = sum P a b, same shapes, >= 0 (None: P = 1).
             May be a lazy sequence: each tensor is asked for when it is needed.
     """
-    left_f: Tensors = forget if weights is None else _Weighted(forget, weights)
-    left_r: Tensors = retain if weights is None else _Weighted(retain, weights)
+    left_f: Tensors = forget if weights is None else Weighted(forget, weights)
+    left_r: Tensors = retain if weights is None else Weighted(retain, weights)
     ff, rr, fr = inner_products([(left_f, forget), (left_r, retain), (left_f, retain)])
     return [Gram(*values) for values in zip(ff, rr, fr, strict=True)]
 

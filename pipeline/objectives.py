@@ -31,7 +31,13 @@ class Truncated:
 
 
 class Objective(ABC):
-    """What a denoiser was trained to predict, and how its input is made noisy."""
+    """What a denoiser was trained to predict, and how its input is made noisy.
+
+    Attributes:
+        num_train_timesteps: one more than the noisiest timestep.
+    """
+
+    num_train_timesteps: int = 1000
 
     @abstractmethod
     def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
@@ -44,6 +50,39 @@ class Objective(ABC):
     @abstractmethod
     def target(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the model should predict, same shape as `samples`."""
+
+    def estimate(self, prediction: Tensor, noisy_samples: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean samples and the noise that a prediction stands for; the inverse of `target`.
+
+        Noising and target are linear in both, x_t = a x_0 + s eps and y = p x_0 + q eps, so they are
+        the solution of two equations for any objective, with a, s, p and q read off its own methods.
+
+        Args:
+            prediction: y, (B, ...).
+            noisy_samples: x_t, same shape.
+            timesteps: (B,).
+        """
+        one = noisy_samples.new_ones(len(noisy_samples), *[1] * (noisy_samples.ndim - 1))
+        zero = torch.zeros_like(one)
+        a, s = self.add_noise(one, zero, timesteps), self.add_noise(zero, one, timesteps)
+        p, q = self.target(one, zero, timesteps), self.target(zero, one, timesteps)
+        determinant = a * q - s * p
+        samples = (q * noisy_samples - s * prediction) / determinant
+        return samples, (a * prediction - p * noisy_samples) / determinant
+
+    def denoise(self, prediction: Tensor, noisy_samples: Tensor, timesteps: Tensor, to: Tensor) -> Tensor:
+        """One deterministic step to less noisy timesteps: DDIM (Song et al. 2021, Eq. 12 with sigma = 0).
+
+        With a flow this is the Euler step of its equation.
+
+        Args:
+            prediction: the model's output at `timesteps`, (B, ...).
+            noisy_samples: x_t, same shape.
+            timesteps: t, (B,).
+            to: where to step, (B,).
+        """
+        samples, noise = self.estimate(prediction, noisy_samples, timesteps)
+        return self.add_noise(samples, noise, to)
 
     def weight(self, timesteps: Tensor) -> Tensor:
         """Weight of each sample's loss, shape (B,)."""
@@ -64,6 +103,7 @@ class DiscreteDiffusion(Objective):
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         self.alphas_cumprod = alphas_cumprod.double()
+        self.num_train_timesteps = len(alphas_cumprod)
 
     def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform over the table."""

@@ -4,9 +4,11 @@
 alone, and every linear or convolution layer outside them.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 TrainableParameters = Literal["full", "xattn", "noxattn"]
 
@@ -37,3 +39,45 @@ def select_parameters(module: nn.Module, which: TrainableParameters) -> dict[str
     if not chosen:
         raise ValueError(f"parameters={which!r} selects nothing in a {type(module).__name__}. Choose 'full'.")
     return chosen
+
+
+def largest(tensors: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Mask the entries that are largest in magnitude, over all tensors together.
+
+    The threshold is exact and costs no copy of all entries: the bits of a non-negative float32, read as
+    a whole number, keep its order, so that counting the upper and then the lower 16 bits finds it.
+
+    Args:
+        tensors: of any shapes and devices; taken as float32.
+        share: of all entries to keep, in (0, 1]. Entries equal to the smallest one kept are kept too.
+
+    Returns:
+        Boolean tensors, shaped like `tensors`.
+
+    Raises:
+        ValueError: a share outside of (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share to keep must be above 0 and at most 1, got {share}.")
+    wanted = max(1, round(share * sum(tensor.numel() for tensor in tensors)))
+    upper = _place(sum(_counts(_bits(tensor) >> 16) for tensor in tensors), wanted)
+    inside = (_bits(tensor) for tensor in tensors)
+    lower = _place(sum(_counts(bits[bits >> 16 == upper[0]] & 0xFFFF) for bits in inside), wanted - upper[1])
+    threshold = (upper[0] << 16) + lower[0]
+    return [(_bits(tensor) >= threshold).reshape(tensor.shape) for tensor in tensors]
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().abs().flatten().view(torch.int32)
+
+
+def _counts(values: Tensor) -> Tensor:
+    return torch.bincount(values, minlength=1 << 16).cpu()
+
+
+def _place(counts: Tensor | int, wanted: int) -> tuple[int, int]:
+    """The bin, counted from the top, in which entry number `wanted` lies, and how many lie above it."""
+    falling = torch.as_tensor(counts).flip(0).cumsum(0)
+    place = int((falling < wanted).sum())
+    above = int(falling[place - 1]) if place else 0
+    return len(falling) - 1 - place, above

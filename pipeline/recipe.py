@@ -241,7 +241,8 @@ def defaults_for(model: str, method: str) -> dict[str, Any]:
         raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
     family = Path(model).name if Path(model).name in ("tiny-canvas", "digits") else "stable-diffusion"
     path = RECIPES / family / f"{method}.yaml"
-    return merge({"model": model, "method": {"name": method}}, read_yaml(path) if path.exists() else {})
+    base = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    return merge(base, read_yaml(path) if path.exists() else {})
 
 
 def build_recipe(chosen: Mapping[str, Any]) -> Recipe:

@@ -42,8 +42,12 @@ class Samples:
 
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Conditioning]:
         """Latents and conditioning of some samples, on `device`."""
+        return self.latents[indices].to(device), self.conditioning_of(indices, device)
+
+    def conditioning_of(self, indices: Tensor, device: torch.device) -> Conditioning:
+        """Conditioning of some samples, on `device`."""
         rows = self.rows[indices]
-        return self.latents[indices].to(device), {k: v[rows].to(device) for k, v in self.conditioning.items()}
+        return {name: value[rows].to(device) for name, value in self.conditioning.items()}
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class Trainer:
         self.named = select_parameters(denoiser.module, spec.parameters)
         self.parameters: list[nn.Parameter] = list(self.named.values())
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
         self.events: list[Event] = []
         self._orders: dict[int, tuple[int, list[int]]] = {}
         whole, parts = len(samples.retain), spec.gradient_accumulation_steps
@@ -106,13 +107,12 @@ class Trainer:
             UserError: the loss is not a number; the last good weights are kept as a checkpoint.
             Cancelled: the progress asked to stop; a checkpoint is kept.
         """
-        start = self._restore() if resume else 0
         module, spec = self.denoiser.module, self.spec
         trainable = set(map(id, self.parameters))
         frozen = [p for p in module.parameters() if id(p) not in trainable and p.requires_grad]
         was_training = module.training
         began = time.perf_counter()
-        done = start
+        start = done = 0
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -121,7 +121,8 @@ class Trainer:
             module.train()
             if spec.gradient_checkpointing:
                 module.enable_gradient_checkpointing()  # type: ignore[operator]
-            self.method.prepare(Context(self.denoiser, self._generator(0, 0)))
+            self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
+            start = done = self._restore() if resume else 0
             with self.progress.stage("unlearning", spec.steps) as advance, torch.enable_grad():
                 advance(start)
                 for step in range(start, spec.steps):
@@ -278,11 +279,37 @@ class Trainer:
     def _batch(self, term: str, step: int, part: int) -> Batch:
         """Micro-batch `part` of a step, with its own noise. Terms of one length get the same pairs."""
         indices = self._indices(term, step, part)
-        samples, conditioning = getattr(self.samples, term).take(indices, self.denoiser.device)
-        generator = self._generator(step, 2 * part + (term == "retain"))
+        return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")))
+
+    def _noised(self, term: str, indices: Tensor, generator: torch.Generator) -> Batch:
+        device = self.denoiser.device
+        samples, conditioning = getattr(self.samples, term).take(indices, device)
+        other = self.samples.forget if term == "retain" else self.samples.retain
         noise = torch.randn(samples.shape, generator=generator)
         timesteps = self.denoiser.objective.sample_timesteps(len(indices), generator)
-        return Batch(samples, conditioning, noise.to(samples.device), timesteps.to(samples.device))
+        return Batch(
+            samples,
+            conditioning,
+            noise.to(device),
+            timesteps.to(device),
+            paired_conditioning=other.conditioning_of(indices % len(other), device),
+        )
+
+    def _context(self, resumed: bool) -> Context:
+        def batches(term: str) -> Iterator[Batch]:
+            size = self.spec.batch_size // self.spec.gradient_accumulation_steps
+            for number, indices in enumerate(torch.arange(len(getattr(self.samples, term))).split(size)):
+                yield self._noised(term, indices, self._generator(number, -2))
+
+        return Context(
+            denoiser=self.denoiser,
+            parameters=self.named,
+            batches=batches,
+            unconditional=self.unconditional,
+            folder=self.folder,
+            resumed=resumed,
+            progress=self.progress,
+        )
 
     def _indices(self, term: str, step: int, part: int) -> Tensor:
         parts, length = self.spec.gradient_accumulation_steps, len(getattr(self.samples, term))

@@ -1,24 +1,31 @@
 """What every unlearning method is: a frozen configuration, losses per term, a pure combination."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..gradients import Combination, Tensors
 from ..models.protocol import Conditioning, Denoiser
 from ..objectives import denoising_loss
+from ..progress import Progress, Silent
 
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
 
 
 class MethodConfig(BaseModel):
-    """Base of the methods' options. `name` tells them apart in a recipe."""
+    """Base of the methods' options. `name` tells them apart in a recipe.
+
+    Attributes:
+        recipe: what the method's definition asks of the other sections of a recipe, whatever the model.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
@@ -52,12 +59,14 @@ class Batch:
         conditioning: as the denoiser's `encode_prompts` gives it, B rows.
         noise: standard normal, like `samples`.
         timesteps: (B,).
+        paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
     """
 
     samples: Tensor
     conditioning: Conditioning
     noise: Tensor
     timesteps: Tensor
+    paired_conditioning: Conditioning = field(default_factory=dict)
 
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
@@ -73,13 +82,41 @@ def _prediction_and_target(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Te
     return prediction, objective.target(batch.samples, batch.noise, batch.timesteps)
 
 
+def guided_prediction(
+    denoiser: Denoiser,
+    noisy_samples: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
+    scale: float,
+) -> Tensor:
+    """e_0 + scale (e_c - e_0), classifier-free guidance (Ho and Salimans 2022) in diffusers' convention.
+
+    The weights of e_0 and e_c add up to 1, and every prediction type here is, at one x_t and t, the noise
+    times a number plus a shift. So the formula means the same for a predicted noise, v or flow velocity.
+
+    Args:
+        denoiser: the model.
+        noisy_samples: x_t, (B, ...).
+        timesteps: (B,).
+        conditioning: c, B rows.
+        unconditional: that of the empty prompt, one row.
+        scale: 1 leaves e_c as it is; below 0 points away from c.
+    """
+    both = {name: torch.cat([unconditional[name].expand_as(rows), rows]) for name, rows in conditioning.items()}
+    empty, prompted = denoiser.predict(
+        torch.cat([noisy_samples, noisy_samples]), torch.cat([timesteps, timesteps]), both
+    ).chunk(2)
+    return empty + scale * (prompted - empty)
+
+
 @dataclass(frozen=True)
 class Loss:
-    """A term's loss: what is differentiated, and the denoising loss that people read.
+    """A term's loss: what is differentiated, and what people read.
 
     Attributes:
         objective: the scalar to go down.
-        denoising: denoising loss behind it, positive, detached.
+        denoising: the denoising loss behind it, or the method's own distance; positive, detached.
         truncated: whether the limit cut the gradient to zero.
     """
 
@@ -90,15 +127,25 @@ class Loss:
 
 @dataclass
 class Context:
-    """What `prepare` may look at.
+    """What a method may look at before the first step.
 
     Attributes:
-        denoiser: the model before its first step.
-        generator: for random choices.
+        denoiser: the model with the weights that it came with, on a resumed run too.
+        parameters: the weights that will train, by name, in the optimizer's order.
+        batches: term -> one pass over all of its data, in micro-batches with noise of their own.
+        unconditional: conditioning of the empty prompt, one row; None unless the method asks for it.
+        folder: where what was prepared may be kept; None keeps nothing.
+        resumed: whether `folder` holds what an earlier `prepare` of the same run kept.
+        progress: to be told of long work.
     """
 
     denoiser: Denoiser
-    generator: torch.Generator
+    parameters: Mapping[str, nn.Parameter]
+    batches: Callable[[str], Iterator[Batch]]
+    unconditional: Conditioning | None = None
+    folder: Path | None = None
+    resumed: bool = False
+    progress: Progress = field(default_factory=Silent)
 
 
 Config = TypeVar("Config", bound=MethodConfig)
@@ -110,9 +157,13 @@ class Method(Generic[Config]):
     Attributes:
         config: its options.
         terms: the loss terms, in the order in which they are differentiated.
+        needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
+        ascends: whether the forget loss that people read is meant to rise.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    needs_unconditional: ClassVar[bool] = False
+    ascends: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -129,7 +180,7 @@ class Method(Generic[Config]):
         limit: float | None = getattr(self.config, "forget_limit", None)
         available: dict[str, Callable[[], Loss]] = {
             "forget": lambda: _ascend(denoiser, batch["forget"], limit),
-            "retain": lambda: _descend(noise_loss(denoiser, batch["retain"])),
+            "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
         }
         return {term: available[term] for term in self.terms}
 
@@ -150,5 +201,6 @@ def _ascend(denoiser: Denoiser, batch: Batch, limit: float | None) -> Loss:
     return Loss(-forget.loss, forget.denoising, forget.share == 1)
 
 
-def _descend(loss: Tensor) -> Loss:
+def descend(loss: Tensor) -> Loss:
+    """A loss that goes down as it is."""
     return Loss(loss, loss.detach())

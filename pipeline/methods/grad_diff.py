@@ -1,4 +1,7 @@
-"""GradDiff: ascend on the forget data and descend on the retain data, gradients simply added."""
+"""GradDiff: ascend on the forget data and descend on the retain data, gradients simply added.
+
+GradDiff takes uniform data, GradDiffD (Ko et al. 2024, Table 2) diversified data; nothing else differs.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,6 +17,13 @@ class GradDiffConfig(MethodConfig, RetainWeight, ForgetLimit):
 
     name: Literal["grad_diff"] = "grad_diff"
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+
+
+class GradDiffDConfig(GradDiffConfig):
+    """Options of `grad_diff_d`."""
+
+    name: Literal["grad_diff_d"] = "grad_diff_d"  # type: ignore[assignment]
+    data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
 
 
 class GradDiff(Method[GradDiffConfig]):

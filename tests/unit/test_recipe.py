@@ -127,7 +127,7 @@ def test_defaults_depend_on_the_model():
         ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers' or 'denoiser'"),
         ({"output": {"dtype": "int8"}}, r"output\.dtype: Input should be 'fp32', 'fp16' or 'bf16', got 'int8'"),
         ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
-        ({"method": {"name": "magic"}}, r"method must be one of \['finetune', 'grad_diff', 'rg', 'rgd'\], got 'magic'"),
+        ({"method": {"name": "magic"}}, r"method must be one of \['esd', .*'rg', 'rgd', 'salun'\], got 'magic'"),
     ],
 )
 def test_refused_in_words(chosen, message):
@@ -148,7 +148,24 @@ def test_every_problem_is_named():
 # consistency ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["finetune", "grad_diff"])
+@pytest.mark.parametrize("model", ["tiny-canvas", "someone/stable-diffusion", "some/other-family"])
+def test_the_weights_that_define_a_method_train_on_every_model(model):
+    for method, which in (("esd", "full"), ("esd-x", "xattn"), ("esd-u", "noxattn"), ("salun", "full")):
+        recipe = build(model=model, method={"name": method})
+        assert recipe.training.parameters == which
+    assert build(model=model, method={"name": "esd-x"}, training={"parameters": "full"}).training.parameters == "full"
+
+
+def test_data_and_combination_are_chosen_apart():
+    assert build(method={"name": "grad_diff"}).method.data == "uniform"
+    diverse = build(method={"name": "grad_diff", "data": "diverse"}).method
+    assert diverse.model_dump(exclude={"name"}) == build(method={"name": "grad_diff_d"}).method.model_dump(
+        exclude={"name"}
+    )
+    assert build(method={"name": "rgd", "data": "uniform"}).method.data == "uniform"
+
+
+@pytest.mark.parametrize("method", ["finetune", "grad_diff", "salun", "esd"])
 def test_metric_needs_a_projection(method):
     with pytest.raises(UserError, match=f"training.metric 'adam' belongs to rg and rgd, got method '{method}'"):
         build(method={"name": method}, training={"metric": "adam"})
@@ -166,9 +183,10 @@ def test_batch_splits_evenly():
 
 
 def test_guard_needs_two_objectives():
-    with pytest.raises(UserError, match=r"training\.guard .*'finetune'"):
-        build(method={"name": "finetune"}, training={"guard": True})
-    for method in ("grad_diff", "rg", "rgd"):
+    for method in ("finetune", "esd"):
+        with pytest.raises(UserError, match=rf"training\.guard .*'{method}'"):
+            build(method={"name": method}, training={"guard": True})
+    for method in ("grad_diff", "salun", "rg", "rgd"):
         assert build(method={"name": method}, training={"guard": True}).training.guard
 
 
@@ -263,8 +281,12 @@ def test_every_option_is_described():
 
 def test_notes_tell_whose_option_it_is():
     notes = {path[1]: note for path, _, note in options() if path[0] == "method"}
-    weighted = "for grad_diff, rg, rgd"
-    assert notes == {"data": "", "retain_weight": weighted, "forget_limit": weighted, "projection": "for rg, rgd"}
+    assert notes["data"] == ""
+    assert notes["retain_weight"] == "for grad_diff, grad_diff_d, salun, rg, rgd"
+    assert notes["forget_limit"] == "for grad_diff, grad_diff_d, rg, rgd"
+    assert notes["projection"] == "for rg, rgd"
+    assert notes["mask_share"] == "for salun"
+    assert notes["negative_guidance"] == "for esd, esd-x, esd-u"
 
 
 def test_choices():

@@ -1,0 +1,162 @@
+"""ESD: the model teaches itself to point away from the concept (Gandikota et al. 2023, Eqs. 5 to 7).
+
+    L = MSE(e(x_t, c), e*(x_t, 0) - eta (e*(x_t, c) - e*(x_t, 0)))
+
+with e* the frozen base model, 0 the empty prompt, and x_t drawn by the model as it is now, from pure
+noise down to a random t with the concept's prompt. There is no retain term. `esd` trains every
+weight, `esd-x` the cross-attention, `esd-u` the linear and convolution layers outside of it
+(`parameters.py`). The target is linear with weights that add up to 1, so e may be a predicted noise,
+a v or a flow velocity (see `guided_prediction`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..gradients import Combination, Tensors
+from ..models.protocol import Conditioning, Denoiser
+from ..objectives import denoising_loss
+from .base import DATA, Batch, Context, Loss, Method, MethodConfig, descend, guided_prediction
+
+
+class ESDConfig(MethodConfig):
+    """Options of `esd`, `esd-x` and `esd-u`."""
+
+    name: Literal["esd"] = "esd"
+    data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+    negative_guidance: float = Field(
+        default=1.0, ge=0, le=100, description="eta: how far the target points away from the concept"
+    )
+    start_guidance: float = Field(
+        default=3.0, ge=0, le=50, description="guidance with which the model draws the noisy images it trains on"
+    )
+    start_steps: int = Field(
+        default=50, ge=1, le=1000, description="steps of a whole drawing, of which each noisy image takes a part"
+    )
+
+
+class ESDXConfig(ESDConfig):
+    """Options of `esd-x`."""
+
+    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": {"parameters": "xattn"}}
+    name: Literal["esd-x"] = "esd-x"  # type: ignore[assignment]
+
+
+class ESDUConfig(ESDConfig):
+    """Options of `esd-u`."""
+
+    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": {"parameters": "noxattn"}}
+    name: Literal["esd-u"] = "esd-u"  # type: ignore[assignment]
+
+
+class ESD(Method[ESDConfig]):
+    """Minimise the distance to the frozen model's prediction away from the concept."""
+
+    terms = ("forget",)
+    needs_unconditional = True
+    ascends = False
+
+    def prepare(self, context: Context) -> None:
+        """Freeze the teacher."""
+        assert context.unconditional is not None  # noqa: S101 - `needs_unconditional`
+        self.unconditional = context.unconditional
+        self.teacher = Teacher(list(context.parameters.values()))
+
+    def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
+        """The distance, at the batch's first timestep."""
+        return {"forget": lambda: descend(self._distance(denoiser, batch["forget"]))}
+
+    def _distance(self, denoiser: Denoiser, batch: Batch) -> Tensor:
+        config, timesteps = self.config, batch.timesteps[:1].expand_as(batch.timesteps)
+        noisy = sample_until(
+            denoiser, batch.noise, timesteps, batch.conditioning, self.unconditional,
+            num_inference_steps=config.start_steps, guidance_scale=config.start_guidance,
+        )  # fmt: skip
+        with torch.no_grad(), self.teacher:
+            target = guided_prediction(
+                denoiser, noisy, timesteps, batch.conditioning, self.unconditional, -config.negative_guidance
+            )
+        prediction = denoiser.predict(noisy, timesteps, batch.conditioning)
+        return denoising_loss(prediction, target, denoiser.objective.weight(timesteps))
+
+    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+        """g_f."""
+        return Combination(grads, {"forget": 1.0})
+
+
+class Teacher:
+    """The weights as they were, put back into the network within `with`.
+
+    Only the weights that train are kept twice, the others are the teacher's too. They are exchanged, not
+    copied; no graph may be built inside or be open across the block.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.others = [parameter.detach().clone() for parameter in parameters]
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *_: object) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        for index, parameter in enumerate(self.parameters):
+            parameter.data, self.others[index] = self.others[index], parameter.data
+
+
+@torch.no_grad()
+def sample_until(
+    denoiser: Denoiser,
+    noise: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> Tensor:
+    """Draw from pure noise down to `timesteps` and stop there, deterministically.
+
+    ESD samples with DDIM and no added noise, which `Objective.denoise` is for every objective.
+
+    Args:
+        denoiser: the model as it is now.
+        noise: x_T, (B, ...).
+        timesteps: where to stop, (B,), all alike.
+        conditioning: B rows.
+        unconditional: that of the empty prompt, one row.
+        num_inference_steps: steps that a drawing down to 0 would take, evenly spaced.
+        guidance_scale: as in diffusers.
+
+    Returns:
+        x_t, shaped like `noise`.
+    """
+    noisiest, end = denoiser.objective.num_train_timesteps - 1, float(timesteps[0])
+    count = math.ceil(num_inference_steps * (noisiest - end) / noisiest - 1e-9)
+    times = torch.linspace(noisiest, end, count + 1, dtype=torch.float64)
+    if not timesteps.dtype.is_floating_point:
+        times = times.round()
+    noisy = noise
+    with _evaluating(denoiser.module):
+        for now, following in zip(times.tolist(), times.tolist()[1:], strict=False):
+            at, to = torch.full_like(timesteps, now), torch.full_like(timesteps, following)
+            prediction = guided_prediction(denoiser, noisy, at, conditioning, unconditional, guidance_scale)
+            noisy = denoiser.objective.denoise(prediction, noisy, at, to)
+    return noisy
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -1,0 +1,113 @@
+"""SalUn: unlearn where the forget loss is steep, towards another prompt (Fan et al. 2024).
+
+    L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
+
+on forget images x, with c' the paired retain prompt in place of the forget prompt c_f (Section 4.2,
+"random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
+which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
+is alpha.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..gradients import Combination, Tensors, Weighted, weighted_sum
+from ..models.protocol import Denoiser
+from ..objectives import denoising_loss
+from ..parameters import largest
+from .base import (
+    DATA,
+    Batch,
+    Context,
+    Loss,
+    Method,
+    MethodConfig,
+    RetainWeight,
+    descend,
+    guided_prediction,
+    noise_loss,
+)
+from .mask import MASK_FILE, load_mask, save_mask
+
+
+class SalUnConfig(MethodConfig, RetainWeight):
+    """Options of `salun`."""
+
+    name: Literal["salun"] = "salun"
+    data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
+    mask_share: float = Field(
+        default=0.5, gt=0, le=1, description="share of the trained weights that the saliency mask holds"
+    )
+    mask_guidance_scale: float = Field(
+        default=8.5, ge=0, le=50, description="guidance of the prediction whose gradient makes the mask"
+    )
+    mask: str | None = Field(default=None, description="a mask.safetensors to use in place of a new one")
+
+
+class SalUn(Method[SalUnConfig]):
+    """Minimise the distance to another prompt's prediction + alpha L_r, on the mask.
+
+    The guidance scale of the mask is SalUn's own: its code writes (1 + 7.5) e_c - 7.5 e_0. All of the
+    data is used, and the *largest* gradients are kept, as the paper says.
+    """
+
+    needs_unconditional = True
+    ascends = False
+
+    def prepare(self, context: Context) -> None:
+        """Make the mask, or read the one that was named or kept."""
+        kept = context.folder / MASK_FILE if context.folder else None
+        source = Path(self.config.mask) if self.config.mask else kept if context.resumed else None
+        if source and (self.config.mask or source.exists()):
+            self.mask = load_mask(source, context.parameters)
+        else:
+            masks = largest(self._saliency(context), self.config.mask_share)
+            self.mask = dict(zip(context.parameters, masks, strict=True))
+        if kept:
+            save_mask(self.mask, kept)
+
+    def _saliency(self, context: Context) -> list[Tensor]:
+        """Sum over the forget data of the gradient of L_f, one tensor per trained weight (Eq. 3)."""
+        denoiser, unconditional = context.denoiser, context.unconditional
+        assert unconditional is not None  # noqa: S101 - `needs_unconditional`
+        batches = list(context.batches("forget"))
+        with context.progress.stage("saliency mask", len(batches)) as advance, torch.enable_grad():
+            for batch in batches:
+                noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
+                prediction = guided_prediction(
+                    denoiser, noisy, batch.timesteps, batch.conditioning, unconditional, self.config.mask_guidance_scale
+                )
+                target = denoiser.objective.target(batch.samples, batch.noise, batch.timesteps)
+                weight = denoiser.objective.weight(batch.timesteps)
+                (-denoising_loss(prediction, target, weight)).backward()
+                advance()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in context.parameters.values()]
+        for parameter in context.parameters.values():
+            parameter.grad = None
+        return gradients
+
+    def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
+        """The distance on forget images, the denoising loss on retain images."""
+        return {
+            "forget": lambda: descend(_distance(denoiser, batch["forget"])),
+            "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
+        }
+
+    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+        """The masked m * (g_f + alpha g_r) (Eq. 4)."""
+        mask = list(self.mask.values())
+        return weighted_sum({term: Weighted(part, mask) for term, part in grads.items()}, self.config.retain_weight)
+
+
+def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:
+    """MSE(e(x_t, c_f), stop-grad e(x_t, c')); a scalar."""
+    noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
+    with torch.no_grad():
+        target = denoiser.predict(noisy, batch.timesteps, batch.paired_conditioning)
+    prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
+    return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
