@@ -1,6 +1,7 @@
 """The paper's tables and what else is measured. `turpentine bench NAME` makes a table."""
 
 TABLES: dict[str, str] = {
+    "knobs": ".tables.knobs",
     "classes": ".tables.classes",
     "diversity": ".tables.diversity",
     "sensitivity": ".tables.sensitivity",

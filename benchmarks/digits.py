@@ -56,24 +56,35 @@ def cell(method: str, concept: str, seed: int, options: Options, changes: Mappin
     return Cell(key, {"method": method, "class": concept, "tag": tag}, seed, recipe, lambda progress: run(recipe))
 
 
-def run(settings: Mapping[str, Any]) -> Figures:
+def base_cell(concept: str, options: Options) -> Cell:
+    """A cell that measures the bundled weights as they are."""
+    same = cell("finetune", concept, 0, options)
+    labels = {"method": "none", "class": concept, "tag": "base model"}
+    return Cell(f"none/{concept}", labels, 0, same.settings, lambda progress: run(same.settings, train=False))
+
+
+def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     """Unlearn from the bundled weights and measure; UA, RA, FID and CMMD as in `results.json`."""
     recipe = build_recipe(settings)
     denoiser, weights = _base()
     denoiser.module.load_state_dict(weights)
     prompts = make_prompts(recipe, denoiser)
-    samples = make_samples(denoiser, prompts, recipe, Silent())
-    training = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
+    cost: Figures = {}
+    if train:
+        samples = make_samples(denoiser, prompts, recipe, Silent())
+        training = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
+        cost = {
+            "training_seconds": round(training.seconds, 2),
+            "conflict_rate": training.conflict_rate,
+            "violations": training.violation_rate.model_dump(),
+        }
     texts = audit_prompts(prompts, recipe)
     images = draw_audit_images(denoiser, texts, recipe, Silent(), "after")
     result = measure(images, texts, recipe, Silent()).classes
     assert result is not None  # noqa: S101 - the recipe is of kind "class"
     return {
         **result.model_dump(include={"UA", "RA", "FID", "CMMD", "noise", "by_class", "images", "real_images"}),
-        "steps": training.steps,
-        "training_seconds": round(training.seconds, 2),
-        "conflict_rate": training.conflict_rate,
-        "violations": training.violation_rate.model_dump(),
+        **cost,
     }
 
 
