@@ -38,7 +38,9 @@ def methods() -> list[str]:
     return [name for name in NAMES if name in METHODS]
 
 
-def cell(method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:
+def cell(
+    method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = ""
+) -> Cell:
     """A cell: the shipped recipe of a method on digits, with changes.
 
     Args:
@@ -81,7 +83,7 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     texts = audit_prompts(prompts, recipe)
     images = draw_audit_images(denoiser, texts, recipe, Silent(), "after")
     result = measure(images, texts, recipe, Silent()).classes
-    assert result is not None  # noqa: S101 - the recipe is of kind "class"
+    assert result is not None
     return {
         **result.model_dump(include={"UA", "RA", "FID", "CMMD", "noise", "by_class", "images", "real_images"}),
         **cost,

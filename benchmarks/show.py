@@ -58,7 +58,9 @@ def orderings(paper: Means, ours: Means, ties: float = 0.0) -> str:
                 found += 1
             else:
                 low, high = (a, b) if theirs < 0 else (b, a)
-                broken.append(f"{metric} of {low} below {high} (here {ours[low][metric]:.3f} and {ours[high][metric]:.3f})")
+                broken.append(
+                    f"{metric} of {low} below {high} (here {ours[low][metric]:.3f} and {ours[high][metric]:.3f})"
+                )
     total = found + len(broken)
     if not total:
         return "There is no pair to compare with the paper."
@@ -67,7 +69,9 @@ def orderings(paper: Means, ours: Means, ties: float = 0.0) -> str:
     return f"The paper's ordering holds here in {found} of {total} pairs of rows; not found: {'; '.join(broken)}."
 
 
-def figure(path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, size: tuple[float, float] = (7, 3)) -> str:
+def figure(
+    path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, size: tuple[float, float] = (7, 3)
+) -> str:
     """Draw an SVG beside the page; gives its name."""
     with matplotlib.rc_context(_STYLE):
         canvas = Figure(figsize=size, layout="constrained")

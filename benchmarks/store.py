@@ -34,8 +34,8 @@ class Store:
     def has(self, cell: Cell) -> bool:
         """Whether the cell was measured with the settings that it has now."""
         record = self.records.get(cell.key)
-        same = json.loads(json.dumps({"seed": cell.seed, "settings": cell.settings}))
-        return record is not None and {"seed": record.seed, "settings": record.settings} == same
+        now = json.loads(json.dumps(cell.settings))
+        return record is not None and record.seed == cell.seed and _still(record.settings, now)
 
     def measure(self, cell: Cell, progress: Progress) -> Record:
         """The kept record of a cell, or a new one."""
@@ -50,3 +50,10 @@ class Store:
     def _save(self) -> None:
         cells = {key: asdict(record) for key, record in self.records.items()}
         write_text(self.path, json.dumps({"cells": cells}, indent=1) + "\n")
+
+
+def _still(kept: object, now: object) -> bool:
+    """Whether every setting that was kept has its value still; one that came since has its default."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return all(name in now and _still(value, now[name]) for name, value in kept.items())
+    return kept == now

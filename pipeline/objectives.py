@@ -152,12 +152,12 @@ class EDM(Objective):
         self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
 
     def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """ln sigma ~ N(p_mean, p_std^2) (Table 1, "Noise distribution")."""
+        """Draw ln sigma ~ N(p_mean, p_std^2) (Table 1, "Noise distribution")."""
         normal = torch.randn(count, generator=generator, device=generator.device)
         return (self.p_mean + self.p_std * normal).exp()
 
     def add_noise(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """y + n, n ~ N(0, sigma^2 I) (Eq. 2)."""
+        """The noisy image y + n, n ~ N(0, sigma^2 I) (Eq. 2)."""
         return samples + _like(timesteps, samples) * noise
 
     def target(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class EDM(Objective):
         return self.sigma_data**2 / (sigmas.square() + self.sigma_data**2)
 
     def c_out(self, sigmas: Tensor) -> Tensor:
-        """Sigma sigma_data / (sigma^2 + sigma_data^2)^(1/2) (Table 1, "Output scaling")."""
+        """Give sigma sigma_data / (sigma^2 + sigma_data^2)^(1/2) (Table 1, "Output scaling")."""
         return sigmas * self.sigma_data / (sigmas.square() + self.sigma_data**2).sqrt()
 
     def c_in(self, sigmas: Tensor) -> Tensor:
@@ -181,10 +181,12 @@ class EDM(Objective):
         return (sigmas.square() + self.sigma_data**2).rsqrt()
 
     def c_noise(self, sigmas: Tensor) -> Tensor:
-        """Ln(sigma) / 4 (Table 1, "Noise cond.")."""
+        """Give ln(sigma) / 4 (Table 1, "Noise cond.")."""
         return sigmas.log() / 4
 
-    def denoise(self, network: Callable[[Tensor, Tensor], Tensor], noisy_samples: Tensor, sigmas: Tensor) -> Tensor:
+    def precondition(
+        self, network: Callable[[Tensor, Tensor], Tensor], noisy_samples: Tensor, sigmas: Tensor
+    ) -> Tensor:
         """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Eq. 7).
 
         Args:

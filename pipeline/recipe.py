@@ -47,7 +47,10 @@ class DataSection(Section):
         default="balanced", description="retain images of all other classes alike, or of the most similar ones only"
     )
     retain_per_class: int = Field(
-        default=50, ge=1, le=100_000, description="retain images for each other class (their sum, where only some count)"
+        default=50,
+        ge=1,
+        le=100_000,
+        description="retain images for each other class (their sum, where only some count)",
     )
     similar_classes: int = Field(default=2, ge=1, le=1000, description="how many classes 'similar' takes")
 

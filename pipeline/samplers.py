@@ -1,6 +1,7 @@
 """Samplers of our own: Heun's second-order method for EDM models (Karras et al. 2022)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def heun(denoise: Callable[[Tensor, float], Tensor], noise: Tensor, sigmas: Tens
     """
     levels = sigmas.tolist()
     samples = levels[0] * noise
-    for now, after in zip(levels[:-1], levels[1:], strict=True):
+    for now, after in pairwise(levels):
         slope = (samples - denoise(samples, now)) / now
         euler = samples + (after - now) * slope
         if after == 0:

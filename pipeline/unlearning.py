@@ -129,7 +129,7 @@ def run_recipe(
 def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
     """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
     spec = recipe.prompts
-    if recipe.world == "classes":
+    if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
     if spec.file:

@@ -72,9 +72,10 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     return (
         f"Class-wise forgetting on digits: mean ± standard deviation over {concepts} classes. UA: share of the class's "
         "images that the judge sees as something else; RA: share of the other classes' images that it sees as what was "
-        "asked for; FID: Fréchet distance of the other classes' images from held-out real ones, in the judge's features; "
-        "noise: share of the forgotten class's images that the judge calls random noise; seconds: of training. The "
-        "paper's columns are of CIFAR-10 with Inception's FID (Ko et al. 2024, Table 1): compare orders, not values.\n\n"
+        "asked for; FID: Fréchet distance of the other classes' images from held-out real ones, in the judge's "
+        "features; noise: share of the forgotten class's images that the judge calls random noise; seconds: of training. The "
+        "paper's columns are of CIFAR-10 with Inception's FID (Ko et al. 2024, Table 1): compare orders, not "
+        "values.\n\n"
         f"{markdown(header, rows)}\n\n![One dot a class, lines at the means]({image})\n\n"
         f"{orderings(paper_means, means)} {_claims(means)}"
     )

@@ -52,14 +52,20 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
                      *(f"{change[m]:+.3f}" for m in METRICS), *(f"{theirs[m]:+.3f}" for m in theirs)])  # fmt: skip
         wider.append(change["RA"] > 0 and change["FID"] < 0)
         gains.append((name, change["RA"]))
-    header = ["", *(f"{CASES[c]} {m}" for c in CASES for m in METRICS), *(f"Δ {m}" for m in METRICS), "paper Δ RA", "paper Δ FID"]
+    header = [
+        "",
+        *(f"{CASES[c]} {m}" for c in CASES for m in METRICS),
+        *(f"Δ {m}" for m in METRICS),
+        "paper Δ RA",
+        "paper Δ FID",
+    ]
     held = sum(wider)
     most = max(gains, key=lambda gain: gain[1])[0]
     return (
-        "Case 1 takes the retain images from the two classes most similar to the forgotten one (by the judge's features), "
-        f"Case 2 from all classes alike; both have as many images. Mean ± standard deviation over the classes "
-        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}. Δ = Case 2 - Case 1. The paper's "
-        "columns are of CIFAR-10 (Ko et al. 2024, Table 3): compare signs and order, not values.\n\n"
+        "Case 1 takes the retain images from the two classes most similar to the forgotten one (by the judge's "
+        f"features), Case 2 from all classes alike; both have as many images. Mean ± standard deviation over the classes "
+        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}. Δ = Case 2 - Case 1. "
+        "The paper's columns are of CIFAR-10 (Ko et al. 2024, Table 3): compare signs and order, not values.\n\n"
         f"{markdown(header, rows)}\n\n"
         f"Balanced data is better than similar data in both RA and FID for {held} of {len(wider)} methods "
         f"(in the paper for all three), and {most} gains most RA from it (in the paper RGD): the paper's ordering "

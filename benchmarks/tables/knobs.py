@@ -56,10 +56,10 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
             *(f"{record.figures[metric]:.3f}" for metric in ("UA", "RA", "FID")),
             f"{record.figures.get('training_seconds', 0):.1f}",
         ])  # fmt: skip
+    steps = next(iter(records.values())).settings["training"]["steps"]
     return (
-        f"Forgetting {CONCEPT!r} from digits with {next(iter(records.values())).settings['training']['steps']} steps: each "
-        "method's grid, and the point with the highest mean of UA and RA (among equals the lowest FID), which its recipe in "
-        "`pipeline/recipes/digits/` keeps.\n\n"
+        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid, and the point with the highest mean of UA and RA (among equals the lowest "
+        "FID), which its recipe in `pipeline/recipes/digits/` keeps.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )
 

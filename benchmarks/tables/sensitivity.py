@@ -47,8 +47,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for axis, metric in zip(axes, ("FID", "RA"), strict=True):
             for place, method in enumerate(METHODS):
                 positions = [column + 0.27 * (place - 1) for column in range(len(lambdas))]
-                boxes = axis.boxplot([of(method, weight, metric) for weight in lambdas], positions=positions, widths=0.22,
-                                     patch_artist=True, medianprops={"color": "black"}, whis=(0, 100))  # fmt: skip
+                values = [of(method, weight, metric) for weight in lambdas]
+                boxes = axis.boxplot(values, positions=positions, widths=0.22, patch_artist=True, medianprops={"color": "black"}, whis=(0, 100))  # fmt: skip
                 for box in boxes["boxes"]:
                     box.set_facecolor(f"C{place}")
                 axis.plot([], [], color=f"C{place}", linewidth=6, label=NAMES[method])
@@ -65,8 +65,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
                 f"{statistics.median(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in figures.values()
             )])  # fmt: skip
     return (
-        f"Forgetting {CONCEPT!r}: each box holds the runs with α ∈ {{{', '.join(f'{a:g}' for a in alphas)}}}, whiskers to "
-        "the extremes. The paper's Fig. 6 shows the same for CIFAR-10, without figures in its text.\n\n"
+        f"Forgetting {CONCEPT!r}: each box holds the runs with α ∈ {{{', '.join(f'{a:g}' for a in alphas)}}}, "
+        "whiskers to the extremes. The paper's Fig. 6 shows the same for CIFAR-10, without figures in its text.\n\n"
         f"![Box plots of FID and RA]({image})\n\n"
         f"{markdown(['', 'UA: median (range)', 'RA: median (range)', 'FID: median (range)'], rows)}\n\n"
         f"{_verdict(lambdas, of)}"
@@ -93,9 +93,9 @@ def _verdict(lambdas: Sequence[float], of) -> str:  # type: ignore[no-untyped-de
     holds = count("rg", "grad_diff") == count("rgd", "rg") == total and set(steady.values()) == {"rgd"}
     return (
         f"By medians, RG is better than GradDiff in FID and no worse in RA at {count('rg', 'grad_diff')} of {total} "
-        f"values of λ, and RGD than RG at {count('rgd', 'rg')}; FID varies least over α with {NAMES[steady['FID']]} and RA "
-        f"with {NAMES[steady['RA']]} (in the paper RGD): the paper's ordering {'holds' if holds else 'does not hold in full'} "
-        "here."
+        f"values of λ, and RGD than RG at {count('rgd', 'rg')}; FID varies least over α with {NAMES[steady['FID']]} "
+        f"and RA with {NAMES[steady['RA']]} (in the paper RGD): the paper's ordering "
+        f"{'holds' if holds else 'does not hold in full'} here."
     )
 
 

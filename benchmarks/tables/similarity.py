@@ -45,21 +45,26 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         axis.set_yticks(range(len(names)), names)
         for y, row in enumerate(matrix):
             for x, value in enumerate(row):
-                axis.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black", size=7)
+                axis.text(
+                    x, y, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black", size=7
+                )
         axis.figure.colorbar(shown, ax=axis)
 
     image = figure(folder / "similarity.svg", draw, size=(5, 4))
     near = record.figures["most_similar"]
     rows = [[name, *(f"{other} ({matrix[label[name]][label[other]]:.3f})" for other in near[name])] for name in names]
     mutual = sum(names_of[0] in near and name in near[names_of[0]] for name, names_of in near.items())
-    least, most = min(min(row) for row in matrix), max(v for y, row in enumerate(matrix) for x, v in enumerate(row) if x != y)
+    least, most = (
+        min(min(row) for row in matrix),
+        max(v for y, row in enumerate(matrix) for x, v in enumerate(row) if x != y),
+    )
     return (
-        "Cosine similarity of the classes' mean features of real training images, by the digits judge (the paper: by CLIP, "
-        "on CIFAR-10, Fig. 7). The `diversity` table takes its Case 1 from here.\n\n"
+        "Cosine similarity of the classes' mean features of real training images, by the digits judge (the paper: "
+        "by CLIP, on CIFAR-10, Fig. 7). The `diversity` table takes its Case 1 from here.\n\n"
         f"![Heat map of class similarities]({image})\n\n{markdown(['class', 'most similar', 'second'], rows)}\n\n"
-        f"Similarities of different classes run from {least:.3f} to {most:.3f}; {mutual} of {len(names)} classes are among "
-        "the two most similar of their own most similar class. The figure of the paper is of other classes, so there is no "
-        "ordering to compare."
+        f"Similarities of different classes run from {least:.3f} to {most:.3f}; {mutual} of {len(names)} classes are "
+        "among the two most similar of their own most similar class. The figure of the paper is of other classes, so there "
+        "is no ordering to compare."
     )
 
 

@@ -60,7 +60,7 @@ class ClassJudge(nn.Module):
         """
         if pixels.shape[1:3] != (self.size, self.size):
             raise UserError(
-                f"the judge looks at images of {self.size}x{self.size} pixels, got {pixels.shape[2]}x{pixels.shape[1]}. "
+                f"the judge takes images of {self.size}x{self.size} pixels, got {pixels.shape[2]}x{pixels.shape[1]}. "
                 "Name the judge of the model's own dataset with --class-judge."
             )
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -96,8 +96,8 @@ class ClassJudge(nn.Module):
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"can't load the judge {judge!r}: expected one of {sorted(BUNDLED_JUDGES)} or a folder with config.json "
-                f"and model.safetensors ({reason}). `python -m turpentine.pipeline.digits.train` makes one."
+                f"can't load the judge {judge!r}: expected one of {sorted(BUNDLED_JUDGES)} or a folder with "
+                f"config.json and model.safetensors ({reason}). `python -m turpentine.pipeline.digits.train` makes one."
             ) from None
         return module.eval().requires_grad_(False)
 

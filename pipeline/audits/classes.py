@@ -46,8 +46,8 @@ def fidelity(judge: ClassJudge, images: Tensor, real: Tensor) -> dict[str, float
     distance = FrechetInceptionDistance(feature=_Features(judge), normalize=False)
     for part, is_real in ((real, True), (images, False)):
         distance.update(part.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8), real=is_real)
-    unit = [F.normalize(judge.features(part), dim=1) for part in (images, real)]
-    return {"FID": distance.compute().item(), "CMMD": cmmd(*unit, sigma=0.5)}
+    drawn, found = (F.normalize(judge.features(part), dim=1) for part in (images, real))
+    return {"FID": distance.compute().item(), "CMMD": cmmd(drawn, found, sigma=0.5)}
 
 
 class ClassAudit:

@@ -186,7 +186,9 @@ def sheet(pipeline: ClassConditionalPipeline, rows: int, scale: int = 6) -> Imag
     pixels = to_pixels(draw(pipeline, names * rows))
     side = pixels.shape[1]
     grid = pixels.reshape(rows, len(names), side, side, 3).permute(0, 2, 1, 3, 4).reshape(rows * side, -1, 3)
-    return Image.fromarray(grid.numpy()).resize((grid.shape[1] * scale, grid.shape[0] * scale), Image.Resampling.NEAREST)
+    return Image.fromarray(grid.numpy()).resize(
+        (grid.shape[1] * scale, grid.shape[0] * scale), Image.Resampling.NEAREST
+    )
 
 
 def measure_model(pipeline: ClassConditionalPipeline, judge: ClassJudge, test: LabelledImages, each: int) -> dict:
@@ -218,7 +220,9 @@ def main() -> None:
     data, test = load_images(options.dataset, "train"), load_images(options.dataset, "test")
     out = options.out or options.work / "weights"
     judge = train_judge(data, test, options)
-    judge.save(out / "judge", {**measure_judge(judge, test), "training_images": len(data), "steps": options.judge_steps})
+    judge.save(
+        out / "judge", {**measure_judge(judge, test), "training_images": len(data), "steps": options.judge_steps}
+    )
     judge = ClassJudge.load(str(out / "judge"))
     pipeline = train_model(data, options)
     pipeline.unet.half()

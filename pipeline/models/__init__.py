@@ -108,4 +108,13 @@ def _index(folder: Path) -> dict[str, Any]:
     return json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
 
 
-__all__ = ["ASSETS", "BUNDLED", "Conditioning", "Denoiser", "choose_device", "class_names", "load_denoiser", "wrap_pipeline"]
+__all__ = [
+    "ASSETS",
+    "BUNDLED",
+    "Conditioning",
+    "Denoiser",
+    "choose_device",
+    "class_names",
+    "load_denoiser",
+    "wrap_pipeline",
+]

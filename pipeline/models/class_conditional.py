@@ -85,7 +85,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         def network(scaled: Tensor, c_noise: Tensor) -> Tensor:
             return self.unet(scaled, c_noise, class_labels=class_labels, return_dict=False)[0]
 
-        return self.objective.denoise(network, noisy_samples, sigmas)
+        return self.objective.precondition(network, noisy_samples, sigmas)
 
     @torch.no_grad()
     def __call__(
@@ -113,6 +113,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         labels = self.labels(names).to(self.unet.device)
         if guidance_scale != 1 and self.null_label is None:
             raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+        no_class = torch.full_like(labels, self.null_label or 0)
         size, config = self.unet.config.sample_size, self.scheduler.config
         shape = (self.unet.config.in_channels, *(size if isinstance(size, list | tuple) else (size, size)))
         generators = list(generator) if isinstance(generator, Sequence) else None
@@ -129,7 +130,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             denoised = self.denoise(samples, sigmas, labels)
             if guidance_scale == 1:
                 return denoised
-            free = self.denoise(samples, sigmas, torch.full_like(labels, self.null_label))
+            free = self.denoise(samples, sigmas, no_class)
             return free + guidance_scale * (denoised - free)
 
         if scheduler is None:

@@ -203,7 +203,9 @@ def _class_rows(before: ClassResult, after: ClassResult) -> list[Row]:
         x, y = getattr(before, key), getattr(after, key)
         outcome = _moved(x, y, "higher") if key == "UA" else _stayed(x - y)
         better: Better = "higher" if key == "UA" else "close"
-        result.append(Row(name, x, y, number(x), number(y), points(x, y), outcome, better, f"{meaning} Higher is better."))
+        result.append(
+            Row(name, x, y, number(x), number(y), points(x, y), outcome, better, f"{meaning} Higher is better.")
+        )
     for key, name, meaning in (
         ("FID", "FID (Fréchet distance)", "Distance of the other classes' images from held-out real ones"),
         ("CMMD", "CMMD", "The same by maximum mean discrepancy"),

@@ -33,7 +33,9 @@ def test_a_measured_cell_is_kept_and_one_with_other_settings_is_not(tmp_path):
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     calls = []
     names = ["a", "b", "c", "d"]
-    table = Table("T", lambda options: [counting(name, calls) for name in names], lambda records, folder: str([*records]))
+    table = Table(
+        "T", lambda options: [counting(name, calls) for name in names], lambda records, folder: str([*records])
+    )
     monkeypatch.setattr("turpentine.benchmarks.bench.load_table", lambda name: table)
 
     class StopAfter2(Silent):

@@ -98,7 +98,9 @@ def test_pixels_there_and_back():
     assert latents.shape == (2, 1, 8, 8) and torch.equal(denoiser.decode(latents), pixels)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name in ("finetune", "salun", "grad_diff", "rg", "rgd")])
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if name in ("finetune", "salun", "grad_diff", "rg", "rgd")]
+)
 def test_methods_train_on_unpaired_data_and_repeat(method):
     def train():
         denoiser = wrap_pipeline(build())
@@ -161,7 +163,7 @@ def test_the_judge_calls_noise_noise_and_audits_by_hand():
 
 
 def test_a_judge_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="can't load the judge .* expected one of \\['digits'\\] or a folder"):
+    with pytest.raises(UserError, match=r"can't load the judge .* expected one of \['digits'\] or a folder"):
         ClassJudge.load(str(tmp_path))
 
 
@@ -195,5 +197,5 @@ def test_refused_in_words(chosen, message, tmp_path):
 
 
 def test_a_dataset_belongs_to_classes():
-    with pytest.raises(UserError, match="data.dataset belongs to kind 'class'"):
+    with pytest.raises(UserError, match=r"data\.dataset belongs to kind 'class'"):
         build_recipe({"concept": "cat", "data": {"dataset": "digits"}})

@@ -42,12 +42,12 @@ def test_agrees_with_diffusers():
     scheduler, objective = EDMEulerScheduler(sigma_data=0.6), EDM(0.6)
     generator = torch.Generator().manual_seed(0)
     noisy, raw = (torch.randn(len(SIGMAS), 1, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-    denoised = objective.denoise(lambda scaled, c_noise: raw, noisy, SIGMAS)
+    denoised = objective.precondition(lambda scaled, c_noise: raw, noisy, SIGMAS)
     for index, sigma in enumerate(SIGMAS):
         torch.testing.assert_close(denoised[index], scheduler.precondition_outputs(noisy[index], raw[index], sigma))
         assert objective.c_noise(sigma) == scheduler.precondition_noise(sigma)
     seen = []
-    objective.denoise(lambda scaled, c_noise: seen.append(scaled) or raw, noisy, SIGMAS)
+    objective.precondition(lambda scaled, c_noise: seen.append(scaled) or raw, noisy, SIGMAS)
     torch.testing.assert_close(seen[0][3], scheduler.precondition_inputs(noisy[3], SIGMAS[3]))
     scheduler.set_timesteps(10)
     torch.testing.assert_close(karras_sigmas(10).float(), scheduler.sigmas)
