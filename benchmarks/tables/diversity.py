@@ -63,7 +63,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     most = max(gains, key=lambda gain: gain[1])[0]
     return (
         "Case 1 takes the retain images from the two classes most similar to the forgotten one (by the judge's "
-        f"features), Case 2 from all classes alike; both have as many images. Mean ± standard deviation over the classes "
+        "features), Case 2 from all classes alike; both have as many images. Mean ± standard deviation over "
+        "the classes "
         f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}. Δ = Case 2 - Case 1. "
         "The paper's columns are of CIFAR-10 (Ko et al. 2024, Table 3): compare signs and order, not values.\n\n"
         f"{markdown(header, rows)}\n\n"

@@ -58,7 +58,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         ])  # fmt: skip
     steps = next(iter(records.values())).settings["training"]["steps"]
     return (
-        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid, and the point with the highest mean of UA and RA (among equals the lowest "
+        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid, and the point with the "
+        "highest mean of UA and RA (among equals the lowest "
         "FID), which its recipe in `pipeline/recipes/digits/` keeps.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )

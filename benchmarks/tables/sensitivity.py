@@ -48,7 +48,14 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
             for place, method in enumerate(METHODS):
                 positions = [column + 0.27 * (place - 1) for column in range(len(lambdas))]
                 values = [of(method, weight, metric) for weight in lambdas]
-                boxes = axis.boxplot(values, positions=positions, widths=0.22, patch_artist=True, medianprops={"color": "black"}, whis=(0, 100))  # fmt: skip
+                boxes = axis.boxplot(
+                    values,
+                    positions=positions,
+                    widths=0.22,
+                    patch_artist=True,
+                    medianprops={"color": "black"},
+                    whis=(0, 100),
+                )
                 for box in boxes["boxes"]:
                     box.set_facecolor(f"C{place}")
                 axis.plot([], [], color=f"C{place}", linewidth=6, label=NAMES[method])

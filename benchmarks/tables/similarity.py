@@ -63,7 +63,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "by CLIP, on CIFAR-10, Fig. 7). The `diversity` table takes its Case 1 from here.\n\n"
         f"![Heat map of class similarities]({image})\n\n{markdown(['class', 'most similar', 'second'], rows)}\n\n"
         f"Similarities of different classes run from {least:.3f} to {most:.3f}; {mutual} of {len(names)} classes are "
-        "among the two most similar of their own most similar class. The figure of the paper is of other classes, so there "
+        "among the two most similar of their own most similar class. The figure of the paper is of other "
+        "classes, so there "
         "is no ordering to compare."
     )
 
