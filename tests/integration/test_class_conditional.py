@@ -61,7 +61,7 @@ def test_a_saved_model_loads_as_it_was(tmp_path):
 def test_an_image_depends_on_its_seed_and_class_alone():
     denoiser = wrap_pipeline(build())
     together = draw(denoiser, ["a", "b", "b"], [1, 2, 1])
-    torch.testing.assert_close(together[1:2], draw(denoiser, ["b"], [2]))
+    torch.testing.assert_close(together[1:2], draw(denoiser, ["b"], [2]), atol=1e-3, rtol=0)
     assert not torch.allclose(together[1], together[2]) and not torch.allclose(together[0], together[2])
     assert together.abs().max() <= 1
 

@@ -34,7 +34,7 @@ def test_digits_are_split_without_overlap(digits):
 
 def test_every_fifth_of_each_class_is_held_out():
     labels = torch.tensor([0, 1] * 5 + [1] * 5)
-    assert held_out(labels).nonzero().flatten().tolist() == [8, 14]
+    assert held_out(labels).nonzero().flatten().tolist() == [8, 9, 14]
 
 
 def test_forget_images_are_those_of_the_class_and_retain_images_balanced(digits, judge):
