@@ -9,7 +9,7 @@ from ..show import markdown
 from ..table import Cell, Options, Record, Table
 
 CONCEPT = "3"
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "finetune": {"training.learning_rate": (1e-3, 3e-3, 1e-2)},
     "salun": {"training.learning_rate": (3e-4, 1e-3, 3e-3), "method.retain_weight": (0.5, 5.0)},
