@@ -76,7 +76,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
             known[""] = self.null_label
         missing = sorted({name for name in names if name not in known})
         if missing:
-            raise UserError(f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}.")
+            raise UserError(
+                f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}. A class-conditional model "
+                "knows no other prompts: unlearn it with --kind class."
+            )
         return torch.tensor([known[name] for name in names])
 
     def denoise(self, noisy_samples: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
