@@ -103,6 +103,13 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
                 ("concept", "kind", *model, "method", "prompts", "samples", "audits"))  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
 
+    bench = add("bench", _bench, "measure the tables of the paper and write their pages; a stopped run goes on")
+    bench.add_argument("table", nargs="+", help="names of tables, or 'all'")
+    bench.add_argument("--quick", action="store_true", help="a few cells, steps and images, to see it work")
+    bench.add_argument("--seeds", default="0", metavar="N,…", help="measure every cell once for each; default 0")
+    bench.add_argument("--results", type=Path, metavar="DIR", help="measured cells; default benchmarks/results")
+    bench.add_argument("--pages", type=Path, metavar="DIR", help="pages and figures; default docs/results")
+
     report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
     report.add_argument("folder", type=Path, metavar="RUN", help="run folder")
 
@@ -249,6 +256,21 @@ def _audit(arguments: argparse.Namespace) -> None:
     if arguments.out:
         write_text(arguments.out, text + "\n")
     console.print_json(text)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from ..benchmarks.bench import bench
+    from ..benchmarks.table import Options
+    from .terminal import TerminalProgress, console
+
+    try:
+        seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    except ValueError:
+        raise UserError(f"expected whole numbers joined by commas for --seeds, got {arguments.seeds!r}.") from None
+    with TerminalProgress()() as progress:
+        pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
+    for page in pages:
+        console.print(f"page: {_escaped(page)}", soft_wrap=True)
 
 
 def _report(arguments: argparse.Namespace) -> None:
