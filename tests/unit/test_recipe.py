@@ -123,7 +123,10 @@ def test_defaults_depend_on_the_model():
         ),
         ({"seed": -1}, r"seed: Input should be greater than or equal to 0, got -1"),
         ({"kind": "person"}, r"kind: Input should be 'object', 'style' or 'nudity', got 'person'"),
-        ({"training": {"parameters": "attn"}}, r"training\.parameters: Input should be 'full', 'xattn', 'noxattn' or 'lora'"),
+        (
+            {"training": {"parameters": "attn"}},
+            r"training\.parameters: Input should be 'full', 'xattn', 'noxattn' or 'lora'",
+        ),
         ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers', 'denoiser', .*'delta'"),
         ({"output": {"dtype": "int8"}}, r"output\.dtype: Input should be 'fp32', 'fp16' or 'bf16', got 'int8'"),
         ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
