@@ -66,9 +66,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         ])  # fmt: skip
     steps = next(iter(records.values())).settings["training"]["steps"]
     return (
-        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid. Chosen is the point with the highest "
-        f"UA among those whose RA is at most {LOSS:g} below the base model's (among equals the highest RA, then the "
-        "lowest FID); its recipe in `pipeline/recipes/digits/` keeps it.\n\n"
+        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid. Chosen is the point with the "
+        f"highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the highest RA, "
+        "then the lowest FID); its recipe in `pipeline/recipes/digits/` keeps it.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )
 
