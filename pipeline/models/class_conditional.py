@@ -77,13 +77,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         missing = sorted({name for name in names if name not in known})
         if missing:
             raise UserError(
-<<<<<<< HEAD
-                f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}. A class-conditional "
-                "model knows no other prompts: unlearn it with --kind class."
-=======
                 f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}. "
                 "A class-conditional model knows no other prompts: unlearn it with --kind class."
->>>>>>> classes
             )
         return torch.tensor([known[name] for name in names])
 
