@@ -287,15 +287,15 @@ def make_samples(denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progres
 def _train(
     run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
 ) -> tuple[TrainingResult, Adapter | None]:
-    denoiser.release()
-    try:
-        with training_lora(denoiser.module, recipe) as layers:
-            method = build_method(recipe.method)
-            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+    method = build_method(recipe.method)
+    with training_lora(denoiser.module, recipe) as layers:
+        trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+        denoiser.release()  # not before: the trainer may embed the empty prompt
+        try:
             result = trainer.train(resume=resume)
-        return result, as_adapter(layers) if layers else None
-    finally:
-        denoiser.restore()
+        finally:
+            denoiser.restore()
+    return result, as_adapter(layers) if layers else None
 
 
 def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
