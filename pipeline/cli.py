@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import runpy
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code (2 for the user's mistakes, 130 when cancelled)."""
     _quieten()
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["ui"]:
+        return _ui(words[1:])
     parser = build_parser(words[0] if words else "")
     arguments = parser.parse_args(words)
     if not hasattr(arguments, "run"):
@@ -84,6 +87,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     unlearn.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
     unlearn.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
+    _add_progress_file(unlearn)
 
     prompts = add(
         "prompts",
@@ -101,13 +105,33 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
                 ("concept", "kind", "model", "seed", "device", "method", "prompts", "samples", "audits"))  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    _add_progress_file(audit)
 
     report = add("report", _report, "write report.html and MODEL_CARD.md of a run again")
     report.add_argument("folder", type=Path, metavar="RUN", help="run folder")
 
     info = add("info", _info, "show where weights came from, or what a run gave")
     info.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
+    add("ui", lambda arguments: _ui([]), "open the app in a browser; `turpentine ui --help` lists its options")
     return parser
+
+
+def _add_progress_file(parser: argparse.ArgumentParser) -> None:
+    text = "keep a JSON file that says how far the work has come, for a program that follows it"
+    parser.add_argument("--progress-file", type=Path, metavar="FILE", help=text)
+
+
+def _ui(words: list[str]) -> int:
+    """Hand over to the app, which is a program of its own: nothing here imports it."""
+    command = f"{(__package__ or '').rpartition('.')[0]}.ui"
+    before, sys.argv = sys.argv, [command, *words]
+    try:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.argv = before
+    return 0
 
 
 def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) -> Any:
@@ -118,11 +142,11 @@ def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) 
     return build_recipe(merge(merge(base, extra or {}), chosen(arguments)))
 
 
-def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
+def _run(recipe: Any, out: Path | None, resume: bool = False, progress_file: Path | None = None) -> None:
     from .terminal import TerminalProgress, before_after_table, console
     from .unlearning import run_recipe
 
-    with TerminalProgress()() as progress:
+    with TerminalProgress(file=progress_file)() as progress:
         try:
             unlearned = run_recipe(recipe, out, resume=resume, progress=progress)
         except Cancelled as stop:
@@ -168,9 +192,10 @@ def _unlearn(arguments: argparse.Namespace) -> None:
     if arguments.resume:
         if chosen(arguments) or arguments.recipe or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
-        return _run(RunFolder.open(arguments.resume).recipe(), arguments.resume, resume=True)
+        recipe = RunFolder.open(arguments.resume).recipe()
+        return _run(recipe, arguments.resume, True, arguments.progress_file)
     recipe = _recipe(arguments)
-    return _run(recipe, arguments.out or new_run_path(recipe))
+    return _run(recipe, arguments.out or new_run_path(recipe), False, arguments.progress_file)
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
@@ -220,7 +245,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     recipe = _recipe(arguments)
     texts = audit_prompts(make_prompts(recipe), recipe)
     denoiser = load_denoiser(recipe.model, recipe.device)
-    with TerminalProgress()() as progress:
+    with TerminalProgress(file=arguments.progress_file)() as progress:
         images = draw_audit_images(denoiser, texts, recipe, progress, "")
         result = measure(images, texts, recipe, progress, denoiser.device)
     text = result.model_dump_json(indent=2, exclude_none=True)

@@ -19,7 +19,7 @@ from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
-from .runs import RunFolder
+from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
@@ -95,7 +95,7 @@ def run_recipe(
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
     warnings = [*prompts.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training = _train(run, denoiser, samples, recipe, resume, progress)
+        training = _train(run, denoiser, prompts, samples, recipe, resume, progress)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
@@ -232,10 +232,26 @@ def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Rec
 
 
 def _train(
-    run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    samples: SampleSet,
+    recipe: Recipe,
+    resume: bool,
+    progress: Progress,
 ) -> TrainingResult:
-    trainer = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed, run.path, progress)
-    denoiser.release()
+    every = recipe.training.preview_every
+    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+
+    def preview(done: int) -> None:
+        if done % every == 0:
+            run.save_images(preview_name(done), draw_audit_images(denoiser, texts, recipe, Silent(), ""), None)
+
+    method = build_method(recipe.method)
+    after_step = preview if every else None
+    trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, after_step)
+    if not every:  # previews need the whole pipeline
+        denoiser.release()
     try:
         return trainer.train(resume=resume)
     finally:
