@@ -39,6 +39,14 @@ class Controls:
         self.components[path] = component
         return component
 
+    def choice(self, path: Path, choices: Sequence[Any], **over: Any) -> Any:
+        """Make a free-text field a choice among what there is here."""
+        field, _ = FIELDS[path]
+        value = value_of(self.start, path)
+        about = {"label": label_of(path), "info": field.description, "elem_id": "-".join(path), "value": value}
+        self.components[path] = gr.Dropdown(choices=list(choices), interactive=True, **about | over)
+        return self.components[path]
+
     def section(self, name: str, skip: Iterable[str] = ()) -> None:
         """Make the components of every field of a section that are not on the page yet."""
         for path, (field, _) in FIELDS.items():

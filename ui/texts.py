@@ -28,27 +28,3 @@ STATES = {
     "done": "done",
 }
 
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    >>> duration(75)
-    '1 min 15 s'
-    """
-    whole = max(0, round(seconds))
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them.
-
-    >>> size(2_500_000)
-    '2.5 MB'
-    """
-    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"
