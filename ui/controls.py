@@ -138,8 +138,8 @@ def component_for(path: Path, value: Any, **over: Any) -> Any:
         return choice(**about | {"choices": choices} | over)
     if get_origin(first) is tuple and get_origin(get_args(first)[0]) is Literal:
         return gr.CheckboxGroup(**about | {"choices": list(get_args(get_args(first)[0]))} | over)
-    if first in (int, float):
-        return gr.Number(**about | {"placeholder": _NONE if optional else None, "step": 1 if first is int else "any"} | over)
+    if first in (int, float) and not optional:  # an empty number box comes back as 0, not as none
+        return gr.Number(**about | {"step": 1 if first is int else "any"} | over)
     return gr.Textbox(**about | {"max_lines": 1} | over)
 
 
@@ -165,8 +165,8 @@ def to_component(path: Path, value: Any) -> Any:
     if isinstance(value, tuple | list):
         literal = any(get_origin(part) is Literal for member in members(annotation) for part in get_args(member))
         return list(value) if literal else ", ".join(map(str, value))
-    if value is None and any(get_origin(member) is Literal for member in members(annotation)):
-        return _NONE
+    if type(None) in members(annotation):
+        return _NONE if value is None else value if isinstance(value, str) else str(value)
     return value
 
 
@@ -175,13 +175,11 @@ def from_component(path: Path, value: Any) -> Any:
     if path not in FIELDS:
         return value
     kinds = members(FIELDS[path][0].annotation)
-    if value == _NONE and type(None) in kinds:
+    if type(None) in kinds and (value is None or str(value).strip().lower() in ("", _NONE)):
         return None
     if isinstance(value, str) and any(get_origin(kind) is tuple for kind in kinds):
         parts = [part.strip() for part in value.split(",") if part.strip()]
         return (parts[0] if parts else "") if len(parts) < 2 and str in kinds else parts
-    if value == "" and type(None) in kinds:
-        return None
     if isinstance(value, float) and value.is_integer() and int in kinds:
         return int(value)
     return value

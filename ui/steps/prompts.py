@@ -36,7 +36,7 @@ def build(page: Page) -> None:
     page.table = gr.Dataframe(
         headers=HEADERS, type="array", datatype="str", interactive=True, wrap=True, max_height=420, show_search="search",
         column_widths=["80px", "45%", "45%"], label="Prompt pairs: change, add or delete rows", elem_id="pairs",
-        column_count=3, column_limits=(3, 3),
+        column_count=3,
     )  # fmt: skip
     page.base = gr.State()
     with gr.Row():
