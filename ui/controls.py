@@ -112,7 +112,7 @@ def method_choice(value: str, **over: Any) -> gr.Dropdown:
     for name, (config, _) in METHODS.items():
         about = (sys.modules[config.__module__].__doc__ or "").strip().splitlines()[0]
         told.setdefault(about, []).append(name)
-    info = " ".join(f"{', '.join(names)}: {about}" for about, names in told.items())
+    info = " ".join(f"**{', '.join(names)}**: {about.partition(': ')[2] or about}" for about, names in told.items())
     choice = {"choices": list(METHODS), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
     return gr.Dropdown(**choice | over)
 

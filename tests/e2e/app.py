@@ -14,7 +14,7 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium")
 SHORT = {
-    "prompts-n": 8, "prompts-n_test": 6, "samples-num_inference_steps": 4, "training-steps": 4, "training-batch_size": 4,
+    "prompts-n": 8, "prompts-n_test": 6, "samples-num_inference_steps": 4, "training-steps": 4, "training-batch_size": 4, "training-preview_every": 2,
     "audits-images": 6, "audits-retain_train_images": 4,
 }  # fmt: skip
 """Numbers that make a whole run take seconds: id of the box -> value."""

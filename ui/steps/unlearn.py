@@ -49,7 +49,7 @@ def build(page: Page) -> None:
         axes = {"x": "step", "color": "which", "color_map": _COLOURS, "height": 220, "x_title": "step"}
         losses = gr.LinePlot(None, y="loss", y_title="denoising loss", title="Losses", elem_id="losses", **axes)
         conflict = gr.LinePlot(
-            None, x="step", y="cosine", y_title="cosine", title="Cosine of the two gradients (below 0: conflict)",
+            None, x="step", y="cosine", y_title="cosine", title="Cosine of the two gradients",
             height=220, x_title="step", elem_id="cosine",
         )  # fmt: skip
     previews = gr.HTML(elem_id="previews")
@@ -171,5 +171,5 @@ def _curves(events: list[dict[str, Any]]) -> list[Any]:
     ]
     cosines = [{"step": event["step"] + 1, "cosine": event["cosine"]} for event in kept if event["cosine"] is not None]
     share = sum(event["conflict"] for event in events) / len(events)
-    title = f"Cosine of the two gradients; in conflict in {share:.0%} of the steps"
+    title = f"Cosine of the gradients (conflict: {share:.0%})"
     return [pd.DataFrame(losses), gr.LinePlot(pd.DataFrame(cosines) if cosines else None, title=title)]
