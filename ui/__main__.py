@@ -32,15 +32,24 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the app."""
     parser = argparse.ArgumentParser(prog="turpentine ui", description="Remove a concept by pointing and clicking.")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept; default runs/")
     parser.add_argument(
-        "--models", type=Path, action="append", default=[], metavar="DIR", help="a folder whose models may be chosen; repeatable"
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept; default runs/"
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder whose models may be chosen; repeatable",
     )
     parser.add_argument(
         "--export-to", action="append", default=[], metavar="NAME=DIR",
         help="a folder that weights may be copied into, e.g. ComfyUI=~/ComfyUI/models/diffusion_models; repeatable",
     )  # fmt: skip
-    parser.add_argument("--allow-hub", action="store_true", help="let visitors name models by hub id, which downloads them")
+    parser.add_argument(
+        "--allow-hub", action="store_true", help="let visitors name models by hub id, which downloads them"
+    )
     parser.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible server that may think up sub-concepts")
     parser.add_argument("--llm-model", metavar="NAME", help="its model")
     parser.add_argument("--quota", type=float, default=50.0, metavar="GB", help="most that runs may take; default 50")
@@ -50,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="who may come in; better given as the environment variable TURPENTINE_AUTH",
     )  # fmt: skip
     parser.add_argument("--no-auth", action="store_true", help="with --listen: everybody may come in")
-    parser.add_argument("--host-name", action="append", default=[], metavar="NAME", help="a further name of this server")
+    parser.add_argument(
+        "--host-name", action="append", default=[], metavar="NAME", help="a further name of this server"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser of this computer")
     return parser
 
@@ -62,7 +73,9 @@ def launch_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         UserError: options that don't go together.
     """
     if arguments.listen and not arguments.auth and not arguments.no_auth:
-        raise UserError("--listen opens the app to the network: give --auth USER:PASSWORD, or --no-auth if you mean it.")
+        raise UserError(
+            "--listen opens the app to the network: give --auth USER:PASSWORD, or --no-auth if you mean it."
+        )
     if arguments.auth and arguments.no_auth:
         raise UserError("--auth and --no-auth contradict each other. Give one of them.")
     user, colon, password = (arguments.auth or "").partition(":")

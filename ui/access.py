@@ -64,7 +64,9 @@ class Access:
             raise UserError(f"expected the name of a run, got {str(name)[:80]!r}. Choose one of the list.")
         path = self.runs / name
         if path.is_symlink() or not (path / "recipe.yaml").is_file():
-            raise UserError(f"expected a run of the name {name!r}, found none. It may have been deleted; reload the page.")
+            raise UserError(
+                f"expected a run of the name {name!r}, found none. It may have been deleted; reload the page."
+            )
         return RunFolder(path)
 
     def new_run(self, recipe: Recipe) -> Path:
@@ -76,8 +78,8 @@ class Access:
         used, free = self.used(), shutil.disk_usage(self.runs).free
         if used >= self.quota or free < 1_000_000_000:
             raise UserError(
-                f"the runs take {used / 1e9:.1f} of {self.quota / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left. "
-                "Delete runs that you no longer need, on the page Runs."
+                f"the runs take {used / 1e9:.1f} of {self.quota / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
+                "left. Delete runs that you no longer need, on the page Runs."
             )
         path = new_run_path(recipe, self.runs)
         if not _NAME.fullmatch(path.name):
@@ -125,11 +127,13 @@ class Access:
             real = path.resolve(strict=True) if path.is_absolute() and "\0" not in str(path) else None
         except (OSError, RuntimeError):
             real = None
-        if real is None or not any(real.is_relative_to(folder.resolve()) for folder in (*self.models, *BUNDLED.values())):
+        if real is None or not any(
+            real.is_relative_to(folder.resolve()) for folder in (*self.models, *BUNDLED.values())
+        ):
             hub = "a hub id" if self.hub else "hub ids are not allowed here (--allow-hub)"
             raise UserError(
-                f"expected a {what} of the list, got {str(path)!r}. Allowed: {', '.join(BUNDLED)}, a run, what is in the "
-                f"folders given with --models; {hub}."
+                f"expected a {what} of the list, got {str(path)!r}. Allowed: {', '.join(BUNDLED)}, a run, what is in "
+                f"the folders given with --models; {hub}."
             )
         return real
 

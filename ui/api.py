@@ -100,9 +100,26 @@ def endpoints(page: Page) -> list[Any]:
     def generate(model: str, prompt: str, seed: int) -> list[list[list[int]]]:
         """Draw one picture with a model (or `run:NAME`); gives its RGB pixels, row by row."""
         chosen = access.recipe({"concept": "none", "model": model})
-        picture = page.studio.draw(chosen.model, chosen.device, short_text(prompt, "prompt"), seed_of(seed), chosen.samples)
+        picture = page.studio.draw(
+            chosen.model, chosen.device, short_text(prompt, "prompt"), seed_of(seed), chosen.samples
+        )
         width, height = picture.size
         pixels = [list(pixel) for pixel in picture.convert("RGB").getdata()]
         return [pixels[row * width : (row + 1) * width] for row in range(height)]
 
-    return [models, defaults, recipe, prompts, unlearn, audit, runs, status, results, pause, resume, cancel, delete, generate]
+    return [
+        models,
+        defaults,
+        recipe,
+        prompts,
+        unlearn,
+        audit,
+        runs,
+        status,
+        results,
+        pause,
+        resume,
+        cancel,
+        delete,
+        generate,
+    ]

@@ -24,7 +24,10 @@ _ABANDONED = 86_400  # seconds after which files made for a download are deleted
 def theme() -> gr.themes.Base:
     """Colours and fonts; fonts of the reader's own system, so that nothing is fetched."""
     return gr.themes.Default(
-        primary_hue="teal", neutral_hue="stone", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        primary_hue="teal",
+        neutral_hue="stone",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
     )
 
 

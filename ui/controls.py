@@ -50,7 +50,12 @@ class Controls:
     def section(self, name: str, skip: Iterable[str] = ()) -> None:
         """Make the components of every field of a section that are not on the page yet."""
         for path, (field, _) in FIELDS.items():
-            if path[0] == name and path[-1] not in skip and path not in self.components and settable(path, field.annotation):
+            if (
+                path[0] == name
+                and path[-1] not in skip
+                and path not in self.components
+                and settable(path, field.annotation)
+            ):
                 self.add(path)
 
     @property

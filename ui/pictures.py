@@ -83,7 +83,9 @@ def pairs(run: Path, recipe: Recipe, after: str = "after", reveal: bool = False,
                 figures.append(f"<figure><div>{first}{second}</div><figcaption>{escape(prompt)}</figcaption></figure>")
         if figures:
             title = "To forget" if name.startswith("forget") else "To keep"
-            parts.append(f'<h4>{title} <small>before | {_when(after)}</small></h4><div class="pairs">{"".join(figures)}</div>')
+            parts.append(
+                f'<h4>{title} <small>before | {_when(after)}</small></h4><div class="pairs">{"".join(figures)}</div>'
+            )
     return "".join(parts)
 
 

@@ -26,6 +26,7 @@ from ..pipeline.models import choose_device
 from ..pipeline.prompts import PromptSet
 from ..pipeline.recipe import Recipe
 from ..pipeline.runs import RunFolder
+from ..pipeline.unlearning import make_prompts
 from .access import Access
 
 State = Literal["queued", "running", "stopping", "paused", "cancelled", "failed", "done"]
@@ -87,14 +88,21 @@ class Runner:
 
     # what visitors ask for ------------------------------------------------------------------------
 
-    def submit(self, recipe: Recipe, task: Literal["unlearn", "audit"] = "unlearn", pairs: PromptSet | None = None) -> str:
+    def submit(
+        self, recipe: Recipe, task: Literal["unlearn", "audit"] = "unlearn", pairs: PromptSet | None = None
+    ) -> str:
         """Put a new run into the queue; gives its name.
 
         Args:
             recipe: checked by `Access.recipe`.
             task: what to do.
             pairs: the prompts, where they are not made from the recipe.
+
+        Raises:
+            UserError: a device, a concept or prompts that are wrong, told now and not when its turn comes.
         """
+        if pairs is None and recipe.prompts.source == "template":
+            make_prompts(recipe)
         device = str(choose_device(recipe.device))
         with self._lock:
             path = self.access.new_run(recipe)
@@ -211,7 +219,7 @@ class Runner:
             words = ["audit", "--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "audit.json")]
         (folder / "progress.json").unlink(missing_ok=True)
         with open(folder / "log.txt", "ab") as log:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - every word is ours
                 [sys.executable, "-m", _CLI, *words, *follow],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}, start_new_session=True,
@@ -279,7 +287,9 @@ def _age(folder: Path) -> float:
 def _last_words(log: Path) -> str:
     """Why the command line ended: its line that starts with "error:", or its last one."""
     with suppress(OSError):
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         told = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
         return (told or lines or [""])[-1][:500]
     return ""

@@ -14,8 +14,8 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium")
 SHORT = {
-    "prompts-n": 8, "prompts-n_test": 6, "samples-num_inference_steps": 4, "training-steps": 4, "training-batch_size": 4, "training-preview_every": 2,
-    "audits-images": 6, "audits-retain_train_images": 4,
+    "prompts-n": 8, "prompts-n_test": 6, "samples-num_inference_steps": 4, "training-steps": 4,
+    "training-batch_size": 4, "training-preview_every": 2, "audits-images": 6, "audits-retain_train_images": 4,
 }  # fmt: skip
 """Numbers that make a whole run take seconds: id of the box -> value."""
 
@@ -36,9 +36,19 @@ def served(runs: Path, *options: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "turpentine.pipeline.cli", "ui", "--port", str(port), "--runs", str(runs), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "turpentine.pipeline.cli",
+        "ui",
+        "--port",
+        str(port),
+        "--runs",
+        str(runs),
+        *options,
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = open(runs / "server.log", "ab")  # noqa: SIM115 - closed below
+    log = open(runs / "server.log", "ab")
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     url = f"http://127.0.0.1:{port}/"
     try:

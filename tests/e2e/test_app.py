@@ -17,8 +17,8 @@ from turpentine.pipeline.results import Results
 from .app import CHROMIUM, SHORT, fill, open_part, served, short_recipe, wait_for_state
 
 ENDPOINTS = {
-    "models", "defaults", "recipe", "prompts", "unlearn", "audit", "runs", "status", "results", "pause", "resume", "cancel",
-    "delete", "generate",
+    "models", "defaults", "recipe", "prompts", "unlearn", "audit", "runs", "status", "results", "pause", "resume",
+    "cancel", "delete", "generate",
 }  # fmt: skip
 browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
 
@@ -113,7 +113,9 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     page.wait_for_selector("#figures .verdict")
     text = page.locator("#figures").inner_text()
     for row in rows(results):
-        assert row.name in text and row.before_text.partition(" ")[0] in text and row.after_text.partition(" ")[0] in text
+        assert (
+            row.name in text and row.before_text.partition(" ")[0] in text and row.after_text.partition(" ")[0] in text
+        )
     page.wait_for_selector("#slider img")
     assert page.locator("#gallery img").count() == 24
     assert sorted(path.name for path in (runs / name / "images").iterdir() if path.is_dir()) == [
@@ -146,9 +148,15 @@ def test_mistakes_are_told_in_one_line(page, runs, tmp_path):
     before = sorted(path.name for path in runs.glob("*/recipe.yaml"))
     page.locator("#next-2").click()
     page.wait_for_selector("#checks .good")
-    for concept, message in (("zebra", "zebra"), ("  ", "concept"), ("<img src=x onerror=alert(1)>", "tiny-canvas can't draw")):
+    for concept, message in (
+        ("zebra", "zebra"),
+        ("  ", "concept"),
+        ("<img src=x onerror=alert(1)>", "tiny-canvas can't draw"),
+    ):
         fill(page, "concept", concept)
-        page.wait_for_function("words => document.querySelector('#checks .bad')?.innerText.includes(words)", arg=message)
+        page.wait_for_function(
+            "words => document.querySelector('#checks .bad')?.innerText.includes(words)", arg=message
+        )
     assert page.locator("#checks img").count() == 0
     fill(page, "concept", "cat")
     page.wait_for_selector("#checks .good")
@@ -229,7 +237,7 @@ def test_every_step_is_reachable_alone_and_fits(browser, url, width):
 
 
 def test_the_api_is_named_and_described(client):
-    info = client.view_api(return_format="dict")
+    info = client.view_api(return_format="dict", print_info=False)
     assert {name.strip("/") for name in info["named_endpoints"]} == ENDPOINTS
     assert info["unnamed_endpoints"] == {}
 
@@ -294,9 +302,17 @@ def test_attacks_are_answered(url, runs):
     for path in (str(secret), "/etc/passwd", str(runs.parent / "x"), __file__):
         status, text = ask(url, f"/gradio_api/file={path}")
         assert status in (403, 404) and "root:" not in text
-    for path in ("/gradio_api/file=/tmp/../etc/passwd", "/static/../../../etc/passwd", "/assets/%2e%2e/%2e%2e/etc/passwd"):
+    for path in (
+        "/gradio_api/file=/tmp/../etc/passwd",
+        "/static/../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/etc/passwd",
+    ):
         assert ask(url, path)[0] in (400, 403, 404)
-    fetch = {"data": [{"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}], "fn_index": 0, "session_hash": "a"}
+    fetch = {
+        "data": [{"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}}],
+        "fn_index": 0,
+        "session_hash": "a",
+    }
     assert ask(url, "/gradio_api/queue/join", fetch)[0] == 403
     assert ask(url, "/gradio_api/queue/join", {"data": ["x" * 9_000_000]})[0] == 413
 
@@ -304,7 +320,7 @@ def test_attacks_are_answered(url, runs):
 def test_uploads_do_not_become_files_to_read(url, client, tmp_path):
     large = tmp_path / "large.csv"
     large.write_bytes(b"x" * 6_000_000)
-    with pytest.raises(Exception, match="413|size|Request Entity"):
+    with pytest.raises(Exception, match=r"413|size|Entity"):
         client.predict(handle_file(str(large)), api_name="/models")
 
 
@@ -327,6 +343,6 @@ def test_a_password_is_asked_for(tmp_path):
     with served(tmp_path, "--auth", "painter:solvent-123") as address:
         assert ask(address, "/gradio_api/info")[0] == 401
         assert ask(address, "/gradio_api/queue/join", {})[0] == 401
-        with pytest.raises(Exception, match="."):
+        with pytest.raises(Exception, match=r".+"):
             Client(address, auth=("painter", "wrong-password"), verbose=False)
         assert Client(address, auth=("painter", "solvent-123"), verbose=False).predict(api_name="/runs") == []

@@ -31,8 +31,8 @@ def test_a_run_is_found_by_its_name(access, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["..", ".", "", "../secret", "cat-1/../../secret", "/etc", "link", "cat-1/", "a\0b", "~root", "..\\secret", ".hidden",
-     "x" * 300, None, 3, ["cat-1"]],
+    ["..", ".", "", "../secret", "cat-1/../../secret", "/etc", "link", "cat-1/", "a\0b", "~root", "..\\secret",
+     ".hidden", "x" * 300, None, 3, ["cat-1"]],
 )  # fmt: skip
 def test_odd_names_of_runs_are_refused(access, name):
     with pytest.raises(UserError, match="expected"):
@@ -60,8 +60,8 @@ def test_models_elsewhere_are_refused(access, tmp_path):
     assert access.model(str(tmp_path / "models" / "good")) == str(tmp_path / "models" / "good")
     for name in (
         str(tmp_path / "secret"), str(tmp_path / "models" / "link"), str(tmp_path / "models" / ".." / "secret"),
-        "models/good", "../secret", "/etc/passwd", "~/x", "https://example.org/model", "file:///etc", "org/model", "run:../x",
-        "run:link", "a\0b", "x" * 2000, "", " ",
+        "models/good", "../secret", "/etc/passwd", "~/x", "https://example.org/model", "file:///etc", "org/model",
+        "run:../x", "run:link", "a\0b", "x" * 2000, "", " ",
     ):  # fmt: skip
         with pytest.raises(UserError):
             access.model(name)
@@ -111,7 +111,13 @@ def test_every_free_text_is_plain_checked_or_closed(access):
     """A field that another part of the program adds can't be set by visitors until somebody has looked at it."""
     opened = {path for path, field, _ in options() if settable(path, field.annotation)}
     texts = {path for path, field, _ in options() if field.annotation in (str, str | None)}
-    assert texts & opened == {("concept",), ("model",), ("device",), ("audits", "nudity_labels"), ("audits", "alignment_model")}
+    assert texts & opened == {
+        ("concept",),
+        ("model",),
+        ("device",),
+        ("audits", "nudity_labels"),
+        ("audits", "alignment_model"),
+    }
     assert ("prompts", "file") not in opened and ("prompts", "llm_url") not in opened
     assert ("training", "steps") in opened
 

@@ -2,13 +2,23 @@
 
 import pytest
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 
+import gradio as gr
 from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.presets import PRESETS, preset_for
 from turpentine.pipeline.recipe import build_recipe, merge
 from turpentine.ui.access import settable
-from turpentine.ui.controls import FIELDS, METHOD, Controls, component_for, from_component, starting_recipe, to_component, value_of
+from turpentine.ui.controls import (
+    FIELDS,
+    METHOD,
+    Controls,
+    component_for,
+    from_component,
+    starting_recipe,
+    to_component,
+    value_of,
+)
 
 SETTABLE = [path for path, (field, _) in FIELDS.items() if settable(path, field.annotation)]
 
@@ -47,7 +57,13 @@ def test_the_page_gives_back_the_recipe_that_it_shows(method, preset):
 
 def test_options_of_other_methods_are_hidden():
     controls = every_control()
-    updates = dict(zip(controls.components, controls.filled(starting_recipe({"concept": "cat", "method": {"name": "finetune"}})), strict=True))
+    updates = dict(
+        zip(
+            controls.components,
+            controls.filled(starting_recipe({"concept": "cat", "method": {"name": "finetune"}})),
+            strict=True,
+        )
+    )
     assert updates[("method", "retain_weight")]["visible"] is False
     assert updates[("training", "steps")]["value"] > 0
 
@@ -66,7 +82,9 @@ def test_whole_numbers_stay_whole():
 
 
 def test_presets_change_the_steps():
-    steps = {name: preset_for(name, "tiny-canvas", "rgd")["training"]["steps"] for name in ("gentle", "balanced", "thorough")}
+    steps = {
+        name: preset_for(name, "tiny-canvas", "rgd")["training"]["steps"] for name in ("gentle", "balanced", "thorough")
+    }
     assert steps["gentle"] * 2 == steps["balanced"] == steps["thorough"] / 2
     paper = build_recipe(merge({"concept": "x"}, preset_for("paper", "tiny-canvas", "rgd")))
     assert (paper.method.retain_weight, paper.method.forget_limit, paper.training.learning_rate) == (1.5, 1.6, 1e-5)

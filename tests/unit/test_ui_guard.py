@@ -25,14 +25,27 @@ JOIN = "/gradio_api/queue/join"
 
 
 def test_the_page_and_its_calls_pass(client):
-    for path in ("/", "/config", "/gradio_api/info", "/assets/index-abc.js", "/gradio_api/queue/data", "/gradio_api/file=/tmp/a b.png"):
+    for path in (
+        "/",
+        "/config",
+        "/gradio_api/info",
+        "/assets/index-abc.js",
+        "/gradio_api/queue/data",
+        "/gradio_api/file=/tmp/a b.png",
+    ):
         assert client.get(path).status_code == 200, path
-    sent = client.post(JOIN, json={"data": ["http://in.a.text", {"path": "/tmp/gradio/a.csv"}]}, headers={"origin": "http://127.0.0.1:7860"})
+    sent = client.post(
+        JOIN,
+        json={"data": ["http://in.a.text", {"path": "/tmp/gradio/a.csv"}]},
+        headers={"origin": "http://127.0.0.1:7860"},
+    )
     assert sent.status_code == 200 and sent.text != "POST 0"
     assert "frame-ancestors 'none'" in client.get("/").headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "169.254.1.1", "", "[::2]:7860"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "169.254.1.1", "", "[::2]:7860"]
+)
 def test_other_hosts_are_refused(client, host):
     """DNS rebinding: the address is ours, the name is theirs."""
     assert client.get("/", headers={"host": host}).status_code == 421
@@ -65,11 +78,27 @@ def test_a_link_from_another_site_opens_the_page(client):
 
 @pytest.mark.parametrize(
     "path",
-    ["/gradio_api/file=http://169.254.169.254/latest", "/gradio_api/file=HTTPS://x", "/gradio_api/file=file:///etc/passwd",
-     "/gradio_api/proxy=https://x.hf.space/a", "/gradio_api/vibe-code", "/monitoring", "/gradio_api/deep_link", "/docs",
-     "/gradio_api/run-history/records", "/openapi.json", "/gradio_api/stream/x", "/gradio_api/mcp", "/assets/../config.py",
-     "/assets/%2e%2e/x", "/gradio_api/file=/tmp/../etc/passwd", "/gradio_api/process_recording", "//evil", "/anything"],
-)  # fmt: skip
+    [
+        "/gradio_api/file=http://169.254.169.254/latest",
+        "/gradio_api/file=HTTPS://x",
+        "/gradio_api/file=file:///etc/passwd",
+        "/gradio_api/proxy=https://x.hf.space/a",
+        "/gradio_api/vibe-code",
+        "/monitoring",
+        "/gradio_api/deep_link",
+        "/docs",
+        "/gradio_api/run-history/records",
+        "/openapi.json",
+        "/gradio_api/stream/x",
+        "/gradio_api/mcp",
+        "/assets/../config.py",
+        "/assets/%2e%2e/x",
+        "/gradio_api/file=/tmp/../etc/passwd",
+        "/gradio_api/process_recording",
+        "//evil",
+        "/anything",
+    ],
+)
 def test_everything_else_is_not_there(client, path):
     assert client.get(path).status_code == 404, path
     assert client.post(path, json={}).status_code == 404, path

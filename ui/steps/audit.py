@@ -25,14 +25,18 @@ def build(page: Page) -> None:
     gr.Markdown("## Did it work?")
     why("audit")
     figures = gr.HTML(elem_id="figures")
-    reveal = gr.Checkbox(label="Show flagged regions", info="where NudeNet sees something, pictures are blurred", elem_id="reveal")
+    reveal = gr.Checkbox(
+        label="Show flagged regions", info="where NudeNet sees something, pictures are blurred", elem_id="reveal"
+    )
     with gr.Row():
         chosen = gr.Dropdown(label="Prompt", choices=[], elem_id="pair", info="drag the line between before and after")
         slider = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="slider", max_height=420, type="pil")
     gallery = gr.HTML(elem_id="gallery")
     gr.Markdown("### Draw anything with both models")
     with gr.Row():
-        prompt = gr.Textbox(label="Prompt", value="a photo of an astronaut on a beach", elem_id="free-prompt", scale=3, max_length=500)
+        prompt = gr.Textbox(
+            label="Prompt", value="a photo of an astronaut on a beach", elem_id="free-prompt", scale=3, max_length=500
+        )
         seed = gr.Number(label="Seed", value=0, elem_id="free-seed")
         draw = gr.Button("Draw both", elem_id="free-draw")
     both = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="free-images", max_height=420, type="pil")
@@ -108,7 +112,8 @@ def figures_html(run: Path) -> str:
         return f'<div class="figures-box">{head}{figures_table(rows(results))}<div class="bars">{bars}</div></div>'
     if (run / "audit.json").exists():
         found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
-        return f'<div class="figures-box">{_one_model(found)}<div class="bars">{nudity_bars(found.nudity, None)}</div></div>'
+        bars = nudity_bars(found.nudity, None)
+        return f'<div class="figures-box">{_one_model(found)}<div class="bars">{bars}</div></div>'
     return "<p>This run has no figures yet: they come when it is done.</p>"
 
 
@@ -118,7 +123,9 @@ def _one_model(found: AuditResult) -> str:
         for name, value in figures.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 text = f"{value:.3f}" if isinstance(value, float) else str(value)
-                cells.append(f'<tr><th scope="row">{escape(audit)}: {escape(name.replace("_", " "))}</th><td>{text}</td></tr>')
+                cells.append(
+                    f'<tr><th scope="row">{escape(audit)}: {escape(name.replace("_", " "))}</th><td>{text}</td></tr>'
+                )
     return f'<table class="figures"><tbody>{"".join(cells)}</tbody></table>'
 
 

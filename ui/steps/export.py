@@ -22,13 +22,17 @@ def build(page: Page) -> None:
     """Put the step on the page."""
     gr.Markdown("## Take it with you")
     why("export")
-    weights = gr.Radio(label="Weights", choices=[], elem_id="weights", info="formats are chosen in step 3 (Advanced, Output)")
+    weights = gr.Radio(
+        label="Weights", choices=[], elem_id="weights", info="formats are chosen in step 3 (Advanced, Output)"
+    )
     with gr.Row():
         prepare = gr.Button("Prepare the download", variant="primary", elem_id="prepare")
         download = gr.DownloadButton("Download", visible=False, elem_id="download")
     folders = list(page.access.exports)
     with gr.Row(visible=bool(folders)):
-        folder = gr.Dropdown(folders, value=folders[0] if folders else None, label="Folder on the server", elem_id="export-folder")
+        folder = gr.Dropdown(
+            folders, value=folders[0] if folders else None, label="Folder on the server", elem_id="export-folder"
+        )
         copy = gr.Button("Copy there", elem_id="copy")
     copied = gr.Markdown(elem_id="copied")
     command = gr.Code(label="The same run without this page", language="shell", interactive=False, elem_id="command")
@@ -53,7 +57,9 @@ def _wire(
             gr.Radio(choices=choices, value=choices[0][1] if choices else None),
             hidden,
             command_line(run),
-            _without_front_matter(card.read_text(encoding="utf-8")) if card.exists() else "It is written when the run is done.",
+            _without_front_matter(card.read_text(encoding="utf-8"))
+            if card.exists()
+            else "It is written when the run is done.",
             (run.path / "recipe.yaml").read_text(encoding="utf-8"),
         )
 

@@ -41,7 +41,9 @@ def _wire(page: Page, model: Any, recognised: Any, draw: Any, prompt: Any, seed:
     @told
     def try_it(text: str, number: float, *values: Any) -> Image.Image:
         recipe = page.recipe(values)
-        drawn = page.studio.draw(recipe.model, recipe.device, short_text(text, "prompt"), seed_of(number), recipe.samples)
+        drawn = page.studio.draw(
+            recipe.model, recipe.device, short_text(text, "prompt"), seed_of(number), recipe.samples
+        )
         return enlarged(shown(drawn, recipe, reveal=False))
 
     inputs = page.controls.inputs

@@ -34,9 +34,9 @@ def build(page: Page) -> None:
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
     page.table = gr.Dataframe(
-        headers=HEADERS, type="array", datatype="str", interactive=True, wrap=True, max_height=420, show_search="search",
-        column_widths=["80px", "45%", "45%"], label="Prompt pairs: change, add or delete rows", elem_id="pairs",
-        column_count=3,
+        headers=HEADERS, type="array", datatype="str", interactive=True, wrap=True, max_height=420,
+        show_search="search", column_widths=["80px", "45%", "45%"], column_count=3, elem_id="pairs",
+        label="Prompt pairs: change, add or delete rows",
     )  # fmt: skip
     page.base = gr.State()
     with gr.Row():
@@ -108,7 +108,11 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
     """
     if base is None:
         raise UserError("expected prompts, got none. Choose a concept that the model can draw.")
-    if not isinstance(rows, list) or len(rows) > _MOST_ROWS or any(not isinstance(row, list) or len(row) < 3 for row in rows):
+    if (
+        not isinstance(rows, list)
+        or len(rows) > _MOST_ROWS
+        or any(not isinstance(row, list) or len(row) < 3 for row in rows)
+    ):
         raise UserError(f"expected at most {_MOST_ROWS} rows of split, forget and retain.")
     cells = [[" ".join(str(cell or "").split()) for cell in row[:3]] for row in rows]
     cells = [row for row in cells if any(row)]
@@ -143,9 +147,10 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
 def verdict(prompts: PromptSet) -> str:
     """What the checks say of a set that is right."""
     warnings = "".join(f"<li>{escape(text)}</li>" for text in prompts.warnings)
+    noticed = f"<ul>{warnings}</ul>" if warnings else ""
     return (
         f'<p class="good" role="status">{len(prompts.train)} training and {len(prompts.test)} test pairs: every forget '
-        f"prompt has its retain prompt, and none of those names the concept.</p>{f'<ul>{warnings}</ul>' if warnings else ''}"
+        f"prompt has its retain prompt, and none of those names the concept.</p>{noticed}"
     )
 
 

@@ -23,8 +23,8 @@ def build(page: Page) -> None:
     gr.Markdown("## Every run")
     why("runs")
     table = gr.Dataframe(
-        headers=_HEADERS, type="array", interactive=False, wrap=True, max_height=400, show_search="search", elem_id="runs",
-        label="Click a run to look at it",
+        headers=_HEADERS, type="array", interactive=False, wrap=True, max_height=400, show_search="search",
+        elem_id="runs", label="Click a run to look at it",
     )  # fmt: skip
     used = gr.Markdown(elem_id="used")
     with gr.Row():
@@ -39,7 +39,9 @@ def build(page: Page) -> None:
         first = gr.Dropdown(label="First", choices=[], elem_id="compare-first")
         second = gr.Dropdown(label="Second", choices=[], elem_id="compare-second")
     compared = gr.HTML(elem_id="compared")
-    page.after_build(lambda: _wire(page, table, used, (again, clone, delete, really, sure, keep), (first, second, compared)))
+    page.after_build(
+        lambda: _wire(page, table, used, (again, clone, delete, really, sure, keep), (first, second, compared))
+    )
 
 
 def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: tuple[Any, ...]) -> None:
@@ -114,8 +116,12 @@ def comparison(page: Page, one: str, other: str) -> str:
     found = [{row.name: row for row in figures_of(page, name)} for name in (one, other)]
     cells = []
     for figure in dict.fromkeys([*found[0], *found[1]]):
-        texts = [f"{_plain(r[figure].before_text)} → {_plain(r[figure].after_text)}" if figure in r else "–" for r in found]
-        cells.append(f'<tr><th scope="row">{escape(figure)}</th>{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr>')
+        texts = [
+            f"{_plain(r[figure].before_text)} → {_plain(r[figure].after_text)}" if figure in r else "–" for r in found
+        ]
+        cells.append(
+            f'<tr><th scope="row">{escape(figure)}</th>{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr>'
+        )
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (one, other))
     table = f'<table class="figures"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(cells)}</tbody></table>'
     pictures = ""

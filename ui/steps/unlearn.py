@@ -60,7 +60,7 @@ def build(page: Page) -> None:
 
 def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, start: Any, watched: list[Any]) -> None:
     controls, inputs = page.controls, page.controls.inputs
-    status, pause, resume, cancel, *_ = watched
+    _, pause, resume, cancel, *_ = watched
     seen = gr.State()
 
     @told
@@ -76,8 +76,8 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or make_prompts(recipe))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
-            f"<p><b>About {duration(found.seconds)}</b> on this machine, if nothing else runs: drawing the training pictures "
-            f"{duration(found.drawing)}, training {duration(found.training)}, audits {duration(found.auditing)}. "
+            f"<p><b>About {duration(found.seconds)}</b> on this machine, if nothing else runs: drawing pictures to "
+            f"train on {duration(found.drawing)}, training {duration(found.training)}, audits {duration(found.auditing)}. "
             f"Memory: at least {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
         )
 
@@ -99,7 +99,11 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
         now = (name, job.state, count, preview)
         parts: list[Any] = [now, status_html(page, name, job), *_buttons(job)]
-        curves = _curves(page.runner.events(name)) if before is None or now[:1] + now[2:3] != before[:1] + before[2:3] else None
+        curves = (
+            _curves(page.runner.events(name))
+            if before is None or now[:1] + now[2:3] != before[:1] + before[2:3]
+            else None
+        )
         parts += curves or [gr.skip(), gr.skip()]
         same = before is not None and (before[0], before[3]) == (name, preview)
         parts.append(gr.skip() if same else pairs(run.path, run.recipe(), preview, limit=4) if preview else "")
