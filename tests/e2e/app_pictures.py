@@ -50,7 +50,7 @@ def main(folder: Path, steps: int = 30) -> None:
         page.wait_for_selector("#weights label")
         save(page, folder / "export.png")
         page.get_by_role("tab", name="Runs").click()
-        page.wait_for_selector("#runs td")
+        page.locator("#runs td:visible").first.wait_for()
         save(page, folder / "runs.png", full=False)
         browser.close()
 

@@ -137,7 +137,7 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     assert f"turpentine unlearn --recipe {runs / name / 'recipe.yaml'}" in page.locator("#command").inner_text()
 
     page.get_by_role("tab", name="Runs").click()
-    page.wait_for_selector(f"#runs >> text={name}")
+    page.locator(f"#runs td:visible:has-text('{name}')").first.wait_for()
     page.locator("#clone").click()
     page.wait_for_function("document.querySelector('#step-3').offsetParent !== null")
     assert page.locator("#training-steps input").input_value() == "4"
