@@ -123,6 +123,7 @@ def serve(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     names = [*arguments.host_name, *([socket.gethostname()] if arguments.listen else [])]
     app = build_app(access, runner)
     runner.start()
+    print(f"Turpentine: http://127.0.0.1:{arguments.port}/  (Ctrl-C to stop; runs go on)", flush=True)
     try:
         launch(app, names, arguments.listen, server_port=arguments.port, inbrowser=arguments.open, **settings)
     finally:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -293,13 +292,3 @@ def _last_words(log: Path) -> str:
         told = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
         return (told or lines or [""])[-1][:500]
     return ""
-
-
-def follow(runner: Runner, name: str, every: float = 0.5) -> Iterator[Job]:
-    """Give a run's job again and again until it is neither at work nor waiting."""
-    while True:
-        job = runner.job(name)
-        yield job
-        if job.state not in UNFINISHED:
-            return
-        time.sleep(every)

@@ -127,6 +127,7 @@ def copy_to(weights: Path, folder: Path, run: str) -> Path:
         raise UserError(f"{name!r} is already in that folder. Remove it first.")
     with replacing(target) as partial:
         if weights.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # of a copy that was cut short
             shutil.copytree(weights, partial)
         else:
             shutil.copyfile(weights, partial)
