@@ -39,12 +39,11 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
         queue = gr.HTML(elem_id="queue")
         page.run = gr.Dropdown(label="Run you look at", choices=[], elem_id="run", visible=False)
         page.timer, ended = gr.Timer(_TICK), gr.State()
-        with gr.Tabs(selected="way") as page.tabs:
-            with gr.Tab("Unlearn a concept", id="way"), gr.Walkthrough(selected=1, elem_id="way") as page.steps:
-                for number, (label, step) in enumerate(STEPS, start=1):
-                    with gr.Step(label, id=number, elem_id=f"step-{number}"):
-                        step.build(page)
-            with gr.Tab("Runs", id="runs", elem_id="tab-runs") as page.runs_tab:
+        with gr.Tabs(selected=1) as page.tabs:
+            for number, (label, step) in enumerate(STEPS, start=1):
+                with gr.Tab(f"{number} {label}", id=number, elem_id=f"step-{number}"):
+                    step.build(page)
+            with gr.Tab("Runs", id="runs", elem_id="step-runs") as page.runs_tab:
                 runs.build(page)
         page.wire(ended)
         _follow(page, queue, ended)
@@ -58,7 +57,7 @@ def _follow(page: Page, queue: Any, ended: Any) -> None:
 
     def arrive() -> tuple[Any, ...]:
         name = page.current()
-        step = gr.Walkthrough(selected=3) if page.is_live(name) else gr.skip()
+        step = gr.Tabs(selected=3) if page.is_live(name) else gr.skip()
         return gr.Dropdown(choices=page.run_choices(), value=name, visible=name is not None), step
 
     def look(name: str | None, before: Any) -> list[Any]:
@@ -74,7 +73,7 @@ def _follow(page: Page, queue: Any, ended: Any) -> None:
         return [(choices, name, over, waiting), runs_, waiting, over]
 
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
-    page.demo.load(arrive, None, [page.run, page.steps], **shared)
+    page.demo.load(arrive, None, [page.run, page.tabs], **shared)
     page.timer.tick(look, [page.run, known], [known, page.run, queue, ended], concurrency_limit=None, **shared)
 
 

@@ -27,7 +27,7 @@ class Page:
 
     Attributes:
         run: the run that the visitor looks at.
-        steps: the walkthrough.
+        tabs: the steps of the walkthrough, and the runs.
         table: the prompt pairs, and `base`, the set that they came from.
         remake: the event that makes the prompt pairs anew.
     """
@@ -37,7 +37,6 @@ class Page:
     studio: Studio
     controls: Controls
     run: Any = None
-    steps: Any = None
     table: Any = None
     base: Any = None
     demo: Any = None
@@ -70,7 +69,7 @@ class Page:
     def next_button(self, number: int) -> gr.Button:
         """The button that leads to a step of the walkthrough."""
         button = gr.Button("Next", variant="primary", elem_id=f"next-{number}", elem_classes="next")
-        button.click(lambda: gr.Walkthrough(selected=number), outputs=self.steps, **PRIVATE)
+        button.click(lambda: gr.Tabs(selected=number), outputs=self.tabs, **PRIVATE)
         return button
 
     def run_choices(self) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def main(folder: Path, steps: int = 30) -> None:
         page.locator("#next-5").click()
         page.wait_for_selector("#weights label")
         save(page, folder / "export.png")
-        page.get_by_role("tab", name="Runs").click()
+        page.locator("#step-runs-button").click()
         page.locator("#runs td:visible").first.wait_for()
         save(page, folder / "runs.png", full=False)
         browser.close()

@@ -60,7 +60,7 @@ def _wire(
         try:
             prompts = make_prompts(page.recipe(values))
         except UserError as error:
-            return [], None, problem(str(error)), ""
+            return [[""] * len(HEADERS)], None, problem(str(error)), ""  # a table needs a row
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 
     def check(rows: list[list[Any]], base: PromptSet | None) -> str:

@@ -62,15 +62,16 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
         if recipe.prompts.file:
             prompts = prompts.model_copy(update={"source": "file"})
         shown = rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
-        return *shown, gr.Tabs(selected="way"), gr.Walkthrough(selected=3), *page.controls.filled(recipe)
+        return *shown, gr.Tabs(selected=3), *page.controls.filled(recipe)
 
     @told
     def remove(name: str | None) -> tuple[Any, ...]:
         page.runner.delete(name or "")
         return gr.Dropdown(choices=page.run_choices(), value=page.current()), gr.update(visible=False)
 
-    def pick(event: gr.SelectData) -> str:
-        return str(event.row_value[0])
+    def pick(event: gr.SelectData) -> Any:
+        name = str(event.row_value[0])
+        return name if name in page.runner.names() else gr.skip()
 
     @told
     def side_by_side(one: str | None, other: str | None) -> str:
@@ -81,7 +82,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
     gr.on([page.demo.load, again.click, page.run.change, page.runs_tab.select], show, None, shown, **shared)
     table.select(pick, None, page.run, **shared)
     made = page.remake["outputs"]
-    clone.click(recipe_of, page.run, [*made, page.tabs, page.steps, *page.controls.inputs], **PRIVATE)
+    clone.click(recipe_of, page.run, [*made, page.tabs, *page.controls.inputs], **PRIVATE)
     delete.click(lambda name: gr.update(visible=bool(name)), page.run, really, **shared)
     keep.click(lambda: gr.update(visible=False), None, really, **shared)
     sure.click(remove, page.run, [page.run, really], **shared).success(show, None, shown, **shared)
@@ -98,7 +99,8 @@ def runs_table(page: Page) -> dict[str, Any]:
         texts = {row.name: f"{_plain(row.before_text)} → {_plain(row.after_text)}" for row in found}
         state = STATES[page.runner.job(name).state]
         data.append([name, state, recipe.concept, recipe.method.name, *(texts.get(column, "") for column in columns)])
-    return {"headers": [*_HEADERS, *columns], "data": data}
+    headers = [*_HEADERS, *columns]
+    return {"headers": headers, "data": data or [["no run yet", *[""] * (len(headers) - 1)]]}  # a table needs a row
 
 
 def figures_of(page: Page, name: str) -> list[Row]:
