@@ -69,6 +69,12 @@ class Access:
             )
         return RunFolder(path)
 
+    def run_names(self) -> list[str]:
+        """Every run that `run` gives, the newest first."""
+        found = [file.parent for file in self.runs.glob("*/recipe.yaml")]
+        named = [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]
+        return [path.name for path in sorted(named, key=_age, reverse=True)]
+
     def new_run(self, recipe: Recipe) -> Path:
         """A folder for a new run, if the disk has room.
 
@@ -208,6 +214,13 @@ def upload(path: object, suffixes: tuple[str, ...], largest: int) -> Path:
     if file.stat().st_size > largest:
         raise UserError(f"expected a file of at most {largest / 1e6:g} MB, got {file.stat().st_size / 1e6:.1f} MB.")
     return file
+
+
+def _age(run: Path) -> float:
+    try:
+        return (run / "recipe.yaml").stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return 0.0
 
 
 def _short(value: object, what: str, longest: int = _TEXT) -> str:

@@ -133,7 +133,8 @@ class Runner:
             job = self.job(name)
             if job.state not in RESUMABLE:
                 raise UserError(f"expected a run that was stopped, got {name!r}, which is {job.state}.")
-            self._write(name, Job(job.task, "queued", job.device, time.time()))
+            device = job.device or str(choose_device(self.access.run(name).recipe().device))
+            self._write(name, Job(job.task, "queued", device, time.time()))
 
     def delete(self, name: str) -> None:
         """Delete a run that is not at work.
@@ -151,8 +152,7 @@ class Runner:
 
     def names(self) -> list[str]:
         """Every run, the newest first."""
-        found = [path.parent for path in self.access.runs.glob("*/recipe.yaml") if not path.parent.is_symlink()]
-        return [path.name for path in sorted(found, key=_age, reverse=True)]
+        return self.access.run_names()
 
     def job(self, name: str) -> Job:
         """A run's job as it is now. A run that the command line made has none: it is told from its files."""
@@ -162,7 +162,7 @@ class Runner:
             assert job.state in get_args(State)  # noqa: S101 - caught below
         except (OSError, ValueError, TypeError, AssertionError):
             done = (folder / "results.json").exists()
-            return Job("unlearn", "done" if done else "paused", "", _age(folder))
+            return Job("unlearn", "done" if done else "paused", "", 0.0)
         return job
 
     def queue(self) -> list[str]:
@@ -189,7 +189,7 @@ class Runner:
 
     def _work(self) -> None:
         while not self._stopping.wait(_POLL):
-            with self._lock:
+            with self._lock, suppress(UserError, OSError):  # a run that was deleted meanwhile, a full disk: next time
                 self._turn()
 
     def _turn(self) -> None:
@@ -275,12 +275,6 @@ def _born(pid: int) -> float | None:
         if process.status() != psutil.STATUS_ZOMBIE:
             return process.create_time()
     return None
-
-
-def _age(folder: Path) -> float:
-    with suppress(OSError):
-        return (folder / "recipe.yaml").stat().st_mtime
-    return 0.0
 
 
 def _last_words(log: Path) -> str:

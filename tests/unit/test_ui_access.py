@@ -27,6 +27,8 @@ def access(tmp_path) -> Access:
 
 def test_a_run_is_found_by_its_name(access, tmp_path):
     assert access.run("cat-1").path == tmp_path / "runs" / "cat-1"
+    RunFolder.create(RECIPE, tmp_path / "runs" / "a name with spaces")
+    assert access.run_names() == ["cat-1"]
 
 
 @pytest.mark.parametrize(
