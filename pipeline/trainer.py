@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ class Trainer:
         seed: decides the order of the data, noise and timesteps.
         folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
         progress: told of every step.
+        after_step: called with the number of steps done, after each; it may look at the model.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Trainer:
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
+        after_step: Callable[[int], None] | None = None,
     ) -> None:
+        self.after_step = after_step
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
         self.folder, self.progress = folder, progress or Silent()
         self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
@@ -135,6 +138,8 @@ class Trainer:
                     self._record(event)
                     if done % spec.checkpoint_every == 0 and done < spec.steps:
                         self._save(done)
+                    if self.after_step:
+                        self.after_step(done)
                     advance(1, _note(event))
         except (Cancelled, _BadLoss) as stop:
             where = self._save(done)

@@ -21,7 +21,7 @@ from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
-from .runs import RunFolder
+from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
@@ -110,7 +110,7 @@ def run_recipe(
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = _train(run, denoiser, samples, recipe, resume, progress)
+        training, trained = _train(run, denoiser, prompts, samples, recipe, resume, progress)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
@@ -285,12 +285,27 @@ def make_samples(denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progres
 
 
 def _train(
-    run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    samples: SampleSet,
+    recipe: Recipe,
+    resume: bool,
+    progress: Progress,
 ) -> tuple[TrainingResult, Adapter | None]:
+    every = recipe.training.preview_every
+    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+
+    def preview(done: int) -> None:
+        if done % every == 0:
+            run.save_images(preview_name(done), draw_audit_images(denoiser, texts, recipe, Silent(), ""), None)
+
     method = build_method(recipe.method)
+    after_step = preview if every else None
     with training_lora(denoiser.module, recipe) as layers:
-        trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
-        denoiser.release()  # not before: the trainer may embed the empty prompt
+        trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, after_step)
+        if not every:  # previews need the whole pipeline; and not before the trainer has embedded the empty prompt
+            denoiser.release()
         try:
             result = trainer.train(resume=resume)
         finally:
