@@ -11,10 +11,26 @@ weighting (Esser et al. 2024, Section 3.1).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A forget loss with its limit.
+
+    Attributes:
+        loss: the limited loss, a scalar; differentiable.
+        denoising: the loss without the limit, detached.
+        share: share of what the limit looks at (the batch, or its elements) that is above it.
+    """
+
+    loss: Tensor
+    denoising: Tensor
+    share: float
 
 
 class Objective(ABC):
@@ -78,6 +94,11 @@ class Objective(ABC):
     def for_size(self, height: int, width: int) -> "Objective":
         """The objective for latents of this size; the same one unless its timesteps depend on it."""
         return self
+
+    def truncated_loss(self, prediction: Tensor, target: Tensor, timesteps: Tensor, limit: float | None) -> Truncated:
+        """min(loss, alpha) of the batch's loss: above the limit the whole step has no forget gradient."""
+        loss = denoising_loss(prediction, target, self.weight(timesteps))
+        return Truncated(truncate(loss, limit), loss.detach(), float(limit is not None and loss.item() > limit))
 
 
 class DiscreteDiffusion(Objective):
@@ -195,6 +216,84 @@ def flow_matching_from_scheduler(config: Mapping[str, Any], patch_size: int) -> 
     return FlowMatching(1.0, config["num_train_timesteps"], shift_for).for_size(largest, largest)
 
 
+class EDM(Objective):
+    """Predicts the clean image through a preconditioned network (Karras et al. 2022, "EDM").
+
+    Here `timesteps` are the noise levels sigma themselves, positive floats of shape (B,), and the
+    prediction is the denoiser's output D, not the raw network's F.
+
+    Args:
+        sigma_data: standard deviation of the training data.
+        p_mean: mean of ln sigma in training.
+        p_std: its standard deviation.
+    """
+
+    def __init__(self, sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> None:
+        self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
+
+    def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ln sigma ~ N(p_mean, p_std^2) (Table 1, "Noise distribution")."""
+        normal = torch.randn(count, generator=generator, device=generator.device)
+        return (self.p_mean + self.p_std * normal).exp()
+
+    def add_noise(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noisy image y + n, n ~ N(0, sigma^2 I) (Eq. 2)."""
+        return samples + _like(timesteps, samples) * noise
+
+    def target(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean image y (Eq. 2)."""
+        return samples
+
+    def weight(self, timesteps: Tensor) -> Tensor:
+        """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Table 1, "Loss weighting")."""
+        return (timesteps.square() + self.sigma_data**2) / (timesteps * self.sigma_data).square()
+
+    def c_skip(self, sigmas: Tensor) -> Tensor:
+        """sigma_data^2 / (sigma^2 + sigma_data^2) (Table 1, "Skip scaling")."""
+        return self.sigma_data**2 / (sigmas.square() + self.sigma_data**2)
+
+    def c_out(self, sigmas: Tensor) -> Tensor:
+        """Give sigma sigma_data / (sigma^2 + sigma_data^2)^(1/2) (Table 1, "Output scaling")."""
+        return sigmas * self.sigma_data / (sigmas.square() + self.sigma_data**2).sqrt()
+
+    def c_in(self, sigmas: Tensor) -> Tensor:
+        """1 / (sigma^2 + sigma_data^2)^(1/2) (Table 1, "Input scaling")."""
+        return (sigmas.square() + self.sigma_data**2).rsqrt()
+
+    def c_noise(self, sigmas: Tensor) -> Tensor:
+        """Give ln(sigma) / 4 (Table 1, "Noise cond.")."""
+        return sigmas.log() / 4
+
+    def precondition(
+        self, network: Callable[[Tensor, Tensor], Tensor], noisy_samples: Tensor, sigmas: Tensor
+    ) -> Tensor:
+        """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Eq. 7).
+
+        Args:
+            network: F, from scaled samples and c_noise of shape (B,).
+            noisy_samples: x, (B, C, H, W).
+            sigmas: (B,).
+        """
+        skip, out, scale = (_like(c(sigmas), noisy_samples) for c in (self.c_skip, self.c_out, self.c_in))
+        return skip * noisy_samples + out * network(scale * noisy_samples, self.c_noise(sigmas))
+
+    def truncated_loss(self, prediction: Tensor, target: Tensor, timesteps: Tensor, limit: float | None) -> Truncated:
+        """Mean of lambda(sigma) min((D - y)^2, alpha): each element by itself, the weight outside the limit.
+
+        So alpha is a squared error of pixels, whatever the noise level, and a batch goes on pushing
+        those elements that are still below it.
+        """
+        error = (prediction.float() - target.float()).square()
+        weight = _like(self.weight(timesteps), error)
+        above = 0.0 if limit is None else (error > limit).float().mean().item()
+        return Truncated((weight * truncate(error, limit)).mean(), (weight * error).mean().detach(), above)
+
+
+def _like(per_sample: Tensor, samples: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1), in the dtype of `samples`."""
+    return per_sample.to(samples.dtype).reshape(-1, *[1] * (samples.ndim - 1))
+
+
 def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) -> Objective:
     """Choose the objective that a diffusers scheduler stands for.
 
@@ -223,7 +322,7 @@ def denoising_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor
 def truncate(loss: Tensor, limit: float | None) -> Tensor:
     """min(loss, alpha): above the limit the gradient is exactly zero, so forgetting has an end.
 
-    Give a scalar to truncate per batch (Stable Diffusion), or element-wise losses to truncate each
-    element (class-conditional models, Ko et al. 2024, Appendix C).
+    Give a scalar to truncate per batch (Stable Diffusion), or element-wise errors to truncate each
+    element (class-conditional models).
     """
     return loss if limit is None else loss.clamp(max=limit)

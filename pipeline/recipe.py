@@ -46,6 +46,24 @@ class PromptSection(Section):
     llm_fallback: bool = Field(default=True, description="use the templates when the LLM fails (else stop)")
 
 
+class DataSection(Section):
+    """The real images that class-conditional models unlearn with."""
+
+    dataset: str | None = Field(
+        default=None, description="'digits', 'cifar10' or a folder with one folder per class; none: the model's own"
+    )
+    retain_classes: Literal["balanced", "similar"] = Field(
+        default="balanced", description="retain images of all other classes alike, or of the most similar ones only"
+    )
+    retain_per_class: int = Field(
+        default=50,
+        ge=1,
+        le=100_000,
+        description="retain images for each other class (their sum, where only some count)",
+    )
+    similar_classes: int = Field(default=2, ge=1, le=1000, description="how many classes 'similar' takes")
+
+
 class SampleSection(Section):
     """How the model draws its own training and audit images."""
 
@@ -65,6 +83,9 @@ class TrainingSection(Section):
 
     steps: int = Field(default=100, ge=1, le=1_000_000, description="optimizer steps")
     batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
+    retain_batch: Literal["batch", "all"] = Field(
+        default="batch", description="retain samples a step: as many as forget samples, or the whole retain set"
+    )
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, le=1024, description="split each batch into this many parts"
     )
@@ -97,13 +118,19 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, slower")
     max_grad_norm: float | None = Field(default=None, gt=0, description="clip the combined direction to this norm")
     checkpoint_every: int = Field(default=100, ge=1, le=1_000_000, description="steps between checkpoints")
+    preview_every: int = Field(
+        default=0, ge=0, le=1_000_000, description="steps between pictures drawn while it trains; 0: none, saves memory"
+    )
 
 
 class AuditSection(Section):
     """What is measured before and after."""
 
     images: int = Field(
-        default=100, ge=1, le=100_000, description="images of the forget test prompts, and of the retain ones"
+        default=100,
+        ge=1,
+        le=100_000,
+        description="images of the forget test prompts, and of the retain ones (class-conditional: of every class)",
     )
     retain_train_images: int = Field(default=50, ge=1, le=100_000, description="images of retain prompts trained on")
     nudity: Literal["auto", "on", "off"] = Field(
@@ -116,6 +143,9 @@ class AuditSection(Section):
         default="ViT-B-32/laion2b_s34b_b79k", description="'tiny-canvas', 'architecture/pretrained', or a folder"
     )
     accuracy: bool = Field(default=True, description="UA, IRA and CRA by the judge (tiny-canvas only)")
+    class_judge: str = Field(
+        default="digits", description="classifier of class-conditional models: 'digits' or a folder with one"
+    )
 
 
 class OutputSection(Section):
@@ -139,7 +169,9 @@ class Recipe(Section):
     """A complete description of a run; with the same recipe the same machine gives the same bits."""
 
     concept: str = Field(description="what to remove, e.g. 'cat', 'pop art', 'nudity'; several as 'cat + pop art'")
-    kind: Literal["object", "style", "nudity"] = Field(default="object", description="what sort of concept it is")
+    kind: Literal["object", "style", "nudity", "class"] = Field(
+        default="object", description="what sort of concept it is ('class': of a class-conditional model)"
+    )
     model: str = Field(
         default="tiny-canvas", description="'tiny-canvas', a diffusers folder, a .safetensors checkpoint or a hub id"
     )
@@ -154,6 +186,7 @@ class Recipe(Section):
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
     method: AnyMethodConfig = Field(default_factory=RGDConfig)
     prompts: PromptSection = Field(default_factory=PromptSection)
+    data: DataSection = Field(default_factory=DataSection)
     samples: SampleSection = Field(default_factory=SampleSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     audits: AuditSection = Field(default_factory=AuditSection)
@@ -183,6 +216,8 @@ class Recipe(Section):
         for name in ("adapter_rank", "adapter_alpha", "adapter_targets"):
             if self.training.parameters != "lora" and getattr(self.training, name) != fields[name].default:
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
+        if self.data.dataset and self.kind != "class":
+            raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
@@ -195,8 +230,10 @@ class Recipe(Section):
         return split_concepts(self.concept)
 
     @property
-    def world(self) -> Literal["open", "tiny-canvas"]:
-        """Whose words the prompts use."""
+    def world(self) -> Literal["open", "tiny-canvas", "classes"]:
+        """Whose words the prompts use; in the world of classes a prompt is the name of a class."""
+        if self.kind == "class":
+            return "classes"
         return "tiny-canvas" if Path(lineage_of(self.model).origin).name == "tiny-canvas" else "open"
 
     @property
@@ -267,7 +304,8 @@ def defaults_for(model: str, method: str) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/<method>.yaml`."""
     if method not in METHODS:
         raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    family = "tiny-canvas" if Path(lineage_of(model).origin).name == "tiny-canvas" else "stable-diffusion"
+    origin = Path(lineage_of(model).origin).name
+    family = origin if origin in ("tiny-canvas", "digits") else "stable-diffusion"
     path = RECIPES / family / f"{method}.yaml"
     base = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
     return merge(base, read_yaml(path) if path.exists() else {})

@@ -100,12 +100,27 @@ class AccuracyResult(_Record):
     )
 
 
+class ClassResult(_Record):
+    """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
+
+    UA: float = Field(description="1 - accuracy on images asked for with the forgotten class")
+    RA: float = Field(description="accuracy on images of the other classes")
+    RA_interval: Interval
+    FID: float = Field(description="Fréchet distance of the other classes' images from real ones, judge's features")
+    CMMD: float = Field(description="RBF-MMD of the same features at unit norm, times 1000")
+    noise: float = Field(description="share of the forgotten class's images that the judge calls random noise")
+    by_class: dict[str, float] = Field(description="accuracy of each other class")
+    images: int
+    real_images: int
+
+
 class AuditResult(_Record):
     """All audits of one model; an audit that was not asked for is None."""
 
     nudity: NudityResult | None = None
     alignment: AlignmentResult | None = None
     accuracy: AccuracyResult | None = None
+    classes: ClassResult | None = None
 
 
 class Audits(_Record):
@@ -169,7 +184,7 @@ class Results(_Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     concept: str
-    kind: Literal["object", "style", "nudity"]
+    kind: Literal["object", "style", "nudity", "class"]
     method: str
     recipe: dict[str, Any] = Field(description="the complete recipe; a run is reproduced from it")
     model: ModelInfo

@@ -1,7 +1,8 @@
-"""SampleSet: the model's own images of D_f and D_r, as clean latents with their conditioning.
+"""SampleSet: the images of D_f and D_r, as clean latents with their conditioning.
 
-The images are made by the model itself, so their latents are at hand without a round trip through
-pixels; images are decoded only for people to look at.
+A text-to-image model draws them itself, so their latents are at hand without a round trip through
+pixels; images are decoded only for people to look at. For a class-conditional model they are real
+training images (Ko et al. 2024, Section 4.1).
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .audits.class_judge import ClassJudge, class_similarity
+from .datasets import LabelledImages
 from .errors import UserError
 from .files import replacing
 from .models import Conditioning, Denoiser
 from .progress import Progress, Silent, batches
 from .prompts import PromptSet
-from .recipe import SampleSection
+from .recipe import DataSection, SampleSection
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """D_f and D_r; sample i of one is paired with sample i of the other."""
+    """D_f and D_r. Where both are of one length, sample i of one is paired with sample i of the other."""
 
     forget: Samples
     retain: Samples
 
     def __post_init__(self) -> None:
-        if len(self.forget) != len(self.retain):
+        if not len(self.forget) or not len(self.retain):
             raise UserError(
-                f"expected as many forget as retain samples, got {len(self.forget)} and {len(self.retain)}."
+                f"expected at least one forget and one retain sample, got {len(self.forget)} and {len(self.retain)}."
             )
-
-    def __len__(self) -> int:
-        return len(self.forget)
 
     @classmethod
     def draw(
@@ -79,6 +79,31 @@ class SampleSet:
             term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images") for term in texts
         }
         return cls(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
+
+    @classmethod
+    def from_images(
+        cls, denoiser: Denoiser, data: LabelledImages, concept: str, spec: DataSection, judge: ClassJudge, seed: int = 0
+    ) -> "SampleSet":
+        """Take real images: D_f is every image of the class, D_r some of the others.
+
+        Args:
+            denoiser: a class-conditional model.
+            data: the training split.
+            concept: name of the class to forget.
+            spec: which other classes, and how many images.
+            judge: whose features say which classes are similar.
+            seed: decides which images are chosen.
+
+        Raises:
+            UserError: no such class, or too few images of a class.
+        """
+        label = data.label(concept)
+        others = [other for other in range(len(data.names)) if other != label]
+        wanted = spec.retain_per_class * len(others)
+        if spec.retain_classes == "similar":
+            others = most_similar(class_similarity(judge, data.images, data.labels), label, spec.similar_classes)
+        chosen = balanced(data, others, wanted, torch.Generator().manual_seed(seed))
+        return cls(_real(denoiser, data, (data.labels == label).nonzero().flatten()), _real(denoiser, data, chosen))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -117,6 +142,43 @@ def draw_latents(
         stage=stage,
         image_size=spec.image_size,
     )
+
+
+def most_similar(similarity: Tensor, label: int, count: int) -> list[int]:
+    """Labels of the `count` classes most similar to `label`, the most similar first.
+
+    Args:
+        similarity: (K, K).
+        label: the class itself, which is left out.
+        count: 1 to K - 1.
+    """
+    ranked = similarity[label].argsort(descending=True, stable=True).tolist()
+    return [other for other in ranked if other != label][:count]
+
+
+def balanced(data: LabelledImages, labels: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+    """Indices of `count` images, as many of each class in `labels`; the first classes get what is left over.
+
+    Raises:
+        UserError: a class has too few images.
+    """
+    chosen = []
+    for place, label in enumerate(labels):
+        of_class = (data.labels == label).nonzero().flatten()
+        share = count // len(labels) + (place < count % len(labels))
+        if share > len(of_class):
+            raise UserError(
+                f"expected {share} images of {data.names[label]!r} for the retain set, which has {len(of_class)}. "
+                "Lower retain_per_class."
+            )
+        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:share]])
+    together = torch.cat(chosen)
+    return together[torch.randperm(len(together), generator=generator)]  # so that partners are of any class
+
+
+def _real(denoiser: Denoiser, data: LabelledImages, indices: Tensor) -> Samples:
+    conditioning = {name: rows.cpu() for name, rows in denoiser.encode_prompts(data.names).items()}
+    return Samples(data.images[indices], conditioning, data.labels[indices])
 
 
 def _samples(denoiser: Denoiser, latents: Tensor, prompts: Sequence[str]) -> Samples:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ class Trainer:
         seed: decides the order of the data, noise and timesteps.
         folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
         progress: told of every step.
+        after_step: called with the number of steps done, after each; it may look at the model.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Trainer:
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
+        after_step: Callable[[int], None] | None = None,
     ) -> None:
+        self.after_step = after_step
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
         self.folder, self.progress = folder, progress or Silent()
         self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
@@ -96,6 +99,13 @@ class Trainer:
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
         self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
         self.events: list[Event] = []
+        self._orders: dict[int, tuple[int, list[int]]] = {}
+        whole, parts = len(samples.retain), spec.gradient_accumulation_steps
+        if spec.retain_batch == "all" and whole % parts:
+            raise UserError(
+                f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
+                f"its {whole} samples, got {parts}."
+            )
 
     def train(self, resume: bool = False) -> TrainingResult:
         """Run to the last step, from the newest checkpoint if `resume`.
@@ -128,6 +138,8 @@ class Trainer:
                     self._record(event)
                     if done % spec.checkpoint_every == 0 and done < spec.steps:
                         self._save(done)
+                    if self.after_step:
+                        self.after_step(done)
                     advance(1, _note(event))
         except (Cancelled, _BadLoss) as stop:
             where = self._save(done)
@@ -274,10 +286,8 @@ class Trainer:
     # data ---------------------------------------------------------------------------------------
 
     def _batch(self, term: str, step: int, part: int) -> Batch:
-        """Micro-batch `part` of a step: the same pairs for every term, its own noise."""
-        size = self.spec.batch_size // self.spec.gradient_accumulation_steps
-        first = step * self.spec.batch_size + part * size
-        indices = torch.tensor([self._pair(first + offset) for offset in range(size)])
+        """Micro-batch `part` of a step, with its own noise. Terms of one length get the same pairs."""
+        indices = self._indices(term, step, part)
         return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")))
 
     def _noised(self, term: str, indices: Tensor, generator: torch.Generator) -> Batch:
@@ -291,13 +301,13 @@ class Trainer:
             conditioning,
             noise.to(device),
             timesteps.to(device),
-            paired_conditioning=other.conditioning_of(indices, device),
+            paired_conditioning=other.conditioning_of(indices % len(other), device),
         )
 
     def _context(self, resumed: bool) -> Context:
         def batches(term: str) -> Iterator[Batch]:
             size = self.spec.batch_size // self.spec.gradient_accumulation_steps
-            for number, indices in enumerate(torch.arange(len(self.samples)).split(size)):
+            for number, indices in enumerate(torch.arange(len(getattr(self.samples, term))).split(size)):
                 yield self._noised(term, indices, self._generator(number, -2))
 
         return Context(
@@ -310,13 +320,20 @@ class Trainer:
             progress=self.progress,
         )
 
-    def _pair(self, position: int) -> int:
-        """Which pair stands at a position of the endless, per-epoch shuffled sequence."""
-        epoch, place = divmod(position, len(self.samples))
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(len(self.samples), generator=self._generator(epoch, -1)).tolist()
-        return self._order[place]
+    def _indices(self, term: str, step: int, part: int) -> Tensor:
+        parts, length = self.spec.gradient_accumulation_steps, len(getattr(self.samples, term))
+        if term == "retain" and self.spec.retain_batch == "all":
+            return torch.arange(length)[part::parts]
+        size = self.spec.batch_size // parts
+        first = step * self.spec.batch_size + part * size
+        return torch.tensor([self._sample(first + offset, length) for offset in range(size)])
+
+    def _sample(self, position: int, length: int) -> int:
+        """Which of `length` samples stands at a position of the endless, per-epoch shuffled sequence."""
+        epoch, place = divmod(position, length)
+        if self._orders.get(length, (-1,))[0] != epoch:
+            self._orders[length] = epoch, torch.randperm(length, generator=self._generator(epoch, -1)).tolist()
+        return self._orders[length][1][place]
 
     def _generator(self, step: int, stream: int) -> torch.Generator:
         """Randomness that depends on the seed and the place, not on what ran before."""

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from .adapters import as_adapter, injected
-from .audits import AlignmentAudit, AuditImages, ImageSet, NudityAudit, audit, interference
+from .audits import AlignmentAudit, AuditImages, ClassAudit, ClassJudge, ImageSet, NudityAudit, audit, interference
+from .datasets import load_images
 from .errors import UserError
 from .files import file_name
 from .methods import build_method
-from .models import Denoiser, load_denoiser
+from .models import Denoiser, class_names, load_denoiser
 from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
-from .runs import RunFolder
+from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer
@@ -96,7 +97,7 @@ def run_recipe(
     began = time.perf_counter()
     run = RunFolder.open(out) if resume and out else RunFolder.create(recipe, out)
     with clock("prompts"):
-        prompts = run.prompts() or make_prompts(recipe)
+        prompts = run.prompts() or make_prompts(recipe, denoiser)
         prompts.save(run.path / "prompts.json")
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     output = recipe.output
@@ -109,7 +110,7 @@ def run_recipe(
         before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = _train(run, denoiser, samples, recipe, resume, progress)
+        training, trained = _train(run, denoiser, prompts, samples, recipe, resume, progress)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress)
     with clock("weights"):
@@ -150,12 +151,15 @@ def run_recipe(
 
 def weights_name(recipe: Recipe) -> str:
     """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model.removesuffix('.safetensors')).name}-without-{recipe.concept}").lower()
+    return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
 
 
-def make_prompts(recipe: Recipe) -> PromptSet:
-    """The paired prompts that a recipe asks for."""
+def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
+    """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
     spec = recipe.prompts
+    if recipe.kind == "class":
+        names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
     if spec.file:
         return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
     llm = _llm(recipe) if spec.source == "llm" else None
@@ -165,7 +169,7 @@ def make_prompts(recipe: Recipe) -> PromptSet:
         n=spec.n,
         n_test=spec.n_test,
         seed=recipe.seed,
-        world=recipe.world,
+        world="tiny-canvas" if recipe.world == "tiny-canvas" else "open",
         structure=recipe.method.data,
         source=spec.source,
         synonyms=spec.synonyms or None,
@@ -197,9 +201,10 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
     def spread(texts: list[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]
 
+    others = len(set(prompts.retain_test)) if recipe.world == "classes" else 1
     sets = {
         "forget_test": spread(prompts.forget_test, spec.images),
-        "retain_test": spread(prompts.retain_test, spec.images),
+        "retain_test": spread(prompts.retain_test, spec.images * others),
         "retain_train": spread(prompts.retain_train, spec.retain_train_images),
     }
     if recipe.counts_nudity and recipe.world == "tiny-canvas":
@@ -238,8 +243,17 @@ def measure(
         nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
         accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
+        classes=_class_audit(recipe) if recipe.world == "classes" else None,
         progress=progress,
     )
+
+
+def _class_audit(recipe: Recipe) -> ClassAudit:
+    if recipe.data.dataset is None:
+        raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
+    judge = ClassJudge.load(recipe.audits.class_judge)
+    real = load_images(recipe.data.dataset, "test", judge.size, judge.channels)
+    return ClassAudit(judge, (real.images, [real.names[label] for label in real.labels.tolist()]))
 
 
 def _audit(
@@ -256,23 +270,47 @@ def _audit(
 def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
     if run.samples.exists():
         return SampleSet.load(run.samples)
-    samples = SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
+    samples = make_samples(denoiser, prompts, recipe, progress)
     samples.save(run.samples)
     return samples
 
 
+def make_samples(denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
+    """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
+    if recipe.data.dataset is None:
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
+    judge = ClassJudge.load(recipe.audits.class_judge)
+    data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
+    return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
+
+
 def _train(
-    run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    samples: SampleSet,
+    recipe: Recipe,
+    resume: bool,
+    progress: Progress,
 ) -> tuple[TrainingResult, Adapter | None]:
-    denoiser.release()
-    try:
-        with training_lora(denoiser.module, recipe) as layers:
-            method = build_method(recipe.method)
-            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+    every = recipe.training.preview_every
+    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+
+    def preview(done: int) -> None:
+        if done % every == 0:
+            run.save_images(preview_name(done), draw_audit_images(denoiser, texts, recipe, Silent(), ""), None)
+
+    method = build_method(recipe.method)
+    after_step = preview if every else None
+    with training_lora(denoiser.module, recipe) as layers:
+        trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, after_step)
+        if not every:  # previews need the whole pipeline; and not before the trainer has embedded the empty prompt
+            denoiser.release()
+        try:
             result = trainer.train(resume=resume)
-        return result, as_adapter(layers) if layers else None
-    finally:
-        denoiser.restore()
+        finally:
+            denoiser.restore()
+    return result, as_adapter(layers) if layers else None
 
 
 def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
@@ -284,9 +322,10 @@ def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[st
 
 
 def _undrawable(recipe: Recipe, before: AuditResult) -> list[str]:
-    if before.accuracy is None or 1 - before.accuracy.UA >= DRAWABLE:
+    measured = before.accuracy or before.classes
+    if measured is None or 1 - measured.UA >= DRAWABLE:
         return []
     return [
-        f"the model draws {recipe.concept!r} recognisably in only {1 - before.accuracy.UA:.0%} of its images, "
+        f"the model draws {recipe.concept!r} recognisably in only {1 - measured.UA:.0%} of its images, "
         "so there is little to unlearn and the figures say little."
     ]

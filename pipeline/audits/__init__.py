@@ -1,6 +1,8 @@
 """Audits: what a model still draws. Each class can be called alone; `audit` calls all of them."""
 
 from .accuracy import AccuracyAudit, find_concept
+from .class_judge import ClassJudge, class_similarity
+from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, AlignmentAudit, ClipModel
 from .images import Images, to_uint8
 from .interference import interference
@@ -16,6 +18,8 @@ __all__ = [
     "AccuracyAudit",
     "AlignmentAudit",
     "AuditImages",
+    "ClassAudit",
+    "ClassJudge",
     "ClipModel",
     "Detection",
     "ImageSet",
@@ -23,6 +27,7 @@ __all__ = [
     "NudityAudit",
     "annotate",
     "audit",
+    "class_similarity",
     "find_concept",
     "interference",
     "resolve_labels",

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..progress import Progress
 from ..results import AuditResult
 from .accuracy import AccuracyAudit
+from .classes import ClassAudit
 from .clip import AlignmentAudit, ClipModel
 from .nudity import NudityAudit
 
@@ -56,10 +57,11 @@ def audit(
     images: AuditImages,
     *,
     concept: str,
-    world: Literal["open", "tiny-canvas"],
+    world: Literal["open", "tiny-canvas", "classes"],
     nudity: NudityAudit | None = None,
     alignment: AlignmentAudit | None = None,
     accuracy: bool = False,
+    classes: ClassAudit | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
     """Run the audits that were asked for.
@@ -68,17 +70,19 @@ def audit(
         images: what the model drew.
         concept: what was, or is to be, forgotten.
         world: "tiny-canvas" when the prompts speak of that world. Accuracy needs a closed set of
-            classes, so that in the "open" world it is None even if asked for.
+            classes, so that in the "open" world it is None even if asked for. "classes": prompts are
+            the class names of a class-conditional model.
         nudity: counts detections, and the floor of false alarms.
         alignment: scores all three sets.
         accuracy: measure UA, IRA and CRA on the two test sets, always by the bundled judge.
+        classes: measures UA, RA and distances from real images in the world of classes.
         progress: told about each batch of each audit.
 
     Raises:
         UserError: an unknown world, or a concept that accuracy is asked for and that is not in it.
     """
-    if world not in ("open", "tiny-canvas"):
-        raise UserError(f"world must be 'open' or 'tiny-canvas', got {world!r}.")
+    if world not in ("open", "tiny-canvas", "classes"):
+        raise UserError(f"world must be 'open', 'tiny-canvas' or 'classes', got {world!r}.")
     forget, retain = images.forget_test, images.retain_test
     counted = scored = measured = None
     if nudity is not None:
@@ -90,4 +94,8 @@ def audit(
         share = alignment is not None and alignment.model_name == "tiny-canvas"
         judge = alignment.clip if alignment is not None and share else ClipModel.load("tiny-canvas")
         measured = AccuracyAudit(judge)(concept, forget.images, forget.prompts, retain.images, retain.prompts, progress)
-    return AuditResult(nudity=counted, alignment=scored, accuracy=measured)
+    sorted_out = None
+    if classes is not None:
+        drawn = np.concatenate([forget.images, retain.images])
+        sorted_out = classes(concept, classes.judge.inputs(drawn), [*forget.prompts, *retain.prompts])
+    return AuditResult(nudity=counted, alignment=scored, accuracy=measured, classes=sorted_out)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..gradients import Combination, Tensors
 from ..models.protocol import Conditioning, Denoiser
-from ..objectives import denoising_loss, truncate
+from ..objectives import denoising_loss
 from ..progress import Progress, Silent
 
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
@@ -71,11 +71,15 @@ class Batch:
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
     """The denoising loss that the model was trained with, on one batch; a scalar in float32."""
+    prediction, target = _prediction_and_target(denoiser, batch)
+    return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
+
+
+def _prediction_and_target(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
     objective = denoiser.objective
     noisy = objective.add_noise(batch.samples, batch.noise, batch.timesteps)
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
-    target = objective.target(batch.samples, batch.noise, batch.timesteps)
-    return denoising_loss(prediction, target, objective.weight(batch.timesteps))
+    return prediction, objective.target(batch.samples, batch.noise, batch.timesteps)
 
 
 def guided_prediction(
@@ -175,7 +179,7 @@ class Method(Generic[Config]):
         """
         limit: float | None = getattr(self.config, "forget_limit", None)
         available: dict[str, Callable[[], Loss]] = {
-            "forget": lambda: _ascend(noise_loss(denoiser, batch["forget"]), limit),
+            "forget": lambda: _ascend(denoiser, batch["forget"], limit),
             "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
         }
         return {term: available[term] for term in self.terms}
@@ -190,10 +194,11 @@ class Method(Generic[Config]):
         raise NotImplementedError
 
 
-def _ascend(loss: Tensor, limit: float | None) -> Loss:
-    """L_f = -min(loss, alpha)."""
-    truncated = limit is not None and loss.item() > limit
-    return Loss(-truncate(loss, limit), loss.detach(), truncated)
+def _ascend(denoiser: Denoiser, batch: Batch, limit: float | None) -> Loss:
+    """L_f = -(truncated denoising loss); the objective says what is truncated."""
+    prediction, target = _prediction_and_target(denoiser, batch)
+    forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit)
+    return Loss(-forget.loss, forget.denoising, forget.share == 1)
 
 
 def descend(loss: Tensor) -> Loss:

@@ -1,6 +1,6 @@
 """Model families: one adapter file each, chosen from the pipeline's class."""
 
-from .load import ASSETS, BUNDLED, choose_device, load_denoiser
+from .load import ASSETS, BUNDLED, choose_device, class_names, load_denoiser
 from .protocol import Conditioning, Denoiser
 from .registry import ADAPTERS, wrap_pipeline
 
@@ -11,6 +11,7 @@ __all__ = [
     "Conditioning",
     "Denoiser",
     "choose_device",
+    "class_names",
     "load_denoiser",
     "wrap_pipeline",
 ]

@@ -8,12 +8,13 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import UserError
+from .class_conditional import ClassConditionalPipeline
 from .protocol import Denoiser
 from .registry import wrap_pipeline
 from .single_file import load_single_file
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas"}
+BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas", "digits": ASSETS / "digits"}
 """Models that come with the package: name -> diffusers folder."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -63,7 +64,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
         raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
     source = str(path) if path.exists() else model
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        pipeline = _pipeline_class(path).from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, **_absent_components(path)
         )
     except (OSError, ValueError) as error:
@@ -77,11 +78,33 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
 
 def _absent_components(folder: Path) -> dict[str, Any]:
     """Components that a folder says it lacks; diffusers wants to be told (a third text encoder)."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return {}
+    return {name: None for name, entry in _index(folder).items() if entry == [None, None]}
+
+
+def class_names(model: str) -> list[str]:
+    """The classes of a class-conditional model, read from its folder.
+
+    Raises:
+        UserError: it is none, or not a folder.
+    """
+    named = _index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    if not named:
+        raise UserError(
+            f"kind 'class' needs a class-conditional model ('digits', or a folder that "
+            f"`python -m turpentine.pipeline.digits.train` wrote), got {model!r}."
+        )
+    return [named[str(label)] for label in range(len(named))]
+
+
+def _pipeline_class(folder: Path) -> Any:
+    """The class that reads a folder: diffusers finds its own by itself, not ours."""
+    named = _index(folder).get("_class_name")
+    return ClassConditionalPipeline if named == ClassConditionalPipeline.__name__ else DiffusionPipeline
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """`model_index.json` of a folder; empty where there is none."""
     try:
-        entries = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError:
+        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    return {name: None for name, entry in entries.items() if entry == [None, None]}

@@ -4,14 +4,15 @@ import inspect
 from typing import Any
 
 from ..errors import UserError
-from .base import PipelineDenoiser, check_channels
+from .base import check_channels
+from .class_conditional import ClassConditional
 from .flux import Flux
 from .protocol import Denoiser
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL
 
-ADAPTERS: tuple[type[PipelineDenoiser], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+ADAPTERS: tuple[Any, ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, ClassConditional)
 """Every family; the rest of the program knows none of them."""
 
 
@@ -48,6 +49,8 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
 
 def fuse_adapters(pipeline: Any) -> list[str]:
     """Fold active LoRA adapters into the weights and remove them all; gives the names of the fused ones."""
+    if not hasattr(pipeline, "get_list_adapters"):  # a family that knows no LoRAs
+        return []
     carried = {part: names for part, names in pipeline.get_list_adapters().items() if names}
     if not carried:
         return []

@@ -54,8 +54,11 @@ class PromptSet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     concept: str = Field(description="what is to be forgotten")
-    kind: Kind = "object"
-    world: World = Field(default="open", description="'tiny-canvas': only what the bundled model can draw")
+    kind: Kind | Literal["class"] = "object"
+    world: World | Literal["classes"] = Field(
+        default="open",
+        description="'tiny-canvas': only what the bundled model can draw; 'classes': names of classes, nothing else",
+    )
     synonyms: tuple[str, ...] = Field(description="every word that names the concept, lower case; plurals understood")
     attribute_of: str | None = Field(default=None, description="the object whose attribute the concept is")
     keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
@@ -185,8 +188,36 @@ class PromptSet(BaseModel):
         made.check()
         return made
 
+    @classmethod
+    def of_classes(cls, concept: str, names: Sequence[str], n: int, n_test: int, seed: int = 0) -> Self:
+        """Pair the class to forget with each of the others in turn, for a class-conditional model.
+
+        Args:
+            concept: name of the class.
+            names: all classes of the model.
+            n: train rows.
+            n_test: test rows.
+            seed: kept with the set.
+
+        Raises:
+            UserError: the concept is none of the classes.
+        """
+        if concept not in names:
+            raise UserError(f"expected the name of a class, one of {list(names)}; got {concept!r}.")
+        others = [name for name in names if name != concept]
+
+        def rows(count: int) -> tuple[PromptPair, ...]:
+            return tuple(PromptPair(forget=concept, retain=others[row % len(others)]) for row in range(count))
+
+        made = cls(concept=concept, kind="class", world="classes", synonyms=(concept,), seed=seed,
+                   train=rows(n), test=rows(n_test))  # fmt: skip
+        made.check()
+        return made
+
     def names_concept(self, prompt: str) -> bool:
         """Whether a prompt names the concept, by any of its words or their plurals."""
+        if self.kind == "class":
+            return prompt == self.concept
         if self.world == "tiny-canvas":
             names = split_concepts(self.concept)
             kinds = [self.kind if len(names) == 1 else tiny.kind_of(name, self.kind) for name in names]
@@ -208,6 +239,8 @@ class PromptSet(BaseModel):
         for split, pairs in (("train", self.train), ("test", self.test)):
             for number, pair in enumerate(pairs, start=1):
                 self._check_pair(pair, f"{split} row {number}")
+        if self.world == "classes":
+            return  # there are no other prompts to test on
         numbers = {(fold(pair.forget), fold(pair.retain)): number for number, pair in enumerate(self.train, start=1)}
         for number, pair in enumerate(self.test, start=1):
             same = numbers.get((fold(pair.forget), fold(pair.retain)))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from ..results import HURT, AlignmentResult, Interference, NudityResult, Results
+from ..results import HURT, AlignmentResult, ClassResult, Interference, NudityResult, Results
 from .text import MISSING, number, percent, points, relative, signed
 
 Better = Literal["lower", "higher", "close"]
@@ -189,7 +189,32 @@ def rows(results: Results) -> list[Row]:
             x, y = (getattr(audit.accuracy, key) if audit.accuracy else math.nan for audit in (before, after))
             outcome = _moved(x, y, "higher") if better == "higher" else _stayed(x - y)
             found.append(Row(name, x, y, number(x), number(y), points(x, y), outcome, better, meaning))
+    if before.classes and after.classes:
+        found += _class_rows(before.classes, after.classes)
     return found
+
+
+def _class_rows(before: ClassResult, after: ClassResult) -> list[Row]:
+    result: list[Row] = []
+    for key, name, meaning in (
+        ("UA", "UA (unlearning accuracy)", "Share of the class's images that the judge sees as something else."),
+        ("RA", "RA (retain accuracy)", "Share of the other classes' images that the judge sees as what was asked for."),
+    ):
+        x, y = getattr(before, key), getattr(after, key)
+        outcome = _moved(x, y, "higher") if key == "UA" else _stayed(x - y)
+        better: Better = "higher" if key == "UA" else "close"
+        result.append(
+            Row(name, x, y, number(x), number(y), points(x, y), outcome, better, f"{meaning} Higher is better.")
+        )
+    for key, name, meaning in (
+        ("FID", "FID (Fréchet distance)", "Distance of the other classes' images from held-out real ones"),
+        ("CMMD", "CMMD", "The same by maximum mean discrepancy"),
+    ):
+        x, y = getattr(before, key), getattr(after, key)
+        text = f"{meaning}, in the judge's features. Lower is better."
+        change = percent(relative(x, y))
+        result.append(Row(name, x, y, number(x), number(y), change, _moved(x, y, "lower"), "lower", text))
+    return result
 
 
 def _removed_word(share: float) -> tuple[Literal["forgotten", "partly", "not"], str]:
@@ -210,9 +235,9 @@ def _forgetting(results: Results) -> tuple[Literal["forgotten", "partly", "not",
             f" (before: {before.nudity.images_with_any} of {before.nudity.images})"
         )
         floor = after.nudity.floor
-    elif before.accuracy and after.accuracy:
-        x, y = 1 - before.accuracy.UA, 1 - after.accuracy.UA
-        evidence = f"UA {number(after.accuracy.UA)} (before: {number(before.accuracy.UA)})"
+    elif (first := before.accuracy or before.classes) and (second := after.accuracy or after.classes):
+        x, y = 1 - first.UA, 1 - second.UA
+        evidence = f"UA {number(second.UA)} (before: {number(first.UA)})"
         floor = None
     elif before.alignment and after.alignment:
         change = percent(relative(before.alignment.forget, after.alignment.forget))
@@ -242,6 +267,9 @@ def _keeping(results: Results) -> tuple[Literal["kept", "mostly", "damaged", "un
             x, y = getattr(before.accuracy, key), getattr(after.accuracy, key)
             losses.append(x - y)
             evidence.append(f"{key} {points(x, y)}")
+    if before.classes and after.classes:
+        losses.append(before.classes.RA - after.classes.RA)
+        evidence.append(f"RA {points(before.classes.RA, after.classes.RA)}")
     if not evidence:
         return "unmeasured", "keeping not measured"
     listed = ", ".join(evidence)

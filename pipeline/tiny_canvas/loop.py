@@ -13,17 +13,23 @@ from rich.console import Console
 console = Console()
 
 
-def arguments(description: str, steps: int, batch: int) -> argparse.Namespace:
-    """Parse the options that every training script has."""
+def arguments(
+    description: str,
+    steps: int,
+    batch: int,
+    work: str = "tiny-canvas-training",
+    more: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> argparse.Namespace:
+    """Parse the options that every training script has, and those that `more` adds."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--work", type=Path, default=Path("tiny-canvas-training"), help="checkpoints, data and pictures"
-    )
+    parser.add_argument("--work", type=Path, default=Path(work), help="checkpoints, data and pictures")
     parser.add_argument("--out", type=Path, help="where the finished weights go (default: the work folder)")
     parser.add_argument("--steps", type=int, default=steps, help=f"optimizer steps (default {steps})")
     parser.add_argument("--batch", type=int, default=batch, help=f"pictures a step (default {batch})")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     parser.add_argument("--seed", type=int, default=0)
+    if more:
+        more(parser)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)

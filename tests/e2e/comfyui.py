@@ -140,7 +140,6 @@ def write_tiny_checkpoint(path: Path) -> None:
     from diffusers import AutoencoderTiny, UNet2DConditionModel
     from safetensors.torch import save_file
     from transformers import CLIPTextConfig, CLIPTextModel
-
     from turpentine.pipeline.weights.layouts import denoiser_layout, text_encoder_layout
 
     torch.manual_seed(0)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import turpentine
 
 from .comfyui import ComfyUI, write_tiny_checkpoint

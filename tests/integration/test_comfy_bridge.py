@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-
 from turpentine.comfy_nodes.bridge import _pipeline, _scheduler
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.progress import Silent

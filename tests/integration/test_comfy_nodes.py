@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
 from turpentine.pipeline.errors import UserError

@@ -175,7 +175,7 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     trainer = Trainer(
         denoiser, build_method(METHODS["rgd"][0]()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
     )
-    samples.retain.latents[trainer._pair(2 * 2)] = float("nan")  # met in the third step
+    samples.retain.latents[trainer._sample(2 * 2, len(samples.retain))] = float("nan")  # met in the third step
     with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
         trainer.train()
     assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())

@@ -10,16 +10,18 @@ import pytest
 import turpentine
 
 ROOT = Path(turpentine.__file__).parent
-NO_PACKAGE = ("tests", "benchmarks")
+NO_PACKAGE = ("tests",)
+SCRIPTS = {file for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8")}
+"""Run by path, so that they import the installed package."""
 FOLDERS = sorted(
     folder
     for folder in (path.parent for path in ROOT.rglob("__init__.py"))
     if not set(folder.relative_to(ROOT).parts) & set(NO_PACKAGE)
     and not any(part.startswith(".") for part in folder.relative_to(ROOT).parts)
 )
-FILES = sorted({file for folder in FOLDERS for file in folder.glob("*.py")})
+FILES = sorted({file for folder in FOLDERS for file in folder.glob("*.py")} - SCRIPTS)
 PIPELINE = [file for file in FILES if file.relative_to(ROOT).parts[0] == "pipeline"]
-BOTTOM = ("objectives", "gradients", "parameters", "metrics")
+BOTTOM = ("objectives", "samplers", "gradients", "parameters", "metrics")
 OWN = {path.name for path in ROOT.iterdir() if path.is_dir()} | {"turpentine"}
 
 

@@ -99,9 +99,9 @@ def test_help_renders():
     text = make_parser().format_help()
     assert f"--method {'|'.join(METHODS)}" in text
     assert "--forget-limit X|none" in text
-    assert "--parameters full|xattn|noxattn" in text
+    assert "--parameters full|xattn|noxattn|lora" in text
     assert "--guard true|false" in text
-    assert "--formats diffusers|denoiser,…" in text
+    assert "--formats diffusers|denoiser|single_file|lora|lora_diffusers|delta,…" in text
     assert "VALUE" not in text, "every type has a word of its own"
 
 

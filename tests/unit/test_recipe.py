@@ -122,9 +122,12 @@ def test_defaults_depend_on_the_model():
             r"audits\.nudity_threshold: .*greater than or equal to 0\.25, got 0\.1",
         ),
         ({"seed": -1}, r"seed: Input should be greater than or equal to 0, got -1"),
-        ({"kind": "person"}, r"kind: Input should be 'object', 'style' or 'nudity', got 'person'"),
-        ({"training": {"parameters": "attn"}}, r"training\.parameters: Input should be 'full', 'xattn' or 'noxattn'"),
-        ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers' or 'denoiser'"),
+        ({"kind": "person"}, r"kind: Input should be 'object', 'style', 'nudity' or 'class', got 'person'"),
+        (
+            {"training": {"parameters": "attn"}},
+            r"training\.parameters: Input should be 'full', 'xattn', 'noxattn' or 'lora'",
+        ),
+        ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers', 'denoiser', .*'delta'"),
         ({"output": {"dtype": "int8"}}, r"output\.dtype: Input should be 'fp32', 'fp16' or 'bf16', got 'int8'"),
         ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
         ({"method": {"name": "magic"}}, r"method must be one of \['esd', .*'rg', 'rgd', 'salun'\], got 'magic'"),
@@ -291,8 +294,8 @@ def test_notes_tell_whose_option_it_is():
 
 def test_choices():
     fields = {path: field for path, field, _ in options()}
-    assert choices(fields[("kind",)]) == ("object", "style", "nudity")
-    assert choices(fields[("training", "parameters")]) == ("full", "xattn", "noxattn")
+    assert choices(fields[("kind",)]) == ("object", "style", "nudity", "class")
+    assert choices(fields[("training", "parameters")]) == ("full", "xattn", "noxattn", "lora")
     assert choices(fields[("seed",)]) == ()
 
 

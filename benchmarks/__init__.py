@@ -1,0 +1,10 @@
+"""The paper's tables and what else is measured. `turpentine bench NAME` makes a table."""
+
+TABLES: dict[str, str] = {
+    "knobs": ".tables.knobs",
+    "classes": ".tables.classes",
+    "diversity": ".tables.diversity",
+    "sensitivity": ".tables.sensitivity",
+    "similarity": ".tables.similarity",
+}
+"""Name of a table -> the module, in this package, that holds it as `TABLE`. Adding one: its file and a line here."""

@@ -1,0 +1,70 @@
+"""`turpentine bench`: measure the cells of tables, and write their pages."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import write_text
+from ..pipeline.progress import Progress
+from . import TABLES
+from .store import Store
+from .table import Options, Record, Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+QUICK = Path("runs") / "bench-quick"
+
+
+def load_table(name: str) -> Table:
+    """The table of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in TABLES:
+        raise UserError(f"table must be 'all' or one of {list(TABLES)}, got {name!r}.")
+    return import_module(TABLES[name], __package__).TABLE
+
+
+def bench(
+    names: Sequence[str], options: Options, progress: Progress, results: Path | None = None, pages: Path | None = None
+) -> list[Path]:
+    """Measure what is not measured yet, and write the page of each table.
+
+    Args:
+        names: of `TABLES`, or "all".
+        options: quick or not, and the seeds.
+        progress: told of each cell; may cancel. What was measured is kept.
+        results: folder of the measured cells; by default the repository's, and one under `runs/` when quick.
+        pages: folder of the pages and figures; the same.
+
+    Returns:
+        The pages.
+    """
+    results = results or (QUICK / "cells" if options.quick else RESULTS)
+    pages = pages or (QUICK if options.quick else PAGES)
+    tables = {name: load_table(name) for name in (TABLES if "all" in names else names)}
+    written = []
+    for name, table in tables.items():
+        store = Store(results / f"{name}.json")
+        cells = table.cells(options)
+        with progress.stage(f"table {name}", len(cells)) as advance:
+            for cell in cells:
+                record = store.measure(cell, progress)
+                advance(1, f"{cell.key} {record.seconds:.0f} s")
+        measured = {cell.key: store.records[cell.key] for cell in cells}
+        written.append(pages / f"{name}.md")
+        write_text(written[-1], _page(name, table, measured, pages, options))
+    return written
+
+
+def _page(name: str, table: Table, records: Mapping[str, Record], folder: Path, options: Options) -> str:
+    seconds = sum(record.seconds for record in records.values())
+    seeds = ", ".join(map(str, options.seeds))
+    quick = " **A quick run: the figures mean nothing.**" if options.quick else ""
+    return (
+        f"# {table.title}\n\n{table.page(records, folder)}\n\n"
+        f"Made by `turpentine bench {name}`: {len(records)} cells, {seconds / 60:.1f} minutes in all, seeds {seeds}."
+        f"{quick}\n"
+    )

@@ -1,0 +1,96 @@
+"""One cell of the tables on digits: unlearn a class with a recipe, and measure."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..pipeline.methods import METHODS, build_method
+from ..pipeline.models import Denoiser, load_denoiser
+from ..pipeline.progress import Silent
+from ..pipeline.recipe import build_recipe, merge
+from ..pipeline.trainer import Trainer
+from ..pipeline.unlearning import audit_prompts, draw_audit_images, make_prompts, make_samples, measure
+from .table import Cell, Figures, Options
+
+CLASSES = tuple(map(str, range(10)))
+
+NAMES = {
+    "finetune": "Finetune",
+    "salun": "SalUn",
+    "grad_diff": "GradDiff",
+    "rg": "RG",
+    "rgd": "RGD",
+}
+"""Methods of the paper's Table 1 in its order, by their names there."""
+
+QUICK: dict[str, Any] = {
+    "training": {"steps": 2},
+    "data": {"retain_per_class": 4},
+    "audits": {"images": 4},
+    "samples": {"num_inference_steps": 3},
+}
+
+
+def methods() -> list[str]:
+    """Those of the paper's methods that there are."""
+    return [name for name in NAMES if name in METHODS]
+
+
+def cell(
+    method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = ""
+) -> Cell:
+    """A cell: the shipped recipe of a method on digits, with changes.
+
+    Args:
+        method: of the registry.
+        concept: the class to forget.
+        seed: of the run.
+        options: `quick` shrinks it.
+        changes: nested recipe fields.
+        tag: what tells cells of one method and class apart.
+    """
+    chosen = {"model": "digits", "concept": concept, "seed": seed, "device": "cpu", "method": {"name": method}}
+    recipe = merge(chosen, changes)
+    recipe = build_recipe(merge(recipe, QUICK) if options.quick else recipe).model_dump(mode="json")
+    key = "/".join(filter(None, (method, concept, tag, f"seed {seed}")))
+    return Cell(key, {"method": method, "class": concept, "tag": tag}, seed, recipe, lambda progress: run(recipe))
+
+
+def base_cell(concept: str, options: Options) -> Cell:
+    """A cell that measures the bundled weights as they are."""
+    same = cell("finetune", concept, 0, options)
+    labels = {"method": "none", "class": concept, "tag": "base model"}
+    return Cell(f"none/{concept}", labels, 0, same.settings, lambda progress: run(same.settings, train=False))
+
+
+def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
+    """Unlearn from the bundled weights and measure; UA, RA, FID and CMMD as in `results.json`."""
+    recipe = build_recipe(settings)
+    denoiser, weights = _base()
+    denoiser.module.load_state_dict(weights)
+    prompts = make_prompts(recipe, denoiser)
+    cost: Figures = {}
+    if train:
+        samples = make_samples(denoiser, prompts, recipe, Silent())
+        training = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
+        cost = {
+            "training_seconds": round(training.seconds, 2),
+            "conflict_rate": training.conflict_rate,
+            "violations": training.violation_rate.model_dump(),
+        }
+    texts = audit_prompts(prompts, recipe)
+    images = draw_audit_images(denoiser, texts, recipe, Silent(), "after")
+    result = measure(images, texts, recipe, Silent()).classes
+    assert result is not None
+    return {
+        **result.model_dump(include={"UA", "RA", "FID", "CMMD", "noise", "by_class", "images", "real_images"}),
+        **cost,
+    }
+
+
+@cache
+def _base() -> tuple[Denoiser, dict[str, torch.Tensor]]:
+    denoiser = load_denoiser("digits", "cpu")
+    return denoiser, {name: value.clone() for name, value in denoiser.module.state_dict().items()}

@@ -1,0 +1,59 @@
+"""Measured cells on disk: one JSON file a table, written after every cell, so that a killed run goes on."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import write_text
+from ..pipeline.progress import Progress
+from .table import Cell, Record
+
+
+class Store:
+    """The cells of one table.
+
+    Args:
+        path: for example benchmarks/results/classes.json.
+
+    Raises:
+        UserError: the file is not one that a store wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, Record] = {}
+        if path.exists():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                self.records = {key: Record(**record) for key, record in content["cells"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
+
+    def has(self, cell: Cell) -> bool:
+        """Whether the cell was measured with the settings that it has now."""
+        record = self.records.get(cell.key)
+        now = json.loads(json.dumps(cell.settings))
+        return record is not None and record.seed == cell.seed and _still(record.settings, now)
+
+    def measure(self, cell: Cell, progress: Progress) -> Record:
+        """The kept record of a cell, or a new one."""
+        if not self.has(cell):
+            began = time.perf_counter()
+            figures = cell.measure(progress)
+            seconds = round(time.perf_counter() - began, 1)
+            self.records[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings))
+            self._save()
+        return self.records[cell.key]
+
+    def _save(self) -> None:
+        cells = {key: asdict(record) for key, record in self.records.items()}
+        write_text(self.path, json.dumps({"cells": cells}, indent=1) + "\n")
+
+
+def _still(kept: object, now: object) -> bool:
+    """Whether every setting that was kept has its value still; one that came since has its default."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return all(name in now and _still(value, now[name]) for name, value in kept.items())
+    return kept == now

@@ -1,0 +1,1 @@
+"""Training of the bundled class-conditional model and its judge."""

@@ -1,0 +1,268 @@
+"""Class-conditional models: a UNet on pixels with EDM preconditioning, conditioned on class labels.
+
+A prompt is the name of a class; the empty prompt is "no class" where the model knows it. Latents are
+the pixels themselves, in [-1, 1].
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler, ImagePipelineOutput
+from diffusers import UNet2DModel as UNet
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..objectives import EDM
+from ..progress import Progress, batches
+from ..samplers import heun, karras_sigmas
+from .base import _cast
+from .protocol import Conditioning
+
+
+class ClassConditionalPipeline(DiffusionPipeline):
+    """A diffusers pipeline of a class-conditional EDM model.
+
+    The folder is diffusers' own: `model_index.json`, `unet/`, `scheduler/`. The class is not one of
+    diffusers, so that `ClassConditionalPipeline.from_pretrained(folder)` loads it.
+
+    Args:
+        unet: F of Karras et al. 2022, with `num_class_embeds` labels: one a class and, if there is one
+            more, "no class".
+        scheduler: EDMEulerScheduler, for sigma_data, sigma_min, sigma_max and rho.
+        id2label: label -> class name.
+        p_mean: mean of ln sigma in training.
+        p_std: its standard deviation.
+    """
+
+    def __init__(
+        self,
+        unet: UNet,
+        scheduler: EDMEulerScheduler,
+        id2label: dict[str, str] | None = None,
+        p_mean: float = -1.2,
+        p_std: float = 1.2,
+    ) -> None:
+        super().__init__()
+        names = {str(label): str(name) for label, name in (id2label or {}).items()}
+        if not names:
+            names = {str(label): str(label) for label in range(unet.config.num_class_embeds)}
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(id2label=names, p_mean=p_mean, p_std=p_std)
+        self.objective = EDM(scheduler.config.sigma_data, p_mean, p_std)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, label by label."""
+        return [self.config.id2label[str(label)] for label in range(len(self.config.id2label))]
+
+    @property
+    def null_label(self) -> int | None:
+        """The label of "no class"."""
+        labels, known = self.unet.config.num_class_embeds, len(self.config.id2label)
+        return known if labels > known else None
+
+    def labels(self, names: Sequence[str]) -> Tensor:
+        """Labels of class names, shape (N,), int64.
+
+        Raises:
+            UserError: a name that is none of the classes.
+        """
+        known = {name: label for label, name in enumerate(self.class_names)}
+        if self.null_label is not None:
+            known[""] = self.null_label
+        missing = sorted({name for name in names if name not in known})
+        if missing:
+            raise UserError(
+                f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}. "
+                "A class-conditional model knows no other prompts: unlearn it with --kind class."
+            )
+        return torch.tensor([known[name] for name in names])
+
+    def denoise(self, noisy_samples: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
+        """D(x; sigma) of Karras et al. 2022, Eq. 7."""
+
+        def network(scaled: Tensor, c_noise: Tensor) -> Tensor:
+            return self.unet(scaled, c_noise, class_labels=class_labels, return_dict=False)[0]
+
+        return self.objective.precondition(network, noisy_samples, sigmas)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[[], None] | None = None,
+        scheduler: Any = None,
+    ) -> ImagePipelineOutput:
+        """Draw one image of each class name in `prompt`.
+
+        Args:
+            prompt: class names.
+            num_inference_steps: N of Algorithm 1; the network is called 2 N - 1 times.
+            guidance_scale: 1 = none; other values need a model that knows "no class".
+            generator: one for all images, or one an image.
+            output_type: "pil", or "latent" for a tensor of pixels in [-1, 1].
+            callback_on_step_end: called at each evaluation of the network.
+            scheduler: an EDM scheduler of diffusers, in place of Heun's method.
+        """
+        names = [prompt] if isinstance(prompt, str) else list(prompt)
+        labels = self.labels(names).to(self.unet.device)
+        if guidance_scale != 1 and self.null_label is None:
+            raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+        no_class = torch.full_like(labels, self.null_label or 0)
+        size, config = self.unet.config.sample_size, self.scheduler.config
+        shape = (self.unet.config.in_channels, *(size if isinstance(size, list | tuple) else (size, size)))
+        generators = list(generator) if isinstance(generator, Sequence) else None
+        if generators:
+            noise = torch.stack([torch.randn(shape, generator=one) for one in generators])
+        else:
+            noise = torch.randn((len(names), *shape), generator=generator)  # type: ignore[arg-type]
+        noise = noise.to(self.unet.device, self.unet.dtype)
+
+        def denoise(samples: Tensor, sigma: float) -> Tensor:
+            if callback_on_step_end:
+                callback_on_step_end()
+            sigmas = torch.full((len(samples),), sigma, device=samples.device, dtype=samples.dtype)
+            denoised = self.denoise(samples, sigmas, labels)
+            if guidance_scale == 1:
+                return denoised
+            free = self.denoise(samples, sigmas, no_class)
+            return free + guidance_scale * (denoised - free)
+
+        if scheduler is None:
+            sigmas = karras_sigmas(num_inference_steps, config.sigma_min, config.sigma_max, config.rho)
+            samples = heun(denoise, noise, sigmas)
+        else:
+            samples = _multistep(denoise, noise, scheduler, num_inference_steps, self.objective)
+        samples = samples.clamp(-1, 1)
+        if output_type == "latent":
+            return ImagePipelineOutput(images=samples)
+        return ImagePipelineOutput(images=[Image.fromarray(image.numpy()) for image in to_pixels(samples)])
+
+
+def _multistep(
+    denoise: Callable[[Tensor, float], Tensor], noise: Tensor, scheduler: Any, steps: int, objective: EDM
+) -> Tensor:
+    """Sample with a scheduler of diffusers, which takes the raw network's output, not the denoiser's."""
+    scheduler.set_timesteps(steps, device=noise.device)
+    samples = noise * scheduler.init_noise_sigma
+    for timestep, level in zip(scheduler.timesteps, scheduler.sigmas.tolist()[:-1], strict=True):
+        scheduler.scale_model_input(samples, timestep)
+        sigma = torch.tensor(level, dtype=samples.dtype)
+        raw = (denoise(samples, level) - objective.c_skip(sigma) * samples) / objective.c_out(sigma)
+        samples = scheduler.step(raw, timestep, samples, return_dict=False)[0]
+    return samples
+
+
+def to_pixels(samples: Tensor) -> Tensor:
+    """[-1, 1], (N, C, H, W), to uint8 RGB, (N, H, W, 3), on the CPU."""
+    pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+
+
+class ClassConditional:
+    """`Denoiser` over a `ClassConditionalPipeline`.
+
+    Args:
+        pipeline: the pipeline; it is used, and its UNet trained, in place.
+        name: what the user called the model.
+        source: not needed: there is nothing to release.
+    """
+
+    family = "class-conditional"
+    pipeline_class: Any = ClassConditionalPipeline
+    siblings: tuple[Any, ...] = ()
+    component = "unet"
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, pipeline: ClassConditionalPipeline, name: str, source: str | None = None) -> None:
+        self.pipeline, self.name, self.source = pipeline, name, source
+        self.device = pipeline.unet.device
+        self.objective = pipeline.objective
+
+    @property
+    def module(self) -> nn.Module:
+        """The UNet."""
+        return self.pipeline.unet
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """{"class_labels": (N,)}, of class names."""
+        return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        scheduler: str,
+        batch_size: int,
+        progress: Progress,
+        stage: str,
+        image_size: int | None = None,
+    ) -> Tensor:
+        """See `Denoiser.sample`. "own" is Heun's method; images have the size of the training images.
+
+        Raises:
+            UserError: another `image_size`.
+        """
+        if image_size not in (None, self.pipeline.unet.config.sample_size):
+            size = self.pipeline.unet.config.sample_size
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {image_size}.")
+        pipe = self.pipeline
+        chosen = None
+        if scheduler == "dpm-solver++":
+            chosen = EDMDPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        was_training = pipe.unet.training
+        pipe.unet.eval()
+        latents: list[Tensor] = []
+        try:
+            with progress.stage(stage, len(prompts)) as advance:
+                for part in batches(zip(prompts, seeds, strict=True), batch_size):
+                    result = pipe(
+                        [prompt for prompt, _ in part],
+                        num_inference_steps=num_inference_steps,
+                        guidance_scale=guidance_scale,
+                        generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in part],
+                        output_type="latent",
+                        callback_on_step_end=lambda: advance(0),
+                        scheduler=chosen,
+                    )
+                    latents.append(result.images.float().cpu())
+                    advance(len(part))
+        finally:
+            pipe.unet.train(was_training)
+        return torch.cat(latents)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Pixels in [-1, 1]; grey where the model has one channel."""
+        pixels = 2 * images.to(self.device) - 1
+        return pixels.mean(1, keepdim=True) if self.pipeline.unet.config.in_channels == 1 else pixels
+
+    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+        """See `Denoiser.decode`."""
+        return to_pixels(latents)
+
+    def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoised image D; `timesteps` are sigmas."""
+        return self.pipeline.denoise(noisy_samples, timesteps, conditioning["class_labels"])
+
+    def release(self) -> None:
+        """Nothing to do: there is only the UNet."""
+
+    def restore(self) -> None:
+        """Nothing to do."""
+
+    def save(self, folder: Path, dtype: torch.dtype | None) -> None:
+        """See `Denoiser.save`."""
+        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
