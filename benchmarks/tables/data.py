@@ -69,8 +69,8 @@ def _data(records: Mapping[str, Record]) -> str:
     return (
         f"## One pair of prompts against many (Table 4)\n\nRemoving {', '.join(concepts)}; alignment by tiny-canvas's "
         "judge, in brackets what was lost of the base model's. RG trains on one forget and one retain prompt, RGD on "
-        "many pairs; everything else is as in the recipe of each. The paper's columns are of nudity in Stable Diffusion "
-        f"1.4.\n\n{markdown(header, table)}\n\n{orderings(PAPER_DATA, means)} "
+        "many pairs; everything else is as in the recipe of each. The paper's columns are of nudity in Stable "
+        f"Diffusion 1.4.\n\n{markdown(header, table)}\n\n{orderings(PAPER_DATA, means)} "
         f"RGD keeps more of D_r,test than RG for {len(more)} of {len(concepts)} concepts."
     )
 
@@ -91,13 +91,11 @@ def _sizes(records: Mapping[str, Record]) -> str:
     best = max(means, key=lambda name: means[name]["D_r,test"])
     steps = runs[0].settings["training"]["steps"]
     header = ["", "UA ↑", *(f"{m} ↑" for m in METRICS), *(f"paper {m}" for m in METRICS)]
-    checked = claims({
-        "half the pairs keep less": means["half"]["D_r,test"] < means["whole"]["D_r,test"],
-        "more pairs bring no more at the same lambda": means["one and a half"]["D_r,test"] <= means["whole"]["D_r,test"],
-    })  # fmt: skip
+    half, whole, more = (means[name]["D_r,test"] for name in PAPER_SIZES)
+    checked = claims({"half the pairs keep less": half < whole, "more pairs don't keep more": more <= whole})
     return (
-        f"## How many pairs (Table 8)\n\nRGD on {SIZED!r}, {steps} steps whatever the number; the paper's rows are of 400, "
-        f"800 and 1200 pairs.\n\n{markdown(header, table)}\n\n{orderings(PAPER_SIZES, means)} "
+        f"## How many pairs (Table 8)\n\nRGD on {SIZED!r}, {steps} steps whatever the number; the paper's rows are of "
+        f"400, 800 and 1200 pairs.\n\n{markdown(header, table)}\n\n{orderings(PAPER_SIZES, means)} "
         f"Most of D_r,test is kept with {best} of the pairs of the recipe (in the paper with the whole). {checked}"
     )
 

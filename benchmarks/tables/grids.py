@@ -27,8 +27,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     concepts = dict.fromkeys(record.labels["concept"] for record in records.values())
     parts = [
         "Each column is a method, each row one held-out prompt and seed, the same for all: F1 to "
-        f"F{PICTURED} ask for what was removed, R1 to R{PICTURED} are the same scenes without it. They are the first of "
-        "the test prompts, not chosen. In the paper: Figs 1, 3 and 5 (removed and kept), 8 to 11 (kept)."
+        f"F{PICTURED} ask for what was removed, R1 to R{PICTURED} are the same scenes without it. They are the first "
+        "of the test prompts, not chosen. In the paper: Figs 1, 3 and 5 (removed and kept), 8 to 11 (kept)."
     ]
     for concept in concepts:
         found = pick(records.values(), concept=concept)
@@ -91,8 +91,8 @@ def _verdict(records: Mapping[str, Record]) -> str:
         gone = max(trained, key=lambda record: record.figures["UA"])
         kept = max(trained, key=lambda record: record.figures["retain_test"])
         parts.append(
-            f"{concept}: most forgotten by {shown(gone.labels['row'])} (UA {gone.figures['UA']:.3f}), most alignment kept "
-            f"by {shown(kept.labels['row'])} ({kept.figures['retain_test']:.3f})"
+            f"{concept}: most forgotten by {shown(gone.labels['row'])} (UA {gone.figures['UA']:.3f}), most alignment "
+            f"kept by {shown(kept.labels['row'])} ({kept.figures['retain_test']:.3f})"
         )
     return f"By the figures of these runs (in the paper RGD in both): {'; '.join(parts)}."
 

@@ -13,6 +13,8 @@ from ..show import claims, figure, markdown
 from ..table import Cell, Figures, Options, Record, Table
 
 CONCEPT = "cat"
+PAIRS = (("rgd", "rg"), ("rg", "grad_diff"), ("rgd", "grad_diff_d"), ("rgd", "salun"), ("rgd", "esd"))
+"""What the paper puts above what."""
 SHARES = (0.125, 0.25, 0.5, 1.0, 1.5)
 """Where a run is audited, as shares of the steps of its recipe."""
 
@@ -67,32 +69,30 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "of all points. The area is what a curve dominates (1 would be nothing left and everything kept; the base "
         "model, where every curve begins, is at the right). The paper shows single points only.\n\n"
         f"![Alignment kept against concept left]({image})\n\n"
-        f"{markdown(['', 'area ↑', 'stops on the front', 'steps: left / kept'], table)}\n\n{verdict(areas, curves, best)}"
+        f"{markdown(['', 'area ↑', 'stops on the front', 'steps: left / kept'], table)}\n\n"
+        f"{verdict(areas, curves, best)}"
     )
 
 
 def verdict(areas: Mapping[str, float], curves: Mapping[str, Sequence[Sequence[Point]]], best: Sequence[Point]) -> str:
     """Whether ours dominates, and where it does not."""
     ranked = [shown(row) for row in sorted(areas, key=areas.__getitem__, reverse=True)]
-    ours = {point for one in curves["rgd"] for point in one}
+    found = {row: {point for one in runs for point in one} for row, runs in curves.items()}
     others = [
-        f"{'/'.join(shown(row) for row, found in curves.items() if any(point in one for one in found))} "
-        f"({left:.2f} left, {kept:.2f} kept)"
-        for left, kept in best
-        if (left, kept) not in ours
+        f"{'/'.join(shown(row) for row in found if point in found[row])} ({point[0]:.2f} left, {point[1]:.2f} kept)"
+        for point in best
+        if point not in found["rgd"]
     ]
     checks = {
         f"{shown(better)}'s area is larger than {shown(worse)}'s": areas[better] > areas[worse]
-        for better, worse in (
-            ("rgd", "rg"),
-            ("rg", "grad_diff"),
-            ("rgd", "grad_diff_d"),
-            ("rgd", "salun"),
-            ("rgd", "esd"),
-        )
+        for better, worse in PAIRS
         if {better, worse} <= set(areas)
     }
-    where = f"RGD is not on the front at {'; '.join(others)}." if others else "Every point of the front is RGD's."
+    where = (
+        f"Points of the front that are not RGD's: {'; '.join(others)}."
+        if others
+        else "Every point of the front is RGD's."
+    )
     return f"By area: {', '.join(ranked)}. {where} {claims(checks)}"
 
 

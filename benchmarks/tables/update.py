@@ -89,7 +89,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     weight = record.settings["method"]["retain_weight"]
     steps = [step for one in records.values() for step in one.figures["steps"]]
     usable = [step for step in steps if not step["truncated"]]
-    shown = min(usable or steps, key=lambda step: step["cosine"])
+    ranked = sorted((step for step in usable if step["cosine"] < 0), key=lambda step: step["cosine"])
+    shown = ranked[len(ranked) // 2] if ranked else steps[0]
     vectors = _plane(shown, weight)
 
     def draw(axes: Sequence[Axes]) -> None:
@@ -106,15 +107,16 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for direction in ("sum", "restricted")
     }
     return (
-        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: the step of the run in which they pull against "
-        f"each other the most without truncation (step {shown['step'] + 1}, cosine {shown['cosine']:+.3f}, norms "
+        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: of the steps in which they conflict and nothing "
+        f"is truncated, the one with the median angle (step {shown['step'] + 1}, cosine {shown['cosine']:+.3f}, norms "
         f"{shown['norm_forget']:.3g} and {shown['norm_retain']:.3g}). The drawing is the plane of the two gradients; "
         "every vector is divided by the length of its own gradient, or drawn at length 1, so that angles can be seen: "
         "as in the paper's Fig. 2 the update is gray, here as the direction that the step goes against.\n\n"
         f"![The plane of the update]({image})\n\n"
         f"The plain sum makes {angles['sum']['forget']:.1f}° with the forget gradient and "
         f"{angles['sum']['retain']:.1f}° with the retain gradient, the restricted gradient "
-        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°; beyond 90° the loss goes up.\n\n"
+        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°; beyond 90° the loss "
+        "goes up.\n\n"
         f"{verdict([_plane(step, weight) for step in steps], [step['cosine'] < 0 for step in steps])}"
     )
 
@@ -136,8 +138,8 @@ def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -
     )
     holds = not any(counts["restricted"].values()) and any(counts["sum"].values())
     return (
-        f"The gradients conflict in {len(conflicting)} of {len(planes)} steps. Of these, {told} (to first order, before "
-        f"Adam): what the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
+        f"The gradients conflict in {len(conflicting)} of {len(planes)} steps. Of these, {told} (to first order, "
+        f"before Adam): what the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
     )
 
 
