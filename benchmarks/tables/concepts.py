@@ -87,7 +87,8 @@ def _alignment(kind: str, records: Mapping[str, Record]) -> str:
     }
     return (
         f"## Removing {'a' if kind == 'style' else 'an'} {kind}: {concepts}\n\n{markdown(header, table)}\n\n"
-        f"{orderings(PAPER[kind], means)} Half the 95 % interval of D_r,test is {width:.3f} in the mean. {claims(claimed)}"
+        f"{orderings(PAPER[kind], means)} Half the 95 % interval of D_r,test is {width:.3f} in the mean. "
+        f"{claims(claimed)}"
     )
 
 

@@ -107,11 +107,12 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for direction in ("sum", "restricted")
     }
     return (
-        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: of the steps in which they conflict and nothing "
-        f"is truncated, the one with the median angle (step {shown['step'] + 1}, cosine {shown['cosine']:+.3f}, norms "
-        f"{shown['norm_forget']:.3g} and {shown['norm_retain']:.3g}). The drawing is the plane of the two gradients; "
-        "every vector is divided by the length of its own gradient, or drawn at length 1, so that angles can be seen: "
-        "as in the paper's Fig. 2 the update is gray, here as the direction that the step goes against.\n\n"
+        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: of the steps in which they conflict and "
+        f"nothing is truncated, the one with the median angle (step {shown['step'] + 1}, cosine "
+        f"{shown['cosine']:+.3f}, norms {shown['norm_forget']:.3g} and {shown['norm_retain']:.3g}). The drawing is "
+        "the plane of the two gradients; every vector is divided by the length of its own gradient, or drawn at "
+        "length 1, so that angles can be seen: as in the paper's Fig. 2 the update is gray, here as the "
+        "direction that the step goes against.\n\n"
         f"![The plane of the update]({image})\n\n"
         f"The plain sum makes {angles['sum']['forget']:.1f}° with the forget gradient and "
         f"{angles['sum']['retain']:.1f}° with the retain gradient, the restricted gradient "
