@@ -64,6 +64,9 @@ QUICK: dict[str, Any] = {
     "audits": {"images": 4, "retain_train_images": 2},
 }
 
+FORGOTTEN = 0.5
+"""Below this UA a method counts as having forgotten little."""
+
 PICTURES = Path("runs") / "bench-pictures"
 """Where measured cells leave their pictures for the grids; not part of the repository."""
 PICTURED = 4
@@ -283,10 +286,35 @@ def score(row: Mapping[str, Any]) -> float:
     return (row["UA"] + row["IRA"] + row["CRA"]) / 3
 
 
-def violations(row: str, records: Sequence[Record]) -> str:
-    """Shares of steps whose real update raised the forget, and the retain loss; a dash for a loss it has not."""
+def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
+    """Name the rows, of those in `names`, that keep much because they forgot little; empty if there is none.
+
+    Args:
+        records: of any rows.
+        names: rows by their names in the paper.
+    """
+    by_row: dict[str, list[Record]] = {}
+    for record in records:
+        by_row.setdefault(shown(record.labels["row"]), []).append(record)
+    weak = [
+        f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
+        for name in names
+        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < FORGOTTEN
+    ]
+    if not weak:
+        return ""
+    return f"Less than half was forgotten by {'; '.join(weak)}: what they keep is no merit beside one that forgot more."
+
+
+def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:
+    """Shares of steps in conflict, and of those whose real update raised the forget / retain loss.
+
+    A dash stands where a method lacks the loss.
+    """
     terms = METHODS[VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]][1].terms
-    shares = [statistics.fmean(record.figures["violations"][place] for record in records) for place in range(2)]
-    return " / ".join(
-        f"{share:.0%}" if term in terms else "–" for term, share in zip(("forget", "retain"), shares, strict=True)
+    both = ("forget", "retain")
+    raised = [statistics.fmean(record.figures["violations"][place] for record in records) for place in range(2)]
+    return (
+        f"{mean(records, 'conflict'):.0%}" if set(both) <= set(terms) else "–",
+        " / ".join(f"{share:.0%}" if term in terms else "–" for term, share in zip(both, raised, strict=True)),
     )

@@ -1,9 +1,8 @@
 """Compare methods and settings on one concept of tiny-canvas, with the same data, seeds and audits.
 
 `python benchmarks/compare.py --concept astronaut` prints a table and writes
-`benchmarks/results/compare-<concept>.json`. Training samples and the audit of the base model are
-made once for each kind of data; every row starts from the same weights. Finished rows are kept, so
-a stopped run goes on.
+`benchmarks/results/compare-<concept>.json`. `canvas.Bench` makes training samples once for each kind
+of data; every row starts from the same weights. Finished rows are kept, so a stopped run goes on.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ..canvas import STORE, cell, every_concept, mean, methods, pick, score, shown, violations
+from ..canvas import STORE, cell, every_concept, mean, methods, pick, score, shown, step_shares
 from ..show import claims, figure, markdown
 from ..table import Cell, Options, Record, Table
 
@@ -30,7 +30,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
             *(f"{means[shown(row)][metric]:.3f}" for metric in METRICS),
             f"{scores[shown(row)]:.3f}",
             f"{mean(found, 'hurt'):.1f}",
-            violations(row, found),
+            step_shares(row, found)[1],
             f"{mean(found, 'seconds'):.0f}",
             f"{mean(found, 'peak_memory') / 1e6:.0f}",
         ])  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ..canvas import CONCEPTS, STORE, cell, gap, mean, pick, rows, shown, violations
+from ..canvas import CONCEPTS, STORE, cell, gap, little_forgotten, mean, pick, rows, shown, step_shares
 from ..show import claims, figure, markdown, orderings
 from ..table import Cell, Options, Record, Table
 
@@ -53,9 +53,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     kinds = sorted({CONCEPTS[record.labels["concept"]] for record in records.values()})
     return "\n\n".join([
         "Alignment: mean image-text cosine by tiny-canvas's judge, on retain prompts that were trained on "
-        "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows without a "
-        "name in the paper are ours. All rows are measured on the same prompts and seeds. The paper's columns "
-        "(Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not values.",
+        "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows "
+        "without figures of the paper are not in its Table 2. All rows are measured on the same prompts and seeds. "
+        "The paper's columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not values.",
         *(_alignment(kind, records) for kind in kinds),
         _detections(records, folder),
         _steps(records),
@@ -88,7 +88,7 @@ def _alignment(kind: str, records: Mapping[str, Record]) -> str:
     return (
         f"## Removing {'a' if kind == 'style' else 'an'} {kind}: {concepts}\n\n{markdown(header, table)}\n\n"
         f"{orderings(PAPER[kind], means)} Half the 95 % interval of D_r,test is {width:.3f} in the mean. "
-        f"{claims(claimed)}"
+        f"{claims(claimed)} {little_forgotten(ours, PAPER[kind])}"
     )
 
 
@@ -127,8 +127,7 @@ def _steps(records: Mapping[str, Record]) -> str:
         found = pick(records.values(), row=row)
         table.append([
             shown(row),
-            f"{mean(found, 'conflict'):.0%}",
-            violations(row, found),
+            *step_shares(row, found),
             f"{mean(found, 'truncated'):.0%}",
             f"{mean(found, 'seconds'):.0f}",
             f"{mean(found, 'peak_memory') / 1e6:.0f}",
@@ -151,8 +150,8 @@ def _kept(records: Mapping[str, Record]) -> str:
     clean = [name for name, share in worst.items() if share == 0]
     broken = [f"{name} (up to {share:.0%} of the steps)" for name, share in worst.items() if share > 0]
     return " ".join([
-        f"Neither loss is ever raised to first order by {', '.join(clean)}." if clean else "",
-        f"Theorem 4's promise doesn't survive Adam with {', '.join(broken)}." if broken else "",
+        f"Neither loss is ever raised to first order by {'; '.join(clean)}." if clean else "",
+        f"Theorem 4's promise doesn't survive Adam with {'; '.join(broken)}." if broken else "",
     ]).strip()  # fmt: skip
 
 

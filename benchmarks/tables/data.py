@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..canvas import CONCEPTS, STORE, cell, gap, mean, pick, recipe_of, shown
+from ..canvas import CONCEPTS, STORE, cell, gap, little_forgotten, mean, pick, recipe_of, shown
 from ..show import claims, markdown, orderings
 from ..table import Cell, Options, Record, Table
 
@@ -71,7 +71,8 @@ def _data(records: Mapping[str, Record]) -> str:
         "judge, in brackets what was lost of the base model's. RG trains on one forget and one retain prompt, RGD on "
         "many pairs; everything else is as in the recipe of each. The paper's columns are of nudity in Stable "
         f"Diffusion 1.4.\n\n{markdown(header, table)}\n\n{orderings(PAPER_DATA, means)} "
-        f"RGD keeps more of D_r,test than RG for {len(more)} of {len(concepts)} concepts."
+        f"RGD keeps more of D_r,test than RG for {len(more)} of {len(concepts)} concepts. "
+        f"{little_forgotten(ours, PAPER_DATA)}"
     )
 
 

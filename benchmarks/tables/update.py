@@ -160,13 +160,13 @@ def _angle(a: Vector, b: Vector) -> float:
 def _arrows(axis: Axes, vectors: Mapping[str, Vector], parts: Sequence[str], whole: str) -> None:
     sizes = {name: hypot(*vectors[name]) or 1.0 for name in ("forget", "retain", whole)}
     unit = {name: (vectors[name][0] / size, vectors[name][1] / size) for name, size in sizes.items()}
+    _arrow(axis, unit[whole], "gray", "update", width=3.5)
     for name, gradient, colour in (("L_f", "forget", "C3"), ("L_r", "retain", "C0")):
         _arrow(axis, unit[gradient], colour, f"∇{name}", alpha=1.0 if gradient in parts else 0.3)
     for part, gradient, colour, label in zip(parts, ("forget", "retain"), ("C3", "C0"), ("δ_f", "δ_r"), strict=True):
         if part != gradient:
             scaled = vectors[part][0] / sizes[gradient], vectors[part][1] / sizes[gradient]
             _arrow(axis, scaled, colour, label)
-    _arrow(axis, unit[whole], "gray", "update", width=3.5)
     axis.set_aspect("equal")
     axis.set_xlim(-1.25, 1.25)
     axis.set_ylim(-0.35, 1.2)
