@@ -6,5 +6,11 @@ TABLES: dict[str, str] = {
     "diversity": ".tables.diversity",
     "sensitivity": ".tables.sensitivity",
     "similarity": ".tables.similarity",
+    "update": ".tables.update",
+    "concepts": ".tables.concepts",
+    "data": ".tables.data",
+    "grids": ".tables.grids",
+    "tradeoff": ".tables.tradeoff",
+    "canvas": ".tables.canvas",
 }
 """Name of a table -> the module, in this package, that holds it as `TABLE`. Adding one: its file and a line here."""

@@ -47,7 +47,7 @@ def bench(
     tables = {name: load_table(name) for name in (TABLES if "all" in names else names)}
     written = []
     for name, table in tables.items():
-        store = Store(results / f"{name}.json")
+        store = Store(results / f"{table.store or name}.json")
         cells = table.cells(options)
         with progress.stage(f"table {name}", len(cells)) as advance:
             for cell in cells:

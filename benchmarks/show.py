@@ -69,6 +69,18 @@ def orderings(paper: Means, ours: Means, ties: float = 0.0) -> str:
     return f"The paper's ordering holds here in {found} of {total} pairs of rows; not found: {'; '.join(broken)}."
 
 
+def claims(checks: Mapping[str, bool]) -> str:
+    """The paper's claims, each with whether it is found here.
+
+    >>> claims({"RG above GradDiff": True, "RGD above RG": False})
+    "Of the paper's claims 1 of 2 hold here. RG above GradDiff: yes; RGD above RG: no."
+    """
+    if not checks:
+        return "There is no claim to check."
+    said = "; ".join(f"{claim}: {'yes' if holds else 'no'}" for claim, holds in checks.items())
+    return f"Of the paper's claims {sum(checks.values())} of {len(checks)} hold here. {said}."
+
+
 def figure(
     path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, size: tuple[float, float] = (7, 3)
 ) -> str:

@@ -44,6 +44,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from turpentine.benchmarks.memory import peak_bytes
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
@@ -179,25 +180,6 @@ def measure_time(trainer: Trainer, steps: int, warm_up: int = 1) -> dict[str, fl
         "overhead_share_stable_diffusion": overhead / (overhead + optimizer + passes),
         "flops_per_weight": round(flops),
     }
-
-
-def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Most memory that tensors took while `work` ran, above what they took before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
-    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for change in sorted(changes, key=lambda event: event.start_ns()):
-        now += change.nbytes()
-        peak = max(peak, now)
-    return peak
 
 
 def measure_memory(kind: type[Trainer], stand: Stand) -> dict[str, float]:

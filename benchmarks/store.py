@@ -32,10 +32,11 @@ class Store:
                 raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
 
     def has(self, cell: Cell) -> bool:
-        """Whether the cell was measured with the settings that it has now."""
+        """Whether the cell was measured with the settings that it has now, and its files are there."""
         record = self.records.get(cell.key)
         now = json.loads(json.dumps(cell.settings))
-        return record is not None and record.seed == cell.seed and _still(record.settings, now)
+        kept = record is not None and record.seed == cell.seed and _still(record.settings, now)
+        return kept and all(path.exists() for path in cell.files)
 
     def measure(self, cell: Cell, progress: Progress) -> Record:
         """The kept record of a cell, or a new one."""

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import torch
-from compare import Bench, console, figures, parse, show
+from compare import console, parse, show
+from turpentine.benchmarks.canvas import Bench, figures, recipe_of, score
 from turpentine.pipeline.files import write_text
 from turpentine.pipeline.recipe import merge
 
@@ -30,11 +31,6 @@ KNOBS: dict[str, tuple[str, tuple[float, ...]]] = {
 """Method -> the field that decides between forgetting and keeping, and the values to try."""
 
 
-def score(row: dict) -> float:
-    """Mean of UA, IRA and CRA (Zhang et al. 2024, UnlearnCanvas)."""
-    return (row["UA"] + row["IRA"] + row["CRA"]) / 3
-
-
 def setting(key: str, value: str | float) -> dict:
     """A change of the recipe: ("training.steps", 5) -> {"training": {"steps": 5}}."""
     section, _, field = key.partition(".")
@@ -45,7 +41,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", required=True, choices=list(KNOBS))
     parser.add_argument("--concept", default="astronaut")
-    parser.add_argument("--kind", default="object")
     parser.add_argument("--knob", help="section.field; default the method's main one")
     parser.add_argument("--values", nargs="*", type=float, help="default the method's own list")
     parser.add_argument("--set", default="", metavar="section.key=value,…", help="changes for every value")
@@ -60,14 +55,14 @@ def main() -> None:
     name = f"{options.concept}, {knob}" + (f", {options.set}" if options.set else "")
     rows = results.setdefault(name, {})
     common = parse(f"{options.method}:{options.set}")
-    bench = Bench(options.concept, options.kind, {})
+    bench = Bench()
     if "before" not in rows:
-        rows["before"] = figures(bench.audit(bench.recipe(common), "before"))
+        rows["before"] = figures(bench.before(recipe_of(options.concept, common)))
     for value in options.values or values:
         key = f"{value:g}"
         if key not in rows:
             began = time.perf_counter()
-            rows[key] = bench.run(merge(common, setting(knob, value)))
+            rows[key] = bench.run(recipe_of(options.concept, merge(common, setting(knob, value))))
             rows[key]["score"] = score(rows[key])
             console.print(f"{knob} = {key}: {time.perf_counter() - began:.0f} s")
             write_text(out, json.dumps(results, indent=1) + "\n")

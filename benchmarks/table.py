@@ -20,6 +20,7 @@ class Cell:
         seed: decides every random choice in it.
         settings: everything else that decides the figures; a kept cell with other settings is measured anew.
         measure: does the work.
+        files: what it leaves on disk for the page; a kept cell is measured anew where one of them is gone.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Cell:
     seed: int
     settings: Mapping[str, Any]
     measure: Callable[[Progress], Figures] = field(compare=False)
+    files: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ class Table:
         title: heading of its page.
         cells: all of them, in the order in which they are measured.
         page: Markdown below the heading, from the records by key; figures go into the folder.
+        store: name of the file of its cells, where tables share them; by default the table's own.
     """
 
     title: str
     cells: Callable[[Options], list[Cell]]
     page: Callable[[Mapping[str, Record], Path], str]
+    store: str = ""

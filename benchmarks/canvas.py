@@ -1,0 +1,320 @@
+"""What the tables on tiny-canvas share: their rows, their cells, and the bench that measures one.
+
+The tables keep their cells in one file, so that a run which several of them show is made once.
+"""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..pipeline.audits import interference
+from ..pipeline.files import file_name, replacing
+from ..pipeline.methods import METHODS, build_method
+from ..pipeline.models import load_denoiser
+from ..pipeline.progress import Silent
+from ..pipeline.recipe import Recipe, build_recipe, merge
+from ..pipeline.results import AuditResult, TrainingResult
+from ..pipeline.samples import SampleSet
+from ..pipeline.tiny_canvas.world import STYLES, SUBJECTS, dimension_of
+from ..pipeline.trainer import Trainer
+from ..pipeline.unlearning import audit_prompts, draw_audit_images, make_prompts, make_samples, measure
+from .memory import peak_bytes
+from .table import Cell, Figures, Options, Record
+
+STORE = "canvas"
+"""Name of the file that holds the cells of these tables."""
+
+CONCEPTS = {"astronaut": "object", "cat": "object", "pop art": "style"}
+"""What the paper's own comparisons are repeated on; the kind of each."""
+
+NAMES = {
+    "none": "tiny-canvas",
+    "finetune": "Finetune",
+    "grad_diff": "GradDiff",
+    "grad_diff_d": "GradDiffD",
+    "salun": "SalUn",
+    "esd": "ESD",
+    "esd-x": "ESD-x",
+    "esd-u": "ESD-u",
+    "rg": "RG",
+    "rgd": "RGD",
+}
+"""Row -> its name in the paper, where it has one."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rgd, plain Adam": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": False}},
+    "rgd, metric adam": {"method": {"name": "rgd"}, "training": {"metric": "adam", "guard": False}},
+    "rgd, guard": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": True}},
+}
+"""Row -> what it changes in the shipped recipe: ways to keep the guarantee under Adam."""
+
+QUICK: dict[str, Any] = {
+    "prompts": {"n": 8, "n_test": 4},
+    "training": {"steps": 2, "batch_size": 2},
+    "samples": {"num_inference_steps": 2},
+    "audits": {"images": 4, "retain_train_images": 2},
+}
+
+FORGOTTEN = 0.5
+"""Below this UA a method counts as having forgotten little."""
+
+PICTURES = Path("runs") / "bench-pictures"
+"""Where measured cells leave their pictures for the grids; not part of the repository."""
+PICTURED = 4
+"""Forget, and retain, test prompts of which a picture is kept."""
+
+
+def methods() -> list[str]:
+    """Every method there is, in the order of `NAMES`; those that the paper doesn't name come last."""
+    return sorted(METHODS, key=[*NAMES, *METHODS].index)
+
+
+def rows() -> dict[str, dict[str, Any]]:
+    """Row -> what it changes in the recipe: every method, and variants that differ from its shipped recipe."""
+    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()}
+    shipped = recipe_of("cat", found["rgd"])
+    variants = {row: changes for row, changes in VARIANTS.items() if recipe_of("cat", changes) != shipped}
+    return found | variants
+
+
+def shown(row: str) -> str:
+    """The name of a row in the paper, or its own."""
+    return NAMES.get(row, row.replace("rgd", NAMES["rgd"]))
+
+
+def every_concept() -> list[str]:
+    """Every subject and every style of the world."""
+    return [*SUBJECTS, *STYLES]
+
+
+def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> Recipe:
+    """The recipe of a concept of this world: the shipped one of its method, with changes."""
+    found = dimension_of(concept)
+    kind = "style" if found and found[0] == "style" else "object"
+    return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
+
+
+def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """Everything that decides a cell of a row: its whole recipe."""
+    own = merge({"method": {"name": "rgd"}} if row == "none" else rows()[row], changes)
+    return recipe_of(concept, merge(own, QUICK) if options.quick else own, seed=seed, device="cpu").model_dump(
+        mode="json"
+    )
+
+
+def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:
+    """A cell: unlearn a concept in the way of a row from the bundled weights, and measure.
+
+    Args:
+        row: of `rows`, or "none" for the bundled weights as they are.
+        concept: of the tiny-canvas world.
+        seed: of the run.
+        options: `quick` shrinks it.
+        changes: nested recipe fields.
+        tag: what tells cells of one row and concept apart.
+    """
+    settings = settings_of(row, concept, seed, options, changes)
+    key = "/".join(filter(None, (row, concept, tag, f"seed {seed}")))
+    labels = {"row": row, "concept": concept, "tag": tag}
+    return Cell(key, labels, seed, settings, lambda progress: run(settings, train=row != "none"))
+
+
+def pictured(one: Cell) -> Cell:
+    """The same cell for a page that shows its pictures: without them it is measured anew."""
+    return replace(one, files=(PICTURES / picture_name(one.settings, one.labels["row"] != "none"),))
+
+
+def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
+    """Measure one cell, and leave its pictures in `PICTURES`."""
+    recipe = build_recipe(settings)
+    shared = bench()
+    found = shared.run(recipe) if train else figures(shared.before(recipe))
+    if train:
+        found |= {"peak_memory": shared.peak_memory(recipe)}
+    name = picture_name(settings, train)
+    save_pictures(PICTURES / name, shared.images)
+    return found | {"picture": name}
+
+
+class Bench:
+    """tiny-canvas, with what several runs share: training samples and the audit of the base weights.
+
+    Whatever data a method trains on, every audit draws the test prompts and the *diverse* training
+    prompts, so that figures of different methods are of the same prompts and seeds.
+
+    Attributes:
+        images: what the last audit drew, (N, H, W, 3) uint8 by the names of `AuditImages`.
+    """
+
+    def __init__(self) -> None:
+        self.denoiser = load_denoiser("tiny-canvas", "cpu")
+        self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
+        self.images: dict[str, np.ndarray] = {}
+        self._samples: dict[str, SampleSet] = {}
+        self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
+
+    def run(self, recipe: Recipe) -> Figures:
+        """Train from the base weights, audit, and compare with the base."""
+        before = self.before(recipe)
+        training = self.trainer(recipe).train()
+        after = self.audit(recipe, "after")
+        harm = interference(before.accuracy, after.accuracy)
+        return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {})
+
+    def stops(self, recipe: Recipe, steps: Sequence[int]) -> list[Figures]:
+        """Audit one run at several steps, in rising order; the run goes on from its checkpoint after each.
+
+        With a constant learning rate the weights at a stop are those of a run that ends there.
+        """
+        found = []
+        with TemporaryDirectory() as folder:
+            for step in steps:
+                shorter = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": step})})
+                training = self.trainer(shorter, Path(folder)).train(resume=step != steps[0])
+                found.append(figures(self.audit(recipe, f"after step {step}"), training) | {"steps": step})
+        return found
+
+    def before(self, recipe: Recipe) -> AuditResult:
+        """The audit of the base weights with a recipe's prompts and seeds."""
+        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
+        if key not in self._before:
+            self.denoiser.module.load_state_dict(self.weights)
+            self._before[key] = self.audit(recipe, "before"), self.images
+        result, self.images = self._before[key]
+        return result
+
+    def trainer(self, recipe: Recipe, folder: Path | None = None) -> Trainer:
+        """A trainer that starts from the base weights."""
+        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        self.denoiser.module.load_state_dict(self.weights)
+        if key not in self._samples:
+            self._samples[key] = make_samples(self.denoiser, make_prompts(recipe), recipe, Silent())
+        method = build_method(recipe.method)
+        return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed, folder)
+
+    def audit(self, recipe: Recipe, when: str) -> AuditResult:
+        """Draw and measure with the weights as they are now."""
+        diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
+        texts = audit_prompts(make_prompts(diverse), recipe)
+        self.images = draw_audit_images(self.denoiser, texts, recipe, Silent(), when)
+        return measure(self.images, texts, recipe, Silent())
+
+    def peak_memory(self, recipe: Recipe) -> int:
+        """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps."""
+        two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
+        return peak_bytes(self.trainer(two).train, self.denoiser.device)
+
+
+@cache
+def bench() -> Bench:
+    """The bench of this process."""
+    return Bench()
+
+
+def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figures:
+    """The numbers of one model: accuracies, alignments, detections, and what the training did."""
+    row: Figures = {}
+    if audit.accuracy:
+        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA")}
+    if audit.alignment:
+        row |= {name: getattr(audit.alignment, name) for name in ("forget", "retain_train", "retain_test")}
+        interval = audit.alignment.intervals["retain_test"]
+        row["retain_test_interval"] = [interval.low, interval.high]
+    if audit.nudity:
+        row |= {"FACE": audit.nudity.images_with_any, "floor": audit.nudity.floor, "images": audit.nudity.images}
+    if training:
+        row |= {
+            "violations": [training.violation_rate.forget, training.violation_rate.retain],
+            "conflict": training.conflict_rate,
+            "truncated": training.truncation_rate,
+            "seconds": training.seconds,
+        }
+    return row
+
+
+def _key(recipe: Recipe, *fields: str) -> str:
+    return json.dumps(recipe.model_dump(mode="json", include=set(fields)), sort_keys=True)
+
+
+# pictures ---------------------------------------------------------------------------------------
+
+
+def picture_name(settings: Mapping[str, Any], train: bool = True) -> str:
+    """The file of a cell's pictures: a PNG of two lines, forget prompts above retain prompts."""
+    name = settings["method"]["name"] if train else "none"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{file_name(settings['concept'])}-{name}-{digest}.png"
+
+
+def save_pictures(path: Path, images: Mapping[str, np.ndarray]) -> None:
+    """Keep the first pictures of both test sets."""
+    lines = [np.concatenate(images[name][:PICTURED], axis=1) for name in ("forget_test", "retain_test")]
+    with replacing(path) as partial:
+        Image.fromarray(np.concatenate(lines)).save(partial)
+
+
+# what pages read --------------------------------------------------------------------------------
+
+
+def pick(records: Iterable[Record], **labels: str) -> list[Record]:
+    """Records with these labels."""
+    return [record for record in records if labels.items() <= record.labels.items()]
+
+
+def mean(records: Sequence[Record], metric: str) -> float:
+    """Mean of one figure."""
+    return statistics.fmean(record.figures[metric] for record in records)
+
+
+def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str:
+    """A figure, with what was lost of the base model's in brackets; rows by their names in the paper."""
+    value, base = means[name][metric], means[NAMES["none"]][metric]
+    return f"{value:.3f}" if name == NAMES["none"] else f"{value:.3f} ({base - value:.3f})"
+
+
+def score(row: Mapping[str, Any]) -> float:
+    """Mean of UA, IRA and CRA, the summary of UnlearnCanvas (Zhang et al. 2024)."""
+    return (row["UA"] + row["IRA"] + row["CRA"]) / 3
+
+
+def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
+    """Name the rows, of those in `names`, that keep much because they forgot little; empty if there is none.
+
+    Args:
+        records: of any rows.
+        names: rows by their names in the paper.
+    """
+    by_row: dict[str, list[Record]] = {}
+    for record in records:
+        by_row.setdefault(shown(record.labels["row"]), []).append(record)
+    weak = [
+        f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
+        for name in names
+        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < FORGOTTEN
+    ]
+    if not weak:
+        return ""
+    return f"Less than half was forgotten by {'; '.join(weak)}: what they keep is no merit beside one that forgot more."
+
+
+def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:
+    """Shares of steps in conflict, and of those whose real update raised the forget / retain loss.
+
+    A dash stands where a method lacks the loss.
+    """
+    terms = METHODS[VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]][1].terms
+    both = ("forget", "retain")
+    raised = [statistics.fmean(record.figures["violations"][place] for record in records) for place in range(2)]
+    return (
+        f"{mean(records, 'conflict'):.0%}" if set(both) <= set(terms) else "–",
+        " / ".join(f"{share:.0%}" if term in terms else "–" for term, share in zip(both, raised, strict=True)),
+    )

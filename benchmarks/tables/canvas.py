@@ -1,0 +1,104 @@
+"""UnlearnCanvas's accuracies: every subject and every style, by every method."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from ..canvas import STORE, cell, every_concept, mean, methods, pick, score, shown, step_shares
+from ..show import claims, figure, markdown
+from ..table import Cell, Options, Record, Table
+
+METRICS = ("UA", "IRA", "CRA")
+
+
+def cells(options: Options) -> list[Cell]:
+    """Every method on every subject and style."""
+    concepts = ["cat"] if options.quick else every_concept()
+    return [cell(row, concept, seed, options) for seed in options.seeds for concept in concepts for row in methods()]
+
+
+def page(records: Mapping[str, Record], folder: Path) -> str:
+    """Means over concepts, a mean for every concept, a figure, and the verdict."""
+    grouped = {row: pick(records.values(), row=row) for row in methods()}
+    means = {shown(row): {m: mean(found, m) for m in METRICS} for row, found in grouped.items()}
+    scores = {name: score(row) for name, row in means.items()}
+    table = []
+    for row, found in grouped.items():
+        table.append([
+            shown(row),
+            *(f"{means[shown(row)][metric]:.3f}" for metric in METRICS),
+            f"{scores[shown(row)]:.3f}",
+            f"{mean(found, 'hurt'):.1f}",
+            step_shares(row, found)[1],
+            f"{mean(found, 'seconds'):.0f}",
+            f"{mean(found, 'peak_memory') / 1e6:.0f}",
+        ])  # fmt: skip
+    concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
+    header = ["", *(f"{m} ↑" for m in METRICS), "mean ↑", "hurt", "raises L_f / L_r", "seconds", "memory, MB"]
+    return (
+        f"Removing each of {len(concepts)} concepts by each method. UA: share of forget images in which the judge no "
+        "longer sees the concept; IRA: accuracy of the other values of its kind; CRA: accuracy of the other domain, "
+        "subject or style (Zhang et al. 2024). Hurt: other subjects, styles and places whose accuracy fell by more "
+        "than 2 points, in the mean; raises: share of steps whose real update raises the method's own forget or retain "
+        "loss to first order; seconds of training; memory of tensors beyond the model. Ko et al. have no such table; "
+        f"what is checked are the claims of their Section 4.\n\n{markdown(header, table)}\n\n"
+        f"![Mean of UA, IRA and CRA of every concept]({_map(grouped, concepts, folder)})\n\n"
+        f"{markdown(['mean of UA, IRA, CRA', *map(shown, grouped)], _by_concept(grouped, concepts))}\n\n"
+        f"{_worst(grouped)}\n\n{verdict(means)}"
+    )
+
+
+def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
+    """What the paper leads one to expect, checked on means of UA, IRA and CRA by the paper's names."""
+    scores = {name: score(row) for name, row in means.items()}
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+    checks = {
+        "RGD's UA is the highest": "RGD" in means and means["RGD"]["UA"] >= max(row["UA"] for row in means.values())
+    }
+    for better, worse in (("RG", "GradDiff"), ("RGD", "RG"), ("RGD", "GradDiffD"), ("GradDiffD", "GradDiff")):
+        if {better, worse} <= set(means):
+            checks[f"{better} is above {worse}"] = scores[better] > scores[worse]
+    return f"By the mean of the three: {', '.join(f'{name} {scores[name]:.3f}' for name in ranked)}. {claims(checks)}"
+
+
+def _by_concept(grouped: Mapping[str, list[Record]], concepts: Sequence[str]) -> list[list[str]]:
+    return [
+        [concept, *(f"{_score(found, concept):.3f}" for found in grouped.values())] for concept in concepts
+    ]  # fmt: skip
+
+
+def _score(found: Sequence[Record], concept: str) -> float:
+    own = pick(found, concept=concept)
+    return score({metric: mean(own, metric) for metric in METRICS})
+
+
+def _worst(grouped: Mapping[str, list[Record]]) -> str:
+    parts = []
+    for row, found in grouped.items():
+        names = [record.figures["worst"] for record in found if record.figures["hurt"]]
+        if names:
+            most = max(dict.fromkeys(names), key=names.count)
+            parts.append(f"{shown(row)} {most} ({names.count(most)} of {len(found)} runs)")
+    return f"Most often the worst victim: {'; '.join(parts)}." if parts else "No other value was hurt by any method."
+
+
+def _map(grouped: Mapping[str, list[Record]], concepts: Sequence[str], folder: Path) -> str:
+    values = [[_score(found, concept) for found in grouped.values()] for concept in concepts]
+
+    def draw(axes: Sequence[Axes]) -> None:
+        (axis,) = axes
+        drawn = axis.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        axis.set_xticks(range(len(grouped)), [shown(row) for row in grouped], rotation=45, ha="right")
+        axis.set_yticks(range(len(concepts)), concepts)
+        for y, line in enumerate(values):
+            for x, value in enumerate(line):
+                axis.text(
+                    x, y, f"{value:.2f}", ha="center", va="center", size=7, color="white" if value < 0.6 else "black"
+                )
+        axis.figure.colorbar(drawn, ax=axis)
+
+    return figure(folder / "canvas.svg", draw, size=(7, 1.6 + 0.3 * len(concepts)))
+
+
+TABLE = Table("Every subject and style (UnlearnCanvas)", cells, page, STORE)

@@ -1,0 +1,100 @@
+"""Figs 1, 3, 5 and 8 to 11: what each method draws for the same prompts and seeds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ...pipeline.files import file_name, replacing
+from ...pipeline.recipe import build_recipe
+from ...pipeline.unlearning import audit_prompts, make_prompts
+from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
+from ..table import Cell, Options, Record, Table
+
+GAP, HEAD, MARGIN = 4, 44, 24
+
+
+def cells(options: Options) -> list[Cell]:
+    """The base model and every row on each concept, one seed: pictures, not means."""
+    concepts = list(CONCEPTS)[:1] if options.quick else list(CONCEPTS)
+    return [
+        pictured(cell(row, concept, options.seeds[0], options)) for concept in concepts for row in ("none", *rows())
+    ]
+
+
+def page(records: Mapping[str, Record], folder: Path) -> str:
+    """A picture for each concept, with its prompts below."""
+    concepts = dict.fromkeys(record.labels["concept"] for record in records.values())
+    parts = [
+        "Each column is a method, each row one held-out prompt and seed, the same for all: F1 to "
+        f"F{PICTURED} ask for what was removed, R1 to R{PICTURED} are the same scenes without it. They are the first "
+        "of the test prompts, not chosen. In the paper: Figs 1, 3 and 5 (removed and kept), 8 to 11 (kept)."
+    ]
+    for concept in concepts:
+        found = pick(records.values(), concept=concept)
+        name = f"grid-{file_name(concept)}.jpg"
+        tiles = {shown(record.labels["row"]): PICTURES / record.figures["picture"] for record in found}
+        with replacing(folder / name) as partial:
+            grid(tiles).save(partial, quality=88, optimize=True)
+        prompts = "\n".join(f"- {label}: {text}" for label, text in _prompts(found[0]).items())
+        parts.append(f"## {concept}\n\n![{concept} removed by each method]({name})\n\n{prompts}")
+    return "\n\n".join([*parts, _verdict(records)])
+
+
+def grid(columns: Mapping[str, Path]) -> Image.Image:
+    """One picture of all columns, forget prompts above retain prompts.
+
+    Args:
+        columns: heading -> the pictures of a cell, see `canvas.save_pictures`.
+    """
+    tiles = {name: _tiles(path) for name, path in columns.items()}
+    lines = next(iter(tiles.values()))
+    side, count = lines[0].height, len(lines)
+    halves = GAP * 3  # between forget and retain prompts
+    sheet = Image.new("RGB", (MARGIN + len(tiles) * (side + GAP), HEAD + count * (side + GAP) + halves), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    tops = [HEAD + place * (side + GAP) + halves * (place >= count // 2) for place in range(count)]
+    for place, top in enumerate(tops):
+        label = f"{'FR'[place >= count // 2]}{place % (count // 2) + 1}"
+        pen.text((2, top + side / 2), label, "black", font, anchor="lm")
+    for column, (name, pictures) in enumerate(tiles.items()):
+        left = MARGIN + column * (side + GAP)
+        pen.multiline_text((left, HEAD - 4), name.replace(", ", ",\n").replace(" ", "\n"), "black", font, anchor="ld")
+        for picture, top in zip(pictures, tops, strict=True):
+            sheet.paste(picture, (left, top))
+    return sheet
+
+
+def _tiles(path: Path) -> list[Image.Image]:
+    with Image.open(path) as strip:
+        side = strip.height // 2
+        places = [(x, y) for y in (0, side) for x in range(0, strip.width, side)]
+        return [strip.crop((x, y, x + side, y + side)) for x, y in places]
+
+
+def _prompts(record: Record) -> dict[str, str]:
+    recipe = build_recipe(record.settings)
+    texts = audit_prompts(make_prompts(recipe), recipe)
+    return {
+        f"{letter}{place + 1}": texts[name][place]
+        for letter, name in (("F", "forget_test"), ("R", "retain_test"))
+        for place in range(PICTURED)
+    }
+
+
+def _verdict(records: Mapping[str, Record]) -> str:
+    """The figures of the runs that are shown, so that nobody judges by four pictures."""
+    parts = []
+    for concept in dict.fromkeys(record.labels["concept"] for record in records.values()):
+        found = pick(records.values(), concept=concept)
+        trained = [record for record in found if record.labels["row"] != "none"]
+        gone = max(trained, key=lambda record: record.figures["UA"])
+        kept = max(trained, key=lambda record: record.figures["retain_test"])
+        parts.append(
+            f"{concept}: most forgotten by {shown(gone.labels['row'])} (UA {gone.figures['UA']:.3f}), most alignment "
+            f"kept by {shown(kept.labels['row'])} ({kept.figures['retain_test']:.3f})"
+        )
+    return f"By the figures of these runs (in the paper RGD in both): {'; '.join(parts)}."
+
+
+TABLE = Table("What the methods draw (Figs 1, 3, 5, 8 to 11)", cells, page, STORE)

@@ -1,0 +1,143 @@
+"""Tables on tiny-canvas, end to end with two steps and a few pictures: measured, stopped, continued, shared, shown."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image
+from turpentine.benchmarks.bench import bench
+from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
+from turpentine.benchmarks.canvas import bench as shared_bench
+from turpentine.benchmarks.store import Store
+from turpentine.benchmarks.table import Cell, Options
+from turpentine.benchmarks.tables import canvas, concepts, grids, tradeoff
+from turpentine.pipeline.errors import Cancelled
+from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.recipe import build_recipe, defaults_for
+
+pytest.importorskip("open_clip")
+pytest.importorskip("nudenet")
+
+QUICK = Options(quick=True)
+
+
+class StopAfter2(Silent):
+    @contextmanager
+    def stage(self, name, total):
+        done = []
+
+        def advance(units=1, note=""):
+            done.append(note)
+            if len(done) == 2:
+                raise Cancelled("stop")
+
+        yield advance
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The table `data`, stopped after two cells and continued; gives its folder and the cells at the stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("tables")
+        patch.chdir(folder)
+        with pytest.raises(Cancelled):
+            bench(["data"], QUICK, StopAfter2(), folder, folder)
+        stopped = json.loads((folder / "canvas.json").read_text())["cells"]
+        bench(["data"], QUICK, Silent(), folder, folder)
+        yield folder, stopped
+
+
+def cells_in(folder):
+    return json.loads((folder / "canvas.json").read_text())["cells"]
+
+
+def test_a_killed_table_goes_on(measured):
+    folder, stopped = measured
+    cells = cells_in(folder)
+    assert len(stopped) == 2 and len(cells) == 5
+    assert {key: cells[key] for key in stopped} == stopped, "measured once, seconds and all"
+    trained = cells["rgd/astronaut/seed 0"]["figures"]
+    assert trained["seconds"] > 0 and trained["peak_memory"] > 10e6 and len(trained["violations"]) == 2
+    assert "peak_memory" not in cells["none/astronaut/seed 0"]["figures"]
+
+
+def test_page_of_data(measured):
+    page = (measured[0] / "data.md").read_text()
+    assert "| RG |" in page and "0.320 (0.032)" in page, "the paper's Table 4"
+    assert "| 4 pairs |" in page and "| 8 pairs |" in page and "| 12 pairs |" in page
+    assert "RGD keeps more of D_r,test than RG for" in page and "claims" in page and "quick run" in page
+
+
+def test_tables_share_cells_and_grids_show_them(measured, monkeypatch):
+    folder, _ = measured
+    monkeypatch.chdir(folder)
+    few = {row: rows()[row] for row in ("rg", "rgd")}
+    monkeypatch.setattr(grids, "rows", lambda: few)
+    monkeypatch.setattr(concepts, "rows", lambda: few)
+    before = cells_in(folder)
+    bench(["grids", "concepts"], QUICK, Silent(), folder, folder)
+    assert cells_in(folder) == before, "nothing is measured twice"
+    with Image.open(folder / "grid-astronaut.jpg") as sheet:
+        assert sheet.format == "JPEG" and sheet.width >= 3 * 64 and sheet.height >= 2 * PICTURED * 64
+    assert "- F1: " in (folder / "grids.md").read_text()
+    page = (folder / "concepts.md").read_text()
+    assert "| RGD |" in page and "0.350 (0.002)" in page and "FACE_FEMALE" in page and "raises L_f / L_r" in page
+    assert (folder / "detections.svg").read_text().count("<svg") == 1
+
+
+def test_a_grid_measures_again_what_lost_its_picture(measured, monkeypatch):
+    folder, _ = measured
+    monkeypatch.chdir(folder)
+    name = cells_in(folder)["none/astronaut/seed 0"]["figures"]["picture"]
+    (PICTURES / name).unlink()
+    monkeypatch.setattr(grids, "rows", lambda: {})
+    (one,) = grids.cells(QUICK)
+    store = Store(folder / "canvas.json")
+    assert not store.has(one)
+    store.measure(one, Silent())
+    assert store.has(one) and (PICTURES / name).exists()
+
+
+def test_a_stop_of_a_run_is_a_run_of_that_length(measured, monkeypatch):
+    monkeypatch.chdir(measured[0])
+    recipe = build_recipe(settings_of("rgd", "astronaut", 0, QUICK, {"audits": {"nudity": "off"}}))
+    first, second = shared_bench().stops(recipe, [1, 2])
+    whole = shared_bench().run(recipe)
+    assert (first["steps"], second["steps"]) == (1, 2) and first["forget"] != second["forget"]
+    for figure in ("UA", "IRA", "CRA", "forget", "retain_test", "conflict"):
+        assert second[figure] == whole[figure], figure
+
+
+def test_tradeoff_update_and_canvas(measured, monkeypatch):
+    folder, _ = measured
+    monkeypatch.chdir(folder)
+    for table in (tradeoff, canvas):
+        monkeypatch.setattr(table, "methods", lambda: ["rgd"])
+    bench(["tradeoff", "update", "canvas"], QUICK, Silent(), folder, folder)
+    assert "Pareto front" in (folder / "tradeoff.md").read_text() and (folder / "tradeoff.svg").exists()
+    assert "conflict in" in (folder / "update.md").read_text() and (folder / "update.svg").exists()
+    page = (folder / "canvas.md").read_text()
+    assert "| RGD |" in page and "RGD's UA is the highest: yes" in page and (folder / "canvas.svg").exists()
+
+
+def test_rows_come_from_the_registry_and_settings_from_the_shipped_recipes():
+    assert set(METHODS) <= set(rows()) and {"rgd, metric adam", "rgd, guard"} <= set(rows()) | {"rgd"}
+    assert {cell.labels["row"] for cell in canvas.cells(Options())} == set(METHODS)
+    for method in METHODS:
+        settings = settings_of(method, "pop art", 3, Options())
+        assert settings["seed"] == 3 and settings["kind"] == "style"
+        for section, fields in defaults_for("tiny-canvas", method).items():
+            for name, value in fields.items() if isinstance(fields, dict) else ():
+                assert settings[section][name] == value, (method, section, name)
+
+
+def test_a_missing_file_has_a_cell_measured_again(tmp_path):
+    calls = []
+    one = Cell("a", {}, 0, {}, lambda progress: calls.append(1) or {}, files=(tmp_path / "picture.png",))
+    store = Store(tmp_path / "t.json")
+    store.measure(one, Silent())
+    store.measure(one, Silent())
+    (tmp_path / "picture.png").write_bytes(b"")
+    store.measure(one, Silent())
+    assert len(calls) == 2

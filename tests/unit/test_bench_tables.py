@@ -1,0 +1,93 @@
+"""What the pages of the tables compute: trade-offs, the plane of the update, and the sentences at the end."""
+
+from math import hypot
+
+import pytest
+import torch
+from turpentine.benchmarks.pareto import area, front
+from turpentine.benchmarks.show import claims
+from turpentine.benchmarks.table import Record
+from turpentine.benchmarks.tables import canvas, tradeoff, update
+from turpentine.pipeline.gradients import restricted_gradient
+
+
+def test_front_keeps_what_no_other_point_beats():
+    assert front([(0.2, 0.7), (0.5, 0.9), (0.6, 0.8), (0.2, 0.6), (0.5, 0.9)]) == [(0.2, 0.7), (0.5, 0.9)]
+    assert front([]) == []
+
+
+def test_area_is_what_a_curve_dominates():
+    assert area([(0.0, 1.0)]) == 1
+    assert area([(1.0, 1.0)]) == 0, "the base model alone has forgotten nothing"
+    assert area([(0.5, 0.8)]) == pytest.approx(0.4)
+    assert area([(0.5, 0.8), (0.25, 0.4)]) == pytest.approx(0.25 * 0.4 + 0.5 * 0.8)
+    assert area([]) == 0
+
+
+def test_area_ignores_beaten_points_and_clips_gains():
+    best = [(0.5, 0.8), (0.25, 0.4)]
+    assert area([*best, (0.6, 0.5)]) == area(best)
+    assert area([(0.5, 1.2)]) == area([(0.5, 1.0)])
+
+
+def test_plane_has_the_angles_of_the_long_vectors():
+    generator = torch.Generator().manual_seed(0)
+    forget = torch.randn(50, generator=generator, dtype=torch.float64)
+    retain = 3 * torch.randn(50, generator=generator, dtype=torch.float64) - forget
+    direction = restricted_gradient({"forget": [forget], "retain": [retain]}, 2.0)[0]
+    cosine = float(forget @ retain / forget.norm() / retain.norm())
+    assert cosine < 0
+    vectors = update.plane(float(forget.norm()), float(retain.norm()), cosine, 2.0)
+    for name, long in (("restricted", direction), ("sum", forget + 2 * retain)):
+        assert hypot(*vectors[name]) == pytest.approx(float(long.norm()))
+        for gradient, other in (("forget", forget), ("retain", retain)):
+            assert update._dot(vectors[name], vectors[gradient]) == pytest.approx(float(long @ other))
+    assert update._dot(vectors["delta_forget"], vectors["retain"]) == pytest.approx(0, abs=1e-9)
+    assert update._dot(vectors["delta_retain"], vectors["forget"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_plain_sum_raises_the_loss_of_the_smaller_gradient():
+    vectors = update.plane(1.0, 10.0, -0.5, 1.0)
+    assert update.raises(vectors, "sum") == ["forget"] and update.raises(vectors, "restricted") == []
+    said = update.verdict([vectors, vectors], [True, False])
+    assert "conflict in 1 of 2 steps" in said and "sum raises the forget loss in 1 and the retain loss in 0" in said
+    assert said.endswith("shows holds here.")
+    mild = update.plane(1.0, 1.0, -0.5, 1.0)
+    assert update.verdict([mild], [True]).endswith("does not hold here.")
+    assert "none of 1 steps" in update.verdict([update.plane(1.0, 1.0, 0.5, 1.0)], [False])
+
+
+def test_claims():
+    assert claims({"a": True, "b": False}) == "Of the paper's claims 1 of 2 hold here. a: yes; b: no."
+    assert claims({}) == "There is no claim to check."
+
+
+def test_canvas_verdict_is_computed():
+    means = {
+        "GradDiff": {"UA": 1.0, "IRA": 0.2, "CRA": 0.3},
+        "RG": {"UA": 0.9, "IRA": 0.6, "CRA": 0.6},
+        "RGD": {"UA": 0.95, "IRA": 0.9, "CRA": 0.9},
+    }
+    said = canvas.verdict(means)
+    assert said.startswith("By the mean of the three: RGD 0.917, RG 0.700, GradDiff 0.500.")
+    assert "RGD's UA is the highest: no" in said and "RG is above GradDiff: yes" in said and "2 of 3" in said
+
+
+def test_tradeoff_verdict_names_who_is_on_the_front():
+    curves = {"rgd": [[(1.0, 1.0), (0.2, 0.9)]], "rg": [[(1.0, 1.0), (0.1, 0.5)]], "esd": [[(1.0, 1.0), (0.8, 0.7)]]}
+    areas = {row: area(found[0]) for row, found in curves.items()}
+    best = front(point for found in curves.values() for point in found[0])
+    said = tradeoff.verdict(areas, curves, best)
+    assert said.startswith("By area: RGD, RG, ESD.")
+    assert "not RGD's: RG (0.10 left, 0.50 kept)." in said and "RGD's area is larger than ESD's: yes" in said
+    alone = {**curves, "rg": [[(1.0, 1.0), (0.3, 0.5)]]}
+    assert "Every point of the front is RGD's." in tradeoff.verdict(areas, alone, front(curves["rgd"][0]))
+
+
+def test_curve_begins_at_the_base_model():
+    figures = {
+        "before": {"UA": 0.02, "retain_test": 0.8},
+        "stops": [{"UA": 0.7, "retain_test": 0.6, "steps": 5}],
+    }
+    points = tradeoff.curve(Record({"row": "rgd"}, 0, 1.0, figures, {}))
+    assert points == [pytest.approx((0.98, 1.0)), pytest.approx((0.3, 0.75))]
