@@ -16,9 +16,11 @@ from .errors import UserError
 from .files import file_name
 from .methods import build_method
 from .models import Denoiser, class_names, load_denoiser
+from .processes import ALONE, Processes
 from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
+from .replicas import shared_out
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
 from .runs import RunFolder
@@ -79,6 +81,7 @@ def run_recipe(
     denoiser: Denoiser | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Unlearned:
     """Carry out a recipe in a run folder.
 
@@ -88,6 +91,7 @@ def run_recipe(
         denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
+        processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
 
     Raises:
         UserError: something that the user can mend.
@@ -95,38 +99,40 @@ def run_recipe(
     """
     progress, clock = progress or Silent(), _Clock()
     began = time.perf_counter()
-    run = RunFolder.open(out) if resume and out else RunFolder.create(recipe, out)
+    run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):
-        prompts = run.prompts() or make_prompts(recipe, denoiser)
-        prompts.save(run.path / "prompts.json")
+        prompts = processes.on_main(lambda: _prompts(run, recipe, denoiser))
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     output = recipe.output
     check_formats(denoiser, output.formats)
-    hashes = base_hashes(denoiser.module.state_dict())
-    base = snapshot(denoiser.module) if needs_base(output.formats) else None
+    hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
+    base = snapshot(denoiser.module) if processes.main and needs_base(output.formats) else None
     with clock("samples"):
-        samples = _samples(run, denoiser, prompts, recipe, progress)
+        samples = _samples(run, denoiser, prompts, recipe, progress, processes)
     with clock("audits"):
-        before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
+        kept = processes.on_main(lambda: run.audit("before"))
+        before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = _train(run, denoiser, samples, recipe, resume, progress)
+        training, trained = _train(run, denoiser, samples, recipe, resume, progress, processes)
     with clock("audits"):
-        after = _audit("after", run, denoiser, prompts, recipe, progress)
+        after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
-        written = write_weights(
-            denoiser,
-            run.path / "weights",
-            output.formats,
-            output.dtype,
-            header(denoiser, recipe, hashes, figures),
-            weights_name(recipe),
-            base=base,
-            rank=output.lora_rank,
-            energy=output.lora_energy,
-            trained=trained,
-            progress=progress,
+        written = processes.on_main(
+            lambda: write_weights(
+                denoiser,
+                run.path / "weights",
+                output.formats,
+                output.dtype,
+                header(denoiser, recipe, hashes, figures),
+                weights_name(recipe),
+                base=base,
+                rank=output.lora_rank,
+                energy=output.lora_energy,
+                trained=trained,
+                progress=progress,
+            )
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
@@ -143,10 +149,20 @@ def run_recipe(
         versions=versions(),
         warnings=warnings,
     )
+    processes.on_main(lambda: _finish(run, results))
+    return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def _prompts(run: RunFolder, recipe: Recipe, denoiser: Denoiser | None) -> PromptSet:
+    prompts = run.prompts() or make_prompts(recipe, denoiser)
+    prompts.save(run.path / "prompts.json")
+    return prompts
+
+
+def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-    return Unlearned(denoiser.pipeline, results, run.path)
 
 
 def weights_name(recipe: Recipe) -> str:
@@ -216,15 +232,21 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
 
 
 def draw_audit_images(
-    denoiser: Denoiser, texts: dict[str, list[str]], recipe: Recipe, progress: Progress, when: str
+    denoiser: Denoiser,
+    texts: dict[str, list[str]],
+    recipe: Recipe,
+    progress: Progress,
+    when: str,
+    processes: Processes = ALONE,
 ) -> dict[str, np.ndarray]:
     """Draw every set with its own fixed seeds, the same before and after."""
     images = {}
     for index, (name, prompts) in enumerate(texts.items()):
         seed = _AUDIT_SEED * (index + 1) + recipe.seed * 10_000
         stage = f"drawing {name.replace('_', ' ')} images {when}"
-        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage)
-        images[name] = denoiser.decode(latents).numpy()
+        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage, processes)
+        if processes.main:  # who alone measures
+            images[name] = denoiser.decode(latents).numpy()
     return images
 
 
@@ -257,41 +279,61 @@ def _class_audit(recipe: Recipe) -> ClassAudit:
 
 
 def _audit(
-    when: str, run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress
+    when: str,
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    recipe: Recipe,
+    progress: Progress,
+    processes: Processes,
 ) -> AuditResult:
     texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, progress, when)
-    run.save_images(when, images, texts)
-    result = measure(images, texts, recipe, progress, denoiser.device)
-    run.save_audit(when, result)
-    return result
+    images = draw_audit_images(denoiser, texts, recipe, progress, when, processes)
+
+    def measured() -> AuditResult:
+        run.save_images(when, images, texts)
+        result = measure(images, texts, recipe, progress, denoiser.device)
+        run.save_audit(when, result)
+        return result
+
+    return processes.on_main(measured)
 
 
-def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
-    if run.samples.exists():
+def _samples(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes
+) -> SampleSet:
+    if processes.on_main(run.samples.exists):
         return SampleSet.load(run.samples)
-    samples = make_samples(denoiser, prompts, recipe, progress)
-    samples.save(run.samples)
+    samples = make_samples(denoiser, prompts, recipe, progress, processes)
+    processes.on_main(lambda: samples.save(run.samples))
     return samples
 
 
-def make_samples(denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
+def make_samples(
+    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
+) -> SampleSet:
     """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
     judge = ClassJudge.load(recipe.audits.class_judge)
     data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
 
 
 def _train(
-    run: RunFolder, denoiser: Denoiser, samples: SampleSet, recipe: Recipe, resume: bool, progress: Progress
+    run: RunFolder,
+    denoiser: Denoiser,
+    samples: SampleSet,
+    recipe: Recipe,
+    resume: bool,
+    progress: Progress,
+    processes: Processes,
 ) -> tuple[TrainingResult, Adapter | None]:
     denoiser.release()
     try:
-        with training_lora(denoiser.module, recipe) as layers:
+        with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
             method = build_method(recipe.method)
-            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress)
+            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, processes)
             result = trainer.train(resume=resume)
         return result, as_adapter(layers) if layers else None
     finally:
