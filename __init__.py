@@ -28,13 +28,16 @@ _PUBLIC = {
     "UserError": "pipeline.errors",
     "Cancelled": "pipeline.errors",
 }
+_MODULES = {"modular": "pipeline.modular"}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

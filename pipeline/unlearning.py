@@ -114,7 +114,7 @@ def run_recipe(
         before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = _train(run, denoiser, samples, recipe, resume, progress, processes)
+        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
@@ -320,20 +320,21 @@ def make_samples(
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
 
 
-def _train(
-    run: RunFolder,
+def train(
     denoiser: Denoiser,
     samples: SampleSet,
     recipe: Recipe,
-    resume: bool,
-    progress: Progress,
-    processes: Processes,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[TrainingResult, Adapter | None]:
+    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained."""
     denoiser.release()
     try:
         with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
             method = build_method(recipe.method)
-            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, processes)
+            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, folder, progress, processes)
             result = trainer.train(resume=resume)
         return result, as_adapter(layers) if layers else None
     finally:

@@ -80,11 +80,7 @@ def work(place):
     denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
     drawn = draw_latents(denoiser, PROMPTS, SPEC, 3, Silent(), "drawing", together)
     torch.save(drawn, place / f"drawn-{together.rank}.pt")
-    code = main(
-        ["unlearn", "--concept", "cat", "--model", str(place / "base-model"), "--prompts-file", str(place / "pairs.csv"),
-         "--steps", "2", "--batch-size", "2", "--num-inference-steps", "2", "--audits-images", "2",
-         "--retain-train-images", "1", "--no-alignment", "--device", "cpu", "--out", str(place / "RUN")]
-    )  # fmt: skip
+    code = main(["unlearn", "--recipe", str(place / "recipe.yaml"), "--out", str(place / "RUN")])
     (place / f"code-{together.rank}").write_text(str(code))
 
 
