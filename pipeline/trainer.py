@@ -109,17 +109,7 @@ class Trainer:
                 f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
                 f"its {whole} samples, got {parts}."
             )
-        smallest = min(spec.batch_size, whole if spec.retain_batch == "all" else spec.batch_size) // parts
-        if smallest < processes.size:
-            raise UserError(
-                f"expected at least one pair of every micro-batch for each of {processes.size} processes, got "
-                f"{smallest} (batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer."
-            )
-        if processes.sharded and type(method).prepare is not Method.prepare:
-            raise UserError(
-                f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
-                "Launch with --multi_gpu in place of --use_fsdp."
-            )
+        check_processes(method, spec, processes)
 
     def train(self, resume: bool = False) -> TrainingResult:
         """Run to the last step, from the newest checkpoint if `resume`.
@@ -467,6 +457,25 @@ class Trainer:
             final_loss=Pair(
                 forget=mean([event.loss_forget for event in tail]), retain=mean([event.loss_retain for event in tail])
             ),
+        )
+
+
+def check_processes(method: Method[Any], spec: TrainingSection, processes: Processes) -> None:
+    """Find out, before anything is drawn, whether these processes can train this.
+
+    Raises:
+        UserError: too few pairs for them all, or a method that needs whole weights.
+    """
+    smallest = spec.batch_size // spec.gradient_accumulation_steps
+    if smallest < processes.size:
+        raise UserError(
+            f"expected at least one pair of every micro-batch for each of {processes.size} processes, got {smallest} "
+            "(batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer processes."
+        )
+    if processes.sharded and type(method).prepare is not Method.prepare:
+        raise UserError(
+            f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
+            "Launch with --multi_gpu in place of --use_fsdp."
         )
 
 

@@ -26,7 +26,7 @@ from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingR
 from .runs import RunFolder
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
-from .trainer import Trainer
+from .trainer import Trainer, check_processes
 from .weights import (
     Adapter,
     Factors,
@@ -99,6 +99,7 @@ def run_recipe(
     """
     progress, clock = progress or Silent(), _Clock()
     began = time.perf_counter()
+    check_processes(build_method(recipe.method), recipe.training, processes)
     run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):
         prompts = processes.on_main(lambda: _prompts(run, recipe, denoiser))
