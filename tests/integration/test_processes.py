@@ -90,7 +90,7 @@ def place(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        shown = [worker.communicate(timeout=240)[0] for worker in workers]
+        shown = [worker.communicate(timeout=900)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
