@@ -26,7 +26,7 @@ ROWS: dict[str, dict] = {
     "finetune": {"method": {"name": "finetune"}},
     "grad_diff": {"method": {"name": "grad_diff"}},
     "rg": {"method": {"name": "rg"}},
-    "rgd": {"method": {"name": "rgd"}},
+    "grad_diff_d": {"method": {"name": "grad_diff_d"}},
     "rgd, plain Adam": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": False}},
     "rgd, metric adam": {"method": {"name": "rgd"}, "training": {"metric": "adam", "guard": False}},
     "rgd, guard": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": True}},

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import runpy
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code (2 for the user's mistakes, 130 when cancelled)."""
     _quieten()
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["ui"]:
+        return _ui(words[1:])
     parser = build_parser(words[0] if words else "")
     arguments = parser.parse_args(words)
     if not hasattr(arguments, "run"):
@@ -86,6 +89,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     unlearn.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
     unlearn.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
+    _add_progress_file(unlearn)
 
     prompts = add(
         "prompts",
@@ -104,6 +108,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
                 ("concept", "kind", *model, "method", "prompts", "samples", "audits"))  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    _add_progress_file(audit)
 
     bench = add("bench", _bench, "measure the tables of the paper and write their pages; a stopped run goes on")
     bench.add_argument("table", nargs="+", help="names of tables, or 'all'")
@@ -139,7 +144,26 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 
     info = add("info", _info, "show where weights came from and check their hashes, or what a run gave")
     info.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
+    add("ui", lambda arguments: _ui([]), "open the app in a browser; `turpentine ui --help` lists its options")
     return parser
+
+
+def _add_progress_file(parser: argparse.ArgumentParser) -> None:
+    text = "keep a JSON file that says how far the work has come, for a program that follows it"
+    parser.add_argument("--progress-file", type=Path, metavar="FILE", help=text)
+
+
+def _ui(words: list[str]) -> int:
+    """Hand over to the app, which is a program of its own: nothing here imports it."""
+    command = f"{(__package__ or '').rpartition('.')[0]}.ui"
+    before, sys.argv = sys.argv, [command, *words]
+    try:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.argv = before
+    return 0
 
 
 def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) -> Any:
@@ -150,13 +174,13 @@ def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) 
     return build_recipe(merge(merge(base, extra or {}), chosen(arguments)))
 
 
-def _run(recipe: Any, out: Path | None, resume: bool = False) -> None:
+def _run(recipe: Any, out: Path | None, resume: bool = False, progress_file: Path | None = None) -> None:
     from .processes import launched
     from .terminal import TerminalProgress, before_after_table, console
     from .unlearning import run_recipe
 
     processes = launched(recipe.device)
-    with TerminalProgress(quiet=not processes.main)() as progress:
+    with TerminalProgress(quiet=not processes.main, file=progress_file if processes.main else None)() as progress:
         try:
             unlearned = run_recipe(recipe, out, resume=resume, progress=progress, processes=processes)
         except Cancelled as stop:
@@ -203,9 +227,10 @@ def _unlearn(arguments: argparse.Namespace) -> None:
     if arguments.resume:
         if chosen(arguments) or arguments.recipe or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
-        return _run(RunFolder.open(arguments.resume).recipe(), arguments.resume, resume=True)
+        recipe = RunFolder.open(arguments.resume).recipe()
+        return _run(recipe, arguments.resume, True, arguments.progress_file)
     recipe = _recipe(arguments)
-    return _run(recipe, arguments.out or new_run_path(recipe))
+    return _run(recipe, arguments.out or new_run_path(recipe), False, arguments.progress_file)
 
 
 def _prompts(arguments: argparse.Namespace) -> None:
@@ -238,7 +263,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     recipe = _recipe(arguments, {"concept": "none"})
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    with TerminalProgress()() as progress:
+    with TerminalProgress(file=arguments.progress_file)() as progress:
         images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
     for index, image in enumerate(images.numpy()):
         with replacing(arguments.out / f"{index:05d}.png") as partial:

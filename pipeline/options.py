@@ -36,7 +36,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = 
             dest=destination(path),
             metavar=_metavar(field),
             **({"action": "append"} if path in REPEATED else {}),
-            help=f"{field.description}{_range(field)}{default}{owner}".replace("%", "%%"),
+            help=f"{field.description}{bounds(field)}{default}{owner}".replace("%", "%%"),
         )
     if not only or "method" in only:
         group = groups.setdefault("method", parser.add_argument_group("method"))
@@ -78,14 +78,15 @@ def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 def _parsed(text: str, field: FieldInfo | None) -> Any:
     if field is None:
         return text
-    if text.lower() in ("none", "null") and type(None) in _members(field.annotation):
+    if text.lower() in ("none", "null") and type(None) in members(field.annotation):
         return None
     if get_origin(field.annotation) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union; of any other type itself."""
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
@@ -100,16 +101,17 @@ def _metavar(field: FieldInfo) -> str:
         else:
             yield {int: "N", float: "X", str: "TEXT", type(None): "none"}.get(annotation, "VALUE")
 
-    return "|".join(name for member in _members(field.annotation) for name in names(member))
+    return "|".join(name for member in members(field.annotation) for name in names(member))
 
 
-def _range(field: FieldInfo) -> str:
+def bounds(field: FieldInfo) -> str:
+    """The range of a number, as in " [≥ 1, ≤ 1000]"; empty where there is none."""
     low = next((f"≥ {m.ge}" for m in field.metadata if isinstance(m, annotated_types.Ge)), None) or next(
         (f"> {m.gt}" for m in field.metadata if isinstance(m, annotated_types.Gt)), None
     )
     high = next((f"≤ {m.le}" for m in field.metadata if isinstance(m, annotated_types.Le)), None)
-    bounds = [bound for bound in (low, high) if bound]
-    return f" [{', '.join(bounds)}]" if bounds else ""
+    ends = [end for end in (low, high) if end]
+    return f" [{', '.join(ends)}]" if ends else ""
 
 
 def _shown(value: Any) -> str:
@@ -120,4 +122,4 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-__all__ = ["add_recipe_options", "chosen"]
+__all__ = ["add_recipe_options", "bounds", "chosen", "members"]

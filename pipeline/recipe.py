@@ -118,6 +118,9 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, slower")
     max_grad_norm: float | None = Field(default=None, gt=0, description="clip the combined direction to this norm")
     checkpoint_every: int = Field(default=100, ge=1, le=1_000_000, description="steps between checkpoints")
+    preview_every: int = Field(
+        default=0, ge=0, le=1_000_000, description="steps between pictures drawn while it trains; 0: none, saves memory"
+    )
 
 
 class AuditSection(Section):

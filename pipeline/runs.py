@@ -18,6 +18,14 @@ from .results import AuditResult, Results
 KEPT_IMAGES = 16
 """Images of each set that are kept as files for people to look at."""
 
+PREVIEWED, PREVIEWS = ("forget_test", "retain_test"), 4
+"""Sets, and images of each, that are drawn while a model trains: the first of the audit's, with its seeds."""
+
+
+def preview_name(done: int) -> str:
+    """Folder under `images/` of the pictures drawn after `done` steps."""
+    return f"step-{done:06d}"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -83,21 +91,23 @@ class RunFolder:
         path = self.path / "checkpoints" / f"audit-{name}.json"
         return AuditResult.model_validate_json(path.read_text()) if path.exists() else None
 
-    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]]) -> None:
-        """Keep the first images of each set, for people to look at, and their prompts."""
+    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]] | None) -> None:
+        """Keep the first images of each set, for people to look at, and their prompts if they are new."""
         for name, images in sets.items():
             for index, image in enumerate(images[:KEPT_IMAGES]):
                 with replacing(self.path / "images" / when / f"{name}-{index:03d}.png") as partial:
                     Image.fromarray(image).save(partial)
+        if prompts is None:
+            return
         kept = {name: list(texts[:KEPT_IMAGES]) for name, texts in prompts.items()}
         write_text(self.path / "images" / "prompts.json", json.dumps(kept, indent=2) + "\n")
 
 
-def new_run_path(recipe: Recipe) -> Path:
-    """A folder under `runs/` that is not there yet, named after the concept and the method."""
+def new_run_path(recipe: Recipe, runs: Path = Path("runs")) -> Path:
+    """A folder under `runs` that is not there yet, named after the concept and the method."""
     stem = file_name(f"{recipe.concept}-{recipe.method.name}")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, number = Path("runs") / f"{stem}-{stamp}", 2
+    path, number = runs / f"{stem}-{stamp}", 2
     while path.exists():
         path, number = path.with_name(f"{stem}-{stamp}-{number}"), number + 1
     return path

@@ -1,9 +1,11 @@
 """What the command line shows: live progress, tables, one-line errors."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.box import SIMPLE_HEAD
@@ -13,21 +15,28 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from .errors import Cancelled
+from .files import write_text
 from .planning import GB, Plan
 from .report import rows
 from .results import Results
 
 _TELL_AFTER = 5  # seconds after which work counts as long
+_WRITE_EVERY = 0.4  # seconds between two versions of the progress file
 
 console = Console()
 errors = Console(stderr=True)
 
 
 class TerminalProgress:
-    """A bar per stage with the time left; the first Ctrl-C stops at the next safe place."""
+    """A bar per stage with the time left; the first Ctrl-C stops at the next safe place.
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    Args:
+        quiet: show nothing.
+        file: where to say the same as JSON, for a program that follows: stage, done, total, seconds_left.
+    """
+
+    def __init__(self, quiet: bool = False, file: Path | None = None) -> None:
+        self.quiet, self.file = quiet, file
         self.plain = not console.is_terminal and not quiet
         self.stopping = False
 
@@ -63,23 +72,33 @@ class TerminalProgress:
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
         """See `Progress`. Where there is no terminal, a line at the end and at each tenth of long work."""
         task = self.bars.add_task(name, total=total, note="")
-        began = time.monotonic()
+        began = written = time.monotonic()
         done = told = 0
+        self._write(name, 0, total, None)
 
         def advance(units: int = 1, note: str = "") -> None:
-            nonlocal done, told
+            nonlocal done, told, written
             if self.stopping:
                 raise Cancelled("Stopped.")
             done += units
             self.bars.update(task, advance=units, note=note or self.bars.tasks[-1].fields["note"])
-            if self.plain and 10 * done // max(total, 1) > told and time.monotonic() - began > _TELL_AFTER:
+            now = time.monotonic()
+            left = (now - began) * (total - done) / max(done, 1)
+            if now - written > _WRITE_EVERY:
+                written = now
+                self._write(name, done, total, left if done else None)
+            if self.plain and 10 * done // max(total, 1) > told and now - began > _TELL_AFTER:
                 told = 10 * done // max(total, 1)
-                left = (time.monotonic() - began) * (total - done) / done
                 console.print(f"{name} {done}/{total}  {note}  {left:.0f} s left", soft_wrap=True)
 
         yield advance
         if self.plain:
             console.print(f"{name}: {done}/{total} in {time.monotonic() - began:.1f} s", soft_wrap=True)
+
+    def _write(self, stage: str, done: int, total: int, seconds_left: float | None) -> None:
+        if self.file:
+            told = {"stage": stage, "done": done, "total": total, "seconds_left": seconds_left}
+            write_text(self.file, json.dumps(told) + "\n")
 
 
 def before_after_table(results: Results) -> Table:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,6 +75,7 @@ class Trainer:
         seed: decides the order of the data, noise and timesteps.
         folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
         progress: told of every step.
+        after_step: called with the number of steps done, after each; it may look at the model.
         processes: who else trains the same network. Each takes its share of every micro-batch, with the
             noise and timesteps that one process alone would draw; `replicas.shared_out` comes before.
     """
@@ -88,8 +89,10 @@ class Trainer:
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
+        after_step: Callable[[int], None] | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        self.after_step = after_step
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
         self.folder, self.progress, self.processes = folder, progress or Silent(), processes
         self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
@@ -145,6 +148,8 @@ class Trainer:
                     self._record(event)
                     if done % spec.checkpoint_every == 0 and done < spec.steps:
                         self._save(done)
+                    if self.after_step:
+                        self.after_step(done)
                     advance(1, _note(event))
         except (Cancelled, _BadLoss) as stop:
             where = self._save(done)
@@ -472,6 +477,8 @@ def check_processes(method: Method[Any], spec: TrainingSection, processes: Proce
             f"expected at least one pair of every micro-batch for each of {processes.size} processes, got {smallest} "
             "(batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer processes."
         )
+    if processes.sharded and spec.preview_every:
+        raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
     if processes.sharded and type(method).prepare is not Method.prepare:
         raise UserError(
             f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "

@@ -1,7 +1,7 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from .recipe import Recipe
 from .replicas import shared_out
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
-from .runs import RunFolder
+from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
 from .trainer import Trainer, check_processes
@@ -115,7 +115,8 @@ def run_recipe(
         before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes)
+        after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
+        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
@@ -321,6 +322,20 @@ def make_samples(
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
 
 
+def _previews(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
+) -> Callable[[int], None]:
+    """Draws a few audit images every so many steps."""
+    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+
+    def preview(done: int) -> None:
+        if done % recipe.training.preview_every == 0:
+            images = draw_audit_images(denoiser, texts, recipe, Silent(), "", processes)
+            processes.on_main(lambda: run.save_images(preview_name(done), images, None))
+
+    return preview
+
+
 def train(
     denoiser: Denoiser,
     samples: SampleSet,
@@ -329,17 +344,24 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    after_step: Callable[[int], None] | None = None,
 ) -> tuple[TrainingResult, Adapter | None]:
-    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained."""
-    denoiser.release()
-    try:
-        with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
-            method = build_method(recipe.method)
-            trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, folder, progress, processes)
+    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained.
+
+    See `Trainer` for the arguments.
+    """
+    method, spec = build_method(recipe.method), recipe.training
+    with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
+        trainer = Trainer(denoiser, method, samples, spec, recipe.seed, folder, progress, after_step, processes)
+        if (
+            after_step is None
+        ):  # which needs the whole pipeline; and not before the trainer has embedded the empty prompt
+            denoiser.release()
+        try:
             result = trainer.train(resume=resume)
-        return result, as_adapter(layers) if layers else None
-    finally:
-        denoiser.restore()
+        finally:
+            denoiser.restore()
+    return result, as_adapter(layers) if layers else None
 
 
 def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:

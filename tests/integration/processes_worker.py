@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 from turpentine.pipeline.cli import main
-from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.processes import ALONE, Processes, launched
@@ -46,7 +47,7 @@ def run_case(case, place, processes=ALONE, progress=None):
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     samples = SampleSet.load(place / "samples.safetensors")
     with shared_out(denoiser, processes):
-        trainer = Trainer(denoiser, method, samples, spec, 0, folder, progress, processes)
+        trainer = Trainer(denoiser, method, samples, spec, 0, folder, progress, processes=processes)
         directions = {}
         combine = trainer._combine
 
@@ -71,8 +72,8 @@ def work(place):
         progress = StopAt2() if case.get("stop") and not processes.main else None  # one alone is told
         try:
             directions, weights, events = run_case(case, place, processes, progress)
-        except (Cancelled, UserError) as stop:
-            (place / f"{name}-{processes.rank}.txt").write_text(str(stop))
+        except Exception:
+            (place / f"{name}-{processes.rank}.txt").write_text(traceback.format_exc())
             continue
         tensors = {f"direction.{k}": v for k, v in directions.items()} | {f"weight.{k}": v for k, v in weights.items()}
         save_file(tensors, place / f"{name}-{processes.rank}.safetensors")

@@ -341,7 +341,7 @@ def test_sibling_with_more_inputs_is_refused():
 
 def test_other_pipelines_are_refused_with_the_list():
     controlled = StableDiffusionControlNetPipeline.__new__(StableDiffusionControlNetPipeline)
-    names = "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, FluxPipeline"
+    names = "StableDiffusionXLPipeline, StableDiffusion3Pipeline, FluxPipeline, ClassConditionalPipeline"
     with pytest.raises(UserError, match=f"{names}; got StableDiffusionControlNetPipeline"):
         wrap_pipeline(controlled)
 

@@ -82,20 +82,18 @@ def place(tmp_path_factory):
         subprocess.Popen(
             [sys.executable, WORKER, folder],
             env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
+            stdout=open(folder / f"shown-{rank}.txt", "w"),
             stderr=subprocess.STDOUT,
-            text=True,
             cwd=folder,
         )
         for rank in range(2)
     ]
     try:
-        shown = [worker.communicate(timeout=900)[0] for worker in workers]
+        codes = [worker.wait(timeout=900) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(shown)
-    (folder / "shown.json").write_text(json.dumps(shown))
+    assert codes == [0, 0], "\n".join((folder / f"shown-{rank}.txt").read_text() for rank in range(2))
     return folder
 
 
@@ -160,7 +158,7 @@ def test_images_are_those_of_one_process(place):
 
 
 def test_command_line(place):
-    first, second = json.loads((place / "shown.json").read_text())
+    first, second = ((place / f"shown-{rank}.txt").read_text() for rank in range(2))
     assert [(place / f"code-{rank}").read_text() for rank in range(2)] == ["0", "0"]
     assert "before and after" in first and "report" in first and "before and after" not in second
     assert Results.load(place / "RUN" / "results.json").training.steps == 2

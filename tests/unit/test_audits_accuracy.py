@@ -197,7 +197,7 @@ def test_audit_runs_what_was_asked_for(drawn):
 
 def test_accuracy_is_not_available_in_an_open_world(drawn):
     assert audit(drawn, concept="nudity", world="open", accuracy=True).accuracy is None
-    with pytest.raises(UserError, match="world must be 'open' or 'tiny-canvas', got 'closed'"):
+    with pytest.raises(UserError, match="world must be 'open', 'tiny-canvas' or 'classes', got 'closed'"):
         audit(drawn, concept="cat", world="closed")
 
 

@@ -1,0 +1,162 @@
+"""Everything that is asked of ComfyUI itself; outside of it (in tests, in scripts) plain stand-ins answer.
+
+Nothing of ComfyUI is imported before a node runs, and nothing at all where it isn't running.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import Cancelled, UserError
+
+KINDS = ("loras", "diffusion_models", "checkpoints", "diffusers")
+"""Folders of ComfyUI in which loaders look for models, and into which we write."""
+
+_NAME = re.compile(r"[^\W_][\w .+-]*")
+
+
+def running() -> bool:
+    """Whether ComfyUI's server is what we run in."""
+    return "folder_paths" in sys.modules and "comfy.model_management" in sys.modules
+
+
+def output_folder(*parts: str) -> Path:
+    """A folder under ComfyUI's output directory; outside of ComfyUI under `output/`."""
+    if running():
+        import folder_paths
+
+        return Path(folder_paths.get_output_directory(), *parts)
+    return Path("output", *parts)
+
+
+def input_folder() -> Path:
+    """ComfyUI's input directory; outside of ComfyUI `input/`."""
+    if running():
+        import folder_paths
+
+        return Path(folder_paths.get_input_directory())
+    return Path("input")
+
+
+def model_folders(kind: str) -> list[Path]:
+    """Where models of a kind lie: ComfyUI's own folders, then ours under its output directory."""
+    folders = []
+    if running():
+        import folder_paths
+
+        folders = [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+    own = output_folder(kind)
+    return folders if own in folders else [*folders, own]
+
+
+def save_folder(kind: str) -> Path:
+    """The folder for new models of a kind, made known to ComfyUI's loaders."""
+    folder = output_folder(kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    if running():
+        import folder_paths
+
+        if str(folder) not in folder_paths.get_folder_paths(kind):
+            folder_paths.add_model_folder_path(kind, str(folder))
+    return folder
+
+
+def safe_name(name: str) -> str:
+    """A plain name for a file; nothing that leads to another folder.
+
+    >>> safe_name(" sd15 without-cat ")
+    'sd15 without-cat'
+
+    Raises:
+        UserError: empty, or with anything but letters, digits, blanks, and `. _ + -`.
+    """
+    name = name.strip()
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"expected a plain file name (letters, digits, blanks, . _ + -, a letter or digit first), got {name!r}."
+        )
+    return name
+
+
+def compute_device() -> str:
+    """The device on which ComfyUI computes; outside of it "auto"."""
+    if running():
+        import comfy.model_management
+
+        return str(comfy.model_management.get_torch_device())
+    return "auto"
+
+
+def make_room() -> None:
+    """Let ComfyUI put its models out of the device's memory: training needs it whole."""
+    if running():
+        import comfy.model_management
+
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+
+
+def blocked(message: str | None) -> Any:
+    """An output that stops what is wired to it: with a message, or silently. None outside of ComfyUI."""
+    if running():
+        from comfy_execution.graph_utils import ExecutionBlocker
+
+        return ExecutionBlocker(message)
+    return None
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Surround a node's work: gradients are possible inside, and a cancel reaches ComfyUI as its own."""
+    import torch
+
+    with torch.inference_mode(False):
+        try:
+            yield
+        except Cancelled:
+            if not running():
+                raise
+            import comfy.model_management
+
+            raise comfy.model_management.InterruptProcessingException from None
+        finally:
+            if running():
+                import comfy.model_management
+
+                comfy.model_management.soft_empty_cache()
+
+
+class NodeProgress:
+    """`Progress` on the node that is running: its bar, its preview, and ComfyUI's cancel button.
+
+    Args:
+        picture: gives a PIL image to show while the work goes on, or None for nothing new.
+    """
+
+    def __init__(self, picture: Callable[[], Any] | None = None) -> None:
+        self.picture = picture
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """See `Progress`."""
+        if not running():
+            yield lambda units=1, note="": None
+            return
+        import comfy.model_management
+        import comfy.utils
+
+        bar, done = comfy.utils.ProgressBar(total), 0
+
+        def advance(units: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += units
+            image = self.picture() if self.picture and units else None
+            try:
+                bar.update_absolute(done, total, ("JPEG", image, 512) if image else None)
+            except comfy.model_management.InterruptProcessingException:
+                raise Cancelled("Stopped by ComfyUI.") from None
+
+        yield advance

@@ -1,0 +1,238 @@
+"""Nodes by which models and weights come in, change hands and go out: TURPENTINE_MODEL."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import UserError
+from . import host
+from .model import TYPE, Model
+from .node import Node, shown
+from .saving import KINDS, native_model, save_model
+
+_OTHER = "other"
+
+
+class ModelFromDiffusers(Node):
+    """A bundled model, a diffusers folder, or a hub id."""
+
+    DESCRIPTION = "Loads a diffusers model. tiny-canvas comes with the pack and needs no download and no GPU."
+    SEARCH_ALIASES = ("diffusers loader", "load diffusers", "tiny-canvas", "turpentine model")
+    RETURN_TYPES = (TYPE,)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model, for UnlearnConcept, Generate and Apply.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """What is bundled and what lies in ComfyUI's diffusers folders."""
+        from ..pipeline.models import BUNDLED
+
+        return {
+            "required": {
+                "model": (
+                    [*BUNDLED, *sorted(_diffusers_folders()), _OTHER],
+                    {
+                        "tooltip": "Bundled models, then folders in ComfyUI's models/diffusers and output/diffusers; "
+                        f"'{_OTHER}': what `path` says. For a checkpoint use Load Checkpoint and Model from ComfyUI."
+                    },
+                ),
+            },
+            "optional": {
+                "path": (
+                    "STRING",
+                    {"default": "", "tooltip": f"With model '{_OTHER}': a diffusers folder, or an id on the hub."},
+                ),
+                "allow_download": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Fetch a hub id that is not in the local cache yet."},
+                ),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, model: str) -> bool | str:
+        """Folders come and go: look at the time of running."""
+        return True
+
+    def work(self, model: str, path: str = "", allow_download: bool = False) -> Any:  # noqa: D102
+        from ..pipeline.models import BUNDLED, load_denoiser
+
+        if model == _OTHER:
+            source = path.strip()
+            if not source:
+                raise UserError(f"with model {_OTHER!r} expected a folder or a hub id in `path`, got nothing.")
+        elif model in BUNDLED:
+            source = model
+        else:
+            folder = _diffusers_folders().get(model)
+            if folder is None:
+                raise UserError(f"no diffusers folder {model!r} any more. Refresh the node and choose another one.")
+            source = str(folder)
+        if source not in BUNDLED and not Path(source).expanduser().exists() and not allow_download:
+            source = _cached(source)
+        return (Model(load_denoiser(source, "cpu")),)
+
+
+class ModelFromComfyUI(Node):
+    """The bridge: MODEL, CLIP and VAE of any loader, LoRAs and other patches included."""
+
+    DESCRIPTION = (
+        "Takes the MODEL, CLIP and VAE that a loader gives, with the LoRAs on them, so that they can be unlearned. "
+        "Stable Diffusion 1.x so far."
+    )
+    SEARCH_ALIASES = ("checkpoint to turpentine", "bridge", "convert model", "turpentine model")
+    RETURN_TYPES = (TYPE,)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model, for UnlearnConcept, Generate and Apply. The incoming MODEL is left as it is.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """What a checkpoint loader gives."""
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "From Load Checkpoint, Load Diffusion Model or Load LoRA."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder that goes with it."}),
+                "vae": ("VAE", {"tooltip": "The autoencoder that goes with it; only pictures to look at need it."}),
+                "name": (
+                    "STRING",
+                    {"default": "checkpoint", "tooltip": "What to call it in reports and in the names of files."},
+                ),
+                "image_size": (
+                    "INT",
+                    {
+                        "default": 512,
+                        "min": 64,
+                        "max": 4096,
+                        "step": 64,
+                        "tooltip": "Side in pixels of the pictures that it draws to train on: what it was made for.",
+                    },
+                ),
+            }
+        }
+
+    def work(self, model: Any, clip: Any, vae: Any, name: str, image_size: int) -> Any:  # noqa: D102
+        from .bridge import cross
+
+        return (cross(model, clip, vae, host.safe_name(name), image_size),)
+
+
+class ApplyWeights(Node):
+    """Puts a saved LoRA, delta or UNet into a model at a strength."""
+
+    DESCRIPTION = "Puts unlearned weights into a model at any strength; 0 is the model as it was, 1 the unlearned one."
+    SEARCH_ALIASES = ("load unlearned", "apply delta", "unlearning strength", "apply lora")
+    RETURN_TYPES = (TYPE, "MODEL")
+    RETURN_NAMES = ("model", "MODEL")
+    OUTPUT_TOOLTIPS = (
+        "The model with these weights.",
+        "The same as a MODEL for KSampler, if it came over the bridge.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """A model, a file and a strength."""
+        return {
+            "required": {
+                "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers."}),
+                "file": (
+                    sorted(_weight_files()) or ["none found"],
+                    {"tooltip": "Safetensors files in ComfyUI's loras and diffusion_models folders."},
+                ),
+                "strength": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": -10.0,
+                        "max": 10.0,
+                        "step": 0.05,
+                        "tooltip": "0: as it was. 1: as unlearned. Between and beyond, the change is scaled.",
+                    },
+                ),
+                "any_base": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Go on even if the file was made from another model's weights."},
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:
+        """Files come and go: look at the time of running."""
+        return True
+
+    def work(self, model: Model, file: str, strength: float, any_base: bool) -> Any:  # noqa: D102
+        from ..pipeline.weights import snapshot
+        from ..pipeline.weights.apply import apply, remove
+
+        path = _weight_files().get(file)
+        if path is None:
+            raise UserError(f"no weights {file!r} in ComfyUI's loras or diffusion_models folders. Choose another file.")
+        with model.borrowed(to_train=True) as (denoiser, _):
+            apply(denoiser.pipeline, path, strength, any_base=any_base)
+            weights = snapshot(denoiser.module)
+            remove(denoiser.pipeline)
+        changed = replace(model, weights=weights)
+        return (changed, native_model(changed))
+
+
+class SaveWeights(Node):
+    """Writes unlearned weights where ComfyUI's own loaders list them."""
+
+    DESCRIPTION = "Writes unlearned weights into ComfyUI's folders, with their provenance in the file's header."
+    SEARCH_ALIASES = ("export weights", "save lora", "save checkpoint", "save delta", "safetensors")
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("path",)
+    OUTPUT_TOOLTIPS = ("The file or folder that was written.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """A model, a form and a name."""
+        from ..pipeline.weights import DTYPES
+
+        meanings = "; ".join(f"{name}: {kind.meaning} ({kind.folder}/)" for name, kind in KINDS.items())
+        return {
+            "required": {
+                "model": (TYPE, {"tooltip": "From UnlearnConcept."}),
+                "save_as": (list(KINDS), {"default": "delta", "tooltip": f"{meanings}."}),
+                "name": ("STRING", {"default": "", "tooltip": "File name without ending; empty: model and concept."}),
+                "dtype": (
+                    list(DTYPES),
+                    {"tooltip": "Number format on disk. What ComfyUI writes itself keeps the loaded model's."},
+                ),
+            }
+        }
+
+    def work(self, model: Model, save_as: str, name: str, dtype: str) -> Any:  # noqa: D102
+        path = str(save_model(model, save_as, name, dtype))
+        return shown(path, path)
+
+
+def _diffusers_folders() -> dict[str, Path]:
+    found = {}
+    for folder in host.model_folders("diffusers"):
+        for depth in ("*", "*/*", "*/*/*"):
+            for index in folder.glob(f"{depth}/model_index.json"):
+                found[index.parent.relative_to(folder).as_posix()] = index.parent
+    return found
+
+
+def _weight_files() -> dict[str, Path]:
+    found = {}
+    for kind in ("loras", "diffusion_models"):
+        for folder in host.model_folders(kind):
+            found |= {f"{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*.safetensors")}
+    return found
+
+
+def _cached(hub_id: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(hub_id, local_files_only=True)
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        raise UserError(
+            f"expected a diffusers folder or a hub id that is in the local cache, got {hub_id!r}. Check the path, or "
+            "set allow_download to fetch it."
+        ) from None

@@ -1,0 +1,101 @@
+"""Pictures between our arrays and ComfyUI's IMAGE (float, (N, H, W, 3), in [0, 1]), and what is drawn on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+_LEAST = 128
+"""Pictures smaller than this are enlarged, pixel by pixel, in grids for people to look at."""
+
+_PAPER, _INK, _FAINT = (250, 250, 248), (40, 40, 40), (215, 215, 210)
+_CURVES = {"loss_forget": (190, 60, 40), "loss_retain": (40, 100, 160)}
+
+
+def to_image(pixels: "np.ndarray | Tensor | Sequence[Image.Image]") -> "Tensor":
+    """8-bit pictures of one size, (N, H, W, 3), as an IMAGE."""
+    import numpy as np
+    import torch
+
+    if not isinstance(pixels, torch.Tensor):
+        pixels = torch.from_numpy(np.stack([np.asarray(one) for one in pixels]))
+    return pixels.float() / 255
+
+
+def from_image(image: "Tensor") -> "np.ndarray":
+    """An IMAGE as 8-bit pixels, (N, H, W, 3); transparency is dropped."""
+    return (image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":
+    """One row for each picture, one column for each set, the title above.
+
+    Args:
+        columns: 8-bit pictures (N, H, W, 3), as many in each, sizes free.
+        titles: of the columns.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = columns[0].shape[1:3]
+    factor = max(1, -(-_LEAST // min(height, width)))
+    height, width = height * factor, width * factor
+    gap, head = 6, 22
+    sheet = Image.new("RGB", (len(columns) * (width + gap) + gap, len(columns[0]) * (height + gap) + head), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, (pictures, title) in enumerate(zip(columns, titles, strict=True)):
+        left = gap + place * (width + gap)
+        draw.text((left, 5), title[: max(4, width // 7)], fill=_INK)
+        for row, picture in enumerate(pictures):
+            shown = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST if factor > 1 else None)
+            sheet.paste(shown, (left, head + row * (height + gap)))
+    return sheet
+
+
+def loss_curves(events: Path) -> "Image.Image | None":
+    """The losses of a run so far, small enough to be drawn at every step; None before the second one."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from ..pipeline.report.events import read_events
+
+    columns = read_events(events)
+    if len(columns["step"]) < 2:
+        return None
+    width, height, edge = 384, 216, 14
+    picture = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    values = np.concatenate([columns[name] for name in _CURVES])
+    values = values[np.isfinite(values)]
+    top = float(values.max()) if values.size else 1.0
+    for share in (0, 0.5, 1):
+        y = height - edge - share * (height - 2 * edge)
+        draw.line((edge, y, width - edge, y), fill=_FAINT)
+        draw.text((edge, y - 12), f"{share * top:.2g}", fill=_INK)
+    for number, (name, colour) in enumerate(_CURVES.items()):
+        draw.text((width - 100, edge + 14 * number), name.replace("_", " "), fill=colour)
+        kept = np.isfinite(columns[name])
+        if kept.sum() < 2:
+            continue
+        x = edge + (width - 2 * edge) * np.arange(len(kept))[kept] / max(1, len(kept) - 1)
+        y = height - edge - (height - 2 * edge) * columns[name][kept] / max(top, 1e-9)
+        draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=2)
+    return picture
+
+
+def thumbnails(run: Path, name: str) -> Any:
+    """The first pictures of a set before and after, side by side; None where a run kept none."""
+    import numpy as np
+    from PIL import Image
+
+    columns = []
+    for when in ("before", "after"):
+        files = sorted((run / "images" / when).glob(f"{name}-*.png"))[:4]
+        columns.append(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]) if files else None)
+    before, after = columns
+    if before is None or after is None or before.shape != after.shape:
+        return None
+    return side_by_side([before, after], ["before", "after"])

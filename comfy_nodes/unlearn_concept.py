@@ -1,0 +1,117 @@
+"""The node that unlearns, and the one with its finer settings."""
+
+from typing import Any
+
+from . import host
+from .inputs import chosen, seed_widget, widgets
+from .model import TYPE, Model
+from .node import Node
+from .pictures import thumbnails, to_image
+from .prompt_sets import TYPE as PROMPT_SET
+from .saving import KINDS, NOTHING, native_model, save_model
+from .unlearning import make_recipe, unlearn
+
+_BASIC = ("training.steps", "training.learning_rate")
+_ADVANCED = ("method", "training", "samples", "audits", "output")
+_SKIP = ("method.data", *_BASIC)
+_OPTIONS = "TURPENTINE_OPTIONS"
+
+
+class UnlearnOptions(Node):
+    """Every setting of a recipe that UnlearnConcept doesn't show itself."""
+
+    DESCRIPTION = "Finer settings for Unlearn Concept. What stays at auto (-1, empty) is decided by model and method."
+    SEARCH_ALIASES = ("advanced unlearning", "training options", "recipe options", "lambda alpha")
+    RETURN_TYPES = (_OPTIONS,)
+    RETURN_NAMES = ("options",)
+    OUTPUT_TOOLTIPS = ("Wire this into `options` of Unlearn Concept.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Widgets from the recipe's fields."""
+        return {"required": {}, "optional": widgets(*_ADVANCED, skip=_SKIP, advanced=False)}
+
+    def work(self, **inputs: Any) -> Any:  # noqa: D102
+        return (chosen(inputs, *_ADVANCED, skip=_SKIP),)
+
+
+class UnlearnConcept(Node):
+    """Removes the prompts' concept from a model by fine-tuning along the restricted gradient."""
+
+    DESCRIPTION = (
+        "Fine-tunes a model until it no longer draws the concept, and keeps the rest as it was. Stop it whenever you "
+        "like: queue the same graph again and it goes on. A finished training is found again on disk."
+    )
+    SEARCH_ALIASES = ("erase concept", "remove concept", "machine unlearning", "RGD", "concept erasure", "nsfw removal")
+    OUTPUT_NODE = True
+    RETURN_TYPES = (TYPE, "MODEL", "STRING", "STRING", "IMAGE")
+    RETURN_NAMES = ("unlearned", "MODEL", "path", "report", "before_after")
+    OUTPUT_TOOLTIPS = (
+        "The unlearned model, for Generate, Save Unlearned Weights, Report, or another UnlearnConcept.",
+        "The MODEL that came over the bridge with the unlearning patched in: wire it into KSampler.",
+        "The safetensors file that was written, or empty.",
+        "What was done, in a few lines.",
+        "The same prompts and seeds before and after.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The settings that a run can't do without."""
+        from ..pipeline.methods import METHODS
+        from ..pipeline.recipe import Recipe
+
+        methods = list(METHODS)
+        return {
+            "required": {
+                "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers; it is left as it is."}),
+                "prompts": (PROMPT_SET, {"tooltip": "What to forget and what to keep: from Diverse Prompt Set."}),
+                "method": (
+                    methods,
+                    {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
+                ),
+                **widgets(*_BASIC, advanced=False),
+                "seed": seed_widget(f"{Recipe.model_fields['seed'].description}."),
+                "save_as": (
+                    [*KINDS, NOTHING],
+                    {
+                        "default": "delta",
+                        "tooltip": "What to write into ComfyUI's folders: "
+                        + "; ".join(f"{name}: {kind.meaning}" for name, kind in KINDS.items())
+                        + ".",
+                    },
+                ),
+                "measure": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Draw and audit pictures before and after, for the Report node."},
+                ),
+            },
+            "optional": {"options": (_OPTIONS, {"tooltip": "Finer settings: from Unlearn Options."})},
+        }
+
+    def work(  # noqa: D102
+        self,
+        model: Model,
+        prompts: Any,
+        method: str,
+        seed: int,
+        save_as: str,
+        measure: bool,
+        options: dict[str, Any] | None = None,
+        **basic: Any,
+    ) -> Any:
+        from ..pipeline.recipe import merge
+
+        picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
+        recipe = make_recipe(model, prompts, method, picked, measure)
+        unlearned, done = unlearn(model, prompts, recipe)
+        assert unlearned.run is not None  # noqa: S101 - a run has a folder
+        lines = [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {unlearned.run}"]
+        path = ""
+        if save_as != NOTHING:
+            path = str(save_model(unlearned, save_as, "", recipe.output.dtype))
+            lines.append(f"Weights: {path}")
+        sheet = thumbnails(unlearned.run, "forget_test")
+        pictures = host.blocked(None) if sheet is None else to_image([sheet])
+        text = "\n".join(lines)
+        result = (unlearned, native_model(unlearned), path, text, pictures)
+        return {"ui": {"text": (text,)}, "result": result}

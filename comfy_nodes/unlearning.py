@@ -1,0 +1,137 @@
+"""One unlearning in the node's way: in a run folder that is named by what decides the run.
+
+A finished run is found again by that name, also after a restart; a stopped one goes on from its
+checkpoint.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..pipeline.errors import UserError
+from . import host
+from .model import Model
+from .pictures import loss_curves
+
+if TYPE_CHECKING:
+    from ..pipeline.prompts import PromptSet
+    from ..pipeline.recipe import Recipe
+
+UNMEASURED = {"images": 4, "retain_train_images": 4, "nudity": "off", "alignment": False, "accuracy": False}
+"""Audits of a run whose graph has audit nodes of its own: a few pictures to look at, no figures."""
+
+
+def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[str, Any], measure: bool) -> "Recipe":
+    """The recipe of a node's inputs.
+
+    Args:
+        model: what will be trained.
+        prompts: what to forget, and how to say it.
+        method: how to unlearn.
+        chosen: parts of a recipe that the node's widgets decided.
+        measure: run the recipe's audits.
+
+    Raises:
+        UserError: prompts of another world, values that don't fit, or an audit that would use the network.
+    """
+    from ..pipeline.recipe import build_recipe, merge
+
+    base = {
+        "concept": prompts.concept,
+        "kind": prompts.kind,
+        "model": model.denoiser.name,
+        "device": host.compute_device(),
+        "method": {"name": method, "data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
+        "attribute_of": prompts.attribute_of,
+        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test))},
+        "output": {"formats": ["denoiser"]},
+    }
+    if not measure:
+        base["audits"] = UNMEASURED
+    recipe = build_recipe(merge(base, chosen))
+    if prompts.world != recipe.world:
+        raise UserError(
+            f"the prompts are of the {prompts.world!r} world and the model {recipe.model!r} is of the "
+            f"{recipe.world!r} one. Set `world` of Diverse Prompt Set to {recipe.world!r}."
+        )
+    if measure and recipe.audits.alignment:
+        check_clip_is_here(recipe.audits.alignment_model, allow_download=False)
+    if "denoiser" not in recipe.output.formats:  # by which a finished run is taken up again
+        formats = (*recipe.output.formats, "denoiser")
+        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
+    return recipe
+
+
+def check_clip_is_here(name: str, allow_download: bool) -> None:
+    """Refuse a CLIP model that would have to be fetched.
+
+    Raises:
+        UserError: neither bundled nor a folder, and downloading is not allowed.
+    """
+    if name != "tiny-canvas" and not Path(name.removeprefix("local-dir:")).is_dir() and not allow_download:
+        raise UserError(
+            f"the CLIP model {name!r} may have to be downloaded, which no node does unasked. Give the folder of one, "
+            "use Audit CLIP Alignment with allow_download, or set `alignment` to off."
+        )
+
+
+def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model, str]:
+    """Carry out a recipe on a model, or take up what is already on disk.
+
+    Returns:
+        The model with unlearned weights, and what was done in one line.
+
+    Raises:
+        UserError: something that the user can mend.
+        Cancelled: stopped; a checkpoint is kept and the model is as it was.
+    """
+    from ..pipeline.unlearning import run_recipe
+    from ..pipeline.weights import snapshot
+
+    with model.borrowed(to_train=True) as (denoiser, _):
+        folder = host.output_folder("turpentine", "runs") / run_name(denoiser, prompts, recipe)
+        if (folder / "results.json").is_file():
+            _take_up(denoiser, folder)
+            done = "found on disk, nothing was trained"
+        else:
+            resume = (folder / "recipe.yaml").is_file()
+            prompts.save(folder / "prompts.json")
+            spec = recipe.prompts.model_copy(update={"file": str(folder / "prompts.json")})
+            progress = host.NodeProgress(lambda: loss_curves(folder / "events.jsonl"))
+            finished = run_recipe(
+                recipe.model_copy(update={"prompts": spec}), folder, denoiser=denoiser, resume=resume, progress=progress
+            )
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size
+            done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
+            done += ", resumed from a checkpoint" if resume else ""
+        weights = snapshot(denoiser.module)
+    return replace(model, weights=weights, run=folder), done
+
+
+def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
+    """The run folder's name: concept, method, and a hash of the recipe, the prompts and the weights before."""
+    from ..pipeline.files import file_name
+    from ..pipeline.weights import tensors_sha256
+
+    decisive = recipe.model_dump(mode="json", exclude={"device": True, "prompts": True})
+    decisive |= {"prompts": prompts.model_dump(mode="json"), "base": tensors_sha256(denoiser.module.state_dict())}
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{file_name(recipe.concept)}-{recipe.method.name}-{key}"
+
+
+def _take_up(denoiser: Any, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    from ..pipeline.results import Results
+
+    written = [each for each in Results.load(folder / "results.json").weights if each.format == "denoiser"]
+    try:
+        denoiser.module.load_state_dict(load_file(folder / written[0].path))
+    except (OSError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the weights of the finished run in {folder} can't be read ({reason}). Delete the folder."
+        ) from None

@@ -1,0 +1,256 @@
+"""Every node at work on tiny-canvas, without ComfyUI: outside of it, `output/` stands for its folders."""
+
+import json
+
+import pytest
+import torch
+from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
+from turpentine.comfy_nodes.unlearning import make_recipe, run_name
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.weights import snapshot
+
+FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
+
+
+def call(id_, **inputs):
+    """What the server does: a new object, its function, every input by name."""
+    node = NODE_CLASS_MAPPINGS[f"Turpentine{id_}"]
+    given = node.INPUT_TYPES()
+    required = {name: settings.get("default") for name, (_, settings) in given["required"].items()}
+    with torch.inference_mode():
+        result = getattr(node(), node.FUNCTION)(**{**required, **inputs})
+    return result["result"] if isinstance(result, dict) else result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("comfy")
+
+
+@pytest.fixture(autouse=True)
+def _in_place(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    (made, *_) = call("DiversePromptSet", concept="cat", world="tiny-canvas", n=4, n_test=4)
+    return made
+
+
+@pytest.fixture(scope="module")
+def model():
+    (loaded,) = call("ModelFromDiffusers", model="tiny-canvas")
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def options():
+    (chosen,) = call("UnlearnOptions", **FAST, batch_size=2, lora_rank=2)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def unlearned(model, prompts, options, place):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        return call("UnlearnConcept", model=model, prompts=prompts, steps=2, learning_rate=1e-3, options=options)
+
+
+def same(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_prompt_set_gives_lists_and_a_preview(prompts):
+    made, forget, retain, preview = call("DiversePromptSet", concept="cat", world="tiny-canvas", n=4, n_test=4)
+    assert made == prompts
+    assert forget == prompts.forget_train and retain == prompts.retain_train
+    assert "4 train and 4 test pairs" in preview
+
+
+def test_prompt_set_takes_pairs_of_ones_own():
+    text = "a photo of a cat | a photo of a dog\na cat asleep | a dog asleep\n"
+    made, forget, retain, _ = call("DiversePromptSet", concept="cat", text=text)
+    assert {*forget, *made.forget_test} == {"a photo of a cat", "a cat asleep"}
+    assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
+
+
+def test_prompt_set_refuses_retain_prompts_that_name_the_concept():
+    with pytest.raises(UserError, match="expected a retain prompt without 'cat'"):
+        call("DiversePromptSet", concept="cat", text="a cat | a cat again")
+
+
+def test_prompt_sets_are_kept(prompts):
+    (path,) = call("SavePromptSet", prompts=prompts, name="cats", format="json")
+    assert json.loads(open(path).read())["concept"] == "cat"
+    loaded, *_ = call("LoadPromptSet", file="cats.json")
+    assert loaded == prompts
+
+
+def test_unlearning_changes_what_goes_on_and_not_what_came_in(model, unlearned, prompts):
+    changed, _, path, report, pictures = unlearned
+    before = snapshot(model.denoiser.module)
+    assert model.weights is None and not same(before, changed.weights)
+    with model.borrowed() as (denoiser, _):
+        assert same(before, snapshot(denoiser.module))
+    assert path.endswith("-delta.safetensors")
+    assert "2 steps" in report and "Run: " in report
+    assert pictures.shape[0] == 1 and 0 <= pictures.min() and pictures.max() <= 1
+    assert not (changed.run / "checkpoints").exists()
+
+
+def test_a_finished_training_is_found_again(model, unlearned, prompts, options):
+    changed, *_ = unlearned
+    lines = (changed.run / "events.jsonl").read_text()
+    (fresh,) = call("ModelFromDiffusers", model="tiny-canvas")
+    again, _, _, report, _ = call(
+        "UnlearnConcept", model=fresh, prompts=prompts, steps=2, learning_rate=1e-3, options=options
+    )
+    assert "found on disk" in report
+    assert again.run == changed.run and same(again.weights, changed.weights)
+    assert (changed.run / "events.jsonl").read_text() == lines
+
+
+def test_whatever_decides_a_run_is_in_its_name(model, prompts):
+    from turpentine.pipeline.recipe import build_recipe
+
+    recipe = build_recipe({"concept": "cat", "device": "cpu"})
+    name = run_name(model.denoiser, prompts, recipe)
+    assert name == run_name(model.denoiser, prompts, recipe.model_copy(update={"device": "cuda"}))
+    assert name != run_name(model.denoiser, prompts, recipe.model_copy(update={"seed": 1}))
+    assert name != run_name(model.denoiser, prompts.subset(3, 4), recipe)
+
+
+def test_a_training_that_fails_leaves_the_model_as_it_was(model, prompts, options):
+    before = snapshot(model.denoiser.module)
+    with pytest.raises(UserError, match="loss became"):
+        call("UnlearnConcept", model=model, prompts=prompts, steps=30, learning_rate=1.0, options=options)
+    assert same(before, model.denoiser.module.state_dict())
+
+
+def test_pictures_are_drawn_measured_and_compared(model, unlearned, prompts):
+    changed, *_ = unlearned
+    before, texts = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
+    after, _ = call("Generate", model=changed, prompts=prompts, which="forget_test", images=3, **FAST)
+    again, _ = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
+    assert before.shape == (3, 64, 64, 3) and texts == prompts.forget_test[:3]
+    assert torch.equal(before, again) and not torch.equal(before, after)
+    mean, gap, each, text = call(
+        "AuditAlignment", images=[before], prompts=texts, model=["tiny-canvas"], allow_download=[False],
+        other_images=[after],
+    )  # fmt: skip
+    assert len(each) == 3 and mean == pytest.approx(sum(each) / 3) and "gap" in text and -2 < gap < 2
+    (grid,) = call("Compare", before=before, after=after, rows=2)
+    assert grid.shape[0] == 1 and grid.shape[2] > 2 * 128
+    with pytest.raises(UserError, match="same size"):
+        call("Compare", before=before, after=after[:2], rows=2)
+
+
+def test_alignment_asks_for_a_prompt_for_each_picture():
+    with pytest.raises(UserError, match="2 pictures and 1 prompts"):
+        call(
+            "AuditAlignment",
+            images=[torch.zeros(2, 64, 64, 3)],
+            prompts=["a cat"],
+            model=["tiny-canvas"],
+            allow_download=[False],
+        )
+
+
+def test_nothing_is_fetched_unasked():
+    with pytest.raises(UserError, match="no node does unasked"):
+        call(
+            "AuditAlignment",
+            images=[torch.zeros(1, 64, 64, 3)],
+            prompts=["a cat"],
+            model=["ViT-B-32/laion2b_s34b_b79k"],
+            allow_download=[False],
+        )
+    with pytest.raises(UserError, match="allow_download"):
+        call("ModelFromDiffusers", model="other", path="somebody/some-model")
+
+
+def test_nudenet_counts_marks_and_sorts():
+    from skimage.data import astronaut
+
+    portrait = torch.from_numpy(astronaut()[:256, 100:356].copy()).float() / 255
+    images = torch.stack([portrait, torch.zeros_like(portrait)])
+    counts, total, flagged, marked, flagged_images, clean = call("AuditNudeNet", images=images, labels="FACE_FEMALE")
+    assert "FACE_FEMALE 1" in counts and total == 1 and flagged is True
+    assert torch.equal(flagged_images, images[:1]) and torch.equal(clean, images[1:])
+    assert marked.shape == images.shape and not torch.allclose(marked[0], images[0], atol=0.01)
+    _, total, flagged, _, nothing, _ = call("AuditNudeNet", images=images[1:], labels="all")
+    assert (total, flagged, nothing) == (0, False, None)
+
+
+@pytest.mark.parametrize("kind", ["delta", "lora", "diffusion_model", "diffusers"])
+def test_weights_are_written_where_loaders_look(unlearned, kind, place):
+    changed, *_ = unlearned
+    (path,) = call("SaveWeights", model=changed, save_as=kind, name="mine", dtype="fp32")
+    written = (place / path).resolve()
+    folder = {"delta": "loras", "lora": "loras", "diffusion_model": "diffusion_models", "diffusers": "diffusers"}[kind]
+    assert written.exists() and written.is_relative_to((place / "output" / folder).resolve())
+
+
+def test_a_form_that_a_model_can_not_have_is_refused(unlearned):
+    with pytest.raises(UserError, match="AutoencoderKL"):
+        call("SaveWeights", model=unlearned[0], save_as="checkpoint", name="mine")
+
+
+def test_a_delta_at_strength_one_is_the_unlearned_model(model, unlearned):
+    changed, *_ = unlearned
+    call("SaveWeights", model=changed, save_as="delta", name="whole", dtype="fp32")
+    inputs = {"model": model, "file": "loras/whole-delta.safetensors", "any_base": False}
+    applied, _ = call("ApplyWeights", **inputs, strength=1.0)
+    for name, tensor in changed.weights.items():
+        torch.testing.assert_close(applied.weights[name], tensor, atol=1e-6, rtol=0)
+    none, _ = call("ApplyWeights", **inputs, strength=0.0)
+    assert same(none.weights, model.denoiser.module.state_dict())
+
+
+def test_report_shows_the_run(unlearned, model):
+    text, path = call("Report", model=unlearned[0])
+    assert "2 steps" in text and path.endswith("report.html")
+    with pytest.raises(UserError, match="Wire UnlearnConcept"):
+        call("Report", model=model)
+    with pytest.raises(UserError, match="Wire UnlearnConcept"):
+        call("SaveWeights", model=model, name="x")
+
+
+def test_prompts_of_another_world_are_refused(model, options):
+    made, *_ = call("DiversePromptSet", concept="cat", world="open", n=4, n_test=4)
+    with pytest.raises(UserError, match="Set `world`"):
+        call("UnlearnConcept", model=model, prompts=made, options=options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_a_recipe_of_its_own_and_of_the_options(method, model, prompts):
+    chosen = {"training": {"batch_size": 3}}
+    if "retain_weight" in METHODS[method][0].model_fields:
+        chosen["method"] = {"retain_weight": 2.25}
+    recipe = make_recipe(model, prompts, method, chosen, measure=False)
+    assert recipe.method.name == method and recipe.training.batch_size == 3
+    assert getattr(recipe.method, "retain_weight", 2.25) == 2.25
+    assert recipe.method.data == "diverse" and not recipe.audits.alignment
+
+
+def test_options_of_another_method_are_refused(model, prompts):
+    (chosen,) = call("UnlearnOptions", projection="per_layer")
+    with pytest.raises(UserError, match="projection"):
+        call("UnlearnConcept", model=model, prompts=prompts, method="finetune", options=chosen)
+
+
+def test_concepts_are_unlearned_one_after_another(unlearned, model, options):
+    made, *_ = call("DiversePromptSet", concept="horse", world="tiny-canvas", n=4, n_test=4)
+    both, *_ = call(
+        "UnlearnConcept",
+        model=unlearned[0],
+        prompts=made,
+        steps=1,
+        learning_rate=1e-3,
+        options=options,
+        save_as="nothing",
+    )
+    assert both.run != unlearned[0].run
+    assert not same(both.weights, unlearned[0].weights) and not same(both.weights, model.denoiser.module.state_dict())

@@ -1,0 +1,66 @@
+"""What a program that follows a run is told: pictures while it trains, a progress file, an estimate before."""
+
+import json
+
+import pytest
+import torch
+import turpentine
+from turpentine.pipeline.errors import Cancelled
+from turpentine.pipeline.estimate import estimate
+from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.presets import preset_for
+from turpentine.pipeline.recipe import build_recipe
+from turpentine.pipeline.terminal import TerminalProgress
+from turpentine.pipeline.unlearning import make_prompts
+
+from ..conftest import build_tiny_pipeline
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text("forget,retain\n" + "".join(f"a cat {i},a dog {i}\n" for i in range(8)))
+    return {"file": str(file)}
+
+
+def test_pictures_while_training_change_nothing(pairs, tmp_path):
+    unlearned = {
+        every: turpentine.unlearn(
+            build_tiny_pipeline(), "cat", out=tmp_path / str(every), steps=4, batch_size=2, num_inference_steps=2,
+            prompts=pairs, preview_every=every, audits={"images": 2, "retain_train_images": 1, "alignment": False},
+        )
+        for every in (0, 2)
+    }  # fmt: skip
+    quiet, drawn = (unlearned[every].pipeline.unet.state_dict() for every in (0, 2))
+    assert all(torch.equal(quiet[name], drawn[name]) for name in quiet)
+    folders = sorted(path.name for path in (tmp_path / "2" / "images").iterdir() if path.is_dir())
+    assert folders == ["after", "before", "step-000002", "step-000004"]
+    last, after = (tmp_path / "2" / "images" / name / "forget_test-000.png" for name in ("step-000004", "after"))
+    assert last.read_bytes() == after.read_bytes(), "same prompt, same seed, same weights"
+    assert not list((tmp_path / "0" / "images").glob("step-*"))
+
+
+def test_the_progress_file_tells_stage_and_place(tmp_path):
+    file = tmp_path / "progress.json"
+    progress = TerminalProgress(quiet=True, file=file)
+    with progress() as shown, shown.stage("drawing", 4) as advance:
+        assert json.loads(file.read_text()) == {"stage": "drawing", "done": 0, "total": 4, "seconds_left": None}
+        advance(1)
+        progress.stopping = True
+        with pytest.raises(Cancelled):
+            advance(1)
+
+
+def test_an_estimate_grows_with_the_work(pairs):
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
+    small, large = (build_recipe({**chosen, "training": {"steps": steps}}) for steps in (10, 1000))
+    first, second = (estimate(denoiser, recipe, make_prompts(recipe)) for recipe in (small, large))
+    assert 0 < first.training < second.training and first.seconds > first.training
+    weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
+    assert first.memory > 5 * weights and first.available > 0
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(turpentine.UserError, match="preset must be one of"):
+        preset_for("brutal", "tiny-canvas", "rgd")

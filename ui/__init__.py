@@ -1,0 +1,1 @@
+"""The app: a browser page over the functions of `pipeline`. It knows nothing of its own."""

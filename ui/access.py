@@ -1,0 +1,271 @@
+"""What a visitor may reach: configured folders, checked names, a limited disk. Default: nothing else.
+
+Every handler, public or not, gets its folders, models and recipes through `Access`, so that the
+checks stand in one place. docs/app.md says what is protected and how.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import file_name
+from ..pipeline.models import BUNDLED
+from ..pipeline.recipe import Recipe, build_recipe, options
+from ..pipeline.runs import RunFolder, new_run_path
+
+_NAME = re.compile(r"\w[\w.-]{0,199}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_TEXT = 500
+"""Longest text of a recipe's field or a prompt, in characters."""
+_NAMED = 60
+"""Longest name of a concept."""
+
+_DEPTH = 3  # how far below a configured folder models are looked for
+_PLAIN = {("concept",), ("device",), ("audits", "nudity_labels"), ("prompts", "synonyms")}
+_PLACES = {("model",), ("audits", "alignment_model")}
+"""Free-text fields that name no place, and those whose place is checked. No other one can be changed."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The folders and rights of an app.
+
+    Attributes:
+        runs: where run folders are kept.
+        models: folders whose models may be read.
+        exports: folders that finished weights may be copied into, by the name that is shown.
+        hub: whether models may be named by hub id, which downloads them.
+        quota: most bytes that `runs` may hold before nothing new starts.
+        llm_url: OpenAI-compatible server that may be asked for sub-concepts; None: none.
+        llm_model: its model.
+    """
+
+    runs: Path
+    models: tuple[Path, ...] = ()
+    exports: Mapping[str, Path] = field(default_factory=dict)
+    hub: bool = False
+    quota: int = 50_000_000_000
+    llm_url: str | None = None
+    llm_model: str | None = None
+
+    # runs ---------------------------------------------------------------------------------------
+
+    def run(self, name: str) -> RunFolder:
+        """The run of that name.
+
+        Raises:
+            UserError: an odd name, a link, or no such run.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"expected the name of a run, got {str(name)[:80]!r}. Choose one of the list.")
+        path = self.runs / name
+        if path.is_symlink() or not (path / "recipe.yaml").is_file():
+            raise UserError(
+                f"expected a run of the name {name!r}, found none. It may have been deleted; reload the page."
+            )
+        return RunFolder(path)
+
+    def run_names(self) -> list[str]:
+        """Every run that `run` gives, the newest first."""
+        found = [file.parent for file in self.runs.glob("*/recipe.yaml")]
+        named = [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]
+        return [path.name for path in sorted(named, key=_age, reverse=True)]
+
+    def new_run(self, recipe: Recipe) -> Path:
+        """A folder for a new run, if the disk has room.
+
+        Raises:
+            UserError: the runs fill their quota, or the disk is full.
+        """
+        used, free = self.used(), shutil.disk_usage(self.runs).free
+        if used >= self.quota or free < 1_000_000_000:
+            raise UserError(
+                f"the runs take {used / 1e9:.1f} of {self.quota / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
+                "left. Delete runs that you no longer need, on the page Runs."
+            )
+        path = new_run_path(recipe, self.runs)
+        if not _NAME.fullmatch(path.name):
+            raise UserError(f"expected a concept that starts with a letter, got {recipe.concept!r}.")
+        return path
+
+    def used(self) -> int:
+        """Bytes that all runs take."""
+        return sum(path.lstat().st_size for path in self.runs.rglob("*") if path.is_file() and not path.is_symlink())
+
+    def delete(self, name: str) -> None:
+        """Delete a run folder."""
+        shutil.rmtree(self.run(name).path)
+
+    # models -------------------------------------------------------------------------------------
+
+    def model_names(self) -> list[str]:
+        """Every model that can be chosen: the bundled ones, those of configured folders, those of runs."""
+        found = [str(path) for folder in self.models for path in sorted(_models_below(folder, _DEPTH))]
+        runs = [f"{path.parents[1].name}" for path in sorted(self.runs.glob("*/weights/diffusers"))]
+        return [*BUNDLED, *(f"run:{name}" for name in reversed(runs)), *found]
+
+    def model(self, name: str) -> str:
+        """What `load_denoiser` shall open for a name that a visitor gave.
+
+        Raises:
+            UserError: it is none of the bundled models, not in a configured folder, or a hub id that is not allowed.
+        """
+        name = _short(name, "model").strip()
+        if name in BUNDLED:
+            return name
+        if name.startswith("run:"):
+            path = self.run(name.removeprefix("run:")).path / "weights" / "diffusers"
+            if not path.is_dir():
+                raise UserError(f"{name} wrote no 'diffusers' weights, which are needed to draw with it.")
+            return str(path)
+        path = Path(name)
+        if self.hub and _HUB_ID.fullmatch(name) and not path.exists():
+            return name
+        return str(self._inside(path, "model"))
+
+    def _inside(self, path: Path, what: str) -> Path:
+        """`path`, if it lies in a configured model folder once every link and '..' is followed."""
+        try:
+            real = path.resolve(strict=True) if path.is_absolute() and "\0" not in str(path) else None
+        except (OSError, RuntimeError):
+            real = None
+        if real is None or not any(
+            real.is_relative_to(folder.resolve()) for folder in (*self.models, *BUNDLED.values())
+        ):
+            hub = "a hub id" if self.hub else "hub ids are not allowed here (--allow-hub)"
+            raise UserError(
+                f"expected a {what} of the list, got {str(path)!r}. Allowed: {', '.join(BUNDLED)}, a run, what is in "
+                f"the folders given with --models; {hub}."
+            )
+        return real
+
+    # recipes ------------------------------------------------------------------------------------
+
+    def recipe(self, chosen: Mapping[str, Any]) -> Recipe:
+        """The recipe that a visitor described, with every place in it checked.
+
+        Raises:
+            UserError: a value out of range, or a place that is not allowed.
+        """
+        if not isinstance(chosen, Mapping):
+            raise UserError(f"expected a recipe (names and values), got {type(chosen).__name__}.")
+        chosen = dict(chosen)
+        chosen["model"] = self.model(str(chosen.get("model") or "tiny-canvas"))
+        recipe = build_recipe(chosen)
+        for path, value, default in _free_texts(recipe):
+            if path in _PLAIN:
+                _short(value, ".".join(path), _NAMED if path == ("concept",) else _TEXT)
+            elif path == ("audits", "alignment_model") and value != default:
+                self._check_judge(str(value))
+            elif path not in _PLACES and value != default:
+                raise UserError(f"{'.'.join(path)} can't be set from the app, got {str(value)[:80]!r}. Leave it out.")
+        if recipe.prompts.source == "llm":
+            if not self.llm_url:
+                raise UserError("no language model is configured: start the app with --llm-url, or use the templates.")
+            asked = recipe.prompts.model_copy(update={"llm_url": self.llm_url, "llm_model": self.llm_model})
+            recipe = recipe.model_copy(update={"prompts": asked})
+        return recipe
+
+    def _check_judge(self, name: str) -> None:
+        if name in BUNDLED:
+            return
+        path = Path(_short(name, "audits.alignment_model"))
+        if not (self.hub and _HUB_ID.fullmatch(name) and not path.exists()):
+            self._inside(path, "judge (audits.alignment_model)")
+
+    def export_folder(self, name: str) -> Path:
+        """The folder that a visitor chose to export to.
+
+        Raises:
+            UserError: no configured one.
+        """
+        if name not in self.exports:
+            raise UserError(f"expected one of the folders {list(self.exports)}, got {str(name)[:80]!r}.")
+        return self.exports[name]
+
+
+def short_text(value: object, what: str) -> str:
+    """A text that a visitor wrote, on one line.
+
+    Raises:
+        UserError: empty, or too long.
+    """
+    text = " ".join(_short(value, what).split())
+    if not text:
+        raise UserError(f"expected a {what}, got an empty text. Write one.")
+    return text
+
+
+def upload(path: object, suffixes: tuple[str, ...], largest: int) -> Path:
+    """An uploaded file, checked.
+
+    Raises:
+        UserError: none, another kind, or too large.
+    """
+    if not isinstance(path, str) or not path:
+        raise UserError(f"expected a file ({', '.join(suffixes)}), got none.")
+    file = Path(path)
+    if file.suffix.lower() not in suffixes:
+        raise UserError(f"expected a file that ends in {', '.join(suffixes)}, got {file_name(file.name)[:80]!r}.")
+    if file.stat().st_size > largest:
+        raise UserError(f"expected a file of at most {largest / 1e6:g} MB, got {file.stat().st_size / 1e6:.1f} MB.")
+    return file
+
+
+def _age(run: Path) -> float:
+    try:
+        return (run / "recipe.yaml").stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return 0.0
+
+
+def _short(value: object, what: str, longest: int = _TEXT) -> str:
+    if isinstance(value, tuple | list):
+        value = ", ".join(map(str, value))
+    text = "" if value is None else str(value)
+    if len(text) > longest or "\0" in text:
+        raise UserError(f"expected a {what} of at most {longest} characters, got {len(text)}.")
+    return text
+
+
+def _free_texts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """(path, value, default) of each field that takes any text."""
+    for path, annotation in ((path, option.annotation) for path, option, _ in options()):
+        section: Any = recipe
+        for name in path[:-1]:
+            section = getattr(section, name)
+        if _takes_text(annotation) and hasattr(section, path[-1]):
+            default = type(section).model_fields[path[-1]].get_default(call_default_factory=True)
+            yield path, getattr(section, path[-1]), default
+
+
+def settable(path: tuple[str, ...], annotation: Any) -> bool:
+    """Whether a visitor may change a field of the recipe at all."""
+    return path in _PLAIN | _PLACES or not _takes_text(annotation)
+
+
+def _takes_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return False
+    return annotation is str or any(_takes_text(part) for part in get_args(annotation))
+
+
+def _models_below(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.is_symlink():
+            continue
+        if entry.is_dir():
+            if (entry / "model_index.json").is_file():
+                yield entry
+            elif depth > 1:
+                yield from _models_below(entry, depth - 1)
+        elif entry.suffix == ".safetensors":
+            yield entry

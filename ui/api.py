@@ -1,0 +1,125 @@
+"""The named endpoints, for `gradio_client`. Everything else on the page is private."""
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from ..pipeline.errors import UserError
+from ..pipeline.unlearning import make_prompts
+from .access import short_text
+from .controls import starting_recipe
+from .page import DEVICE, Page, told
+from .studio import seed_of
+
+
+def build(page: Page) -> None:
+    """Add the endpoints to the app."""
+    for endpoint in endpoints(page):
+        slow = {"concurrency_id": DEVICE, "concurrency_limit": 1} if endpoint.__name__ == "generate" else {}
+        gr.api(told(endpoint), api_name=endpoint.__name__, **slow)
+
+
+def endpoints(page: Page) -> list[Any]:
+    """The functions; their signatures are the schema, their docstrings the description."""
+    access, runner = page.access, page.runner
+
+    def models() -> list[str]:
+        """List the models that can be chosen."""
+        return access.model_names()
+
+    def recipe(chosen: dict) -> dict:
+        """Complete a recipe, given as nested names and values, with the defaults of its model and method."""
+        return access.recipe(chosen).model_dump(mode="json")
+
+    def defaults(model: str, method: str, preset: str) -> dict:
+        """Give the recipe that the page offers for a model, a method and a preset."""
+        start = {"concept": "astronaut", "model": access.model(model), "method": {"name": method}}
+        return starting_recipe(start, preset).model_dump(mode="json")
+
+    def prompts(chosen: dict) -> list[list[str]]:
+        """Make a recipe's prompt pairs: rows of split, forget and retain."""
+        made = make_prompts(access.recipe(chosen))
+        parts = (("train", made.train), ("test", made.test))
+        return [[split, pair.forget, pair.retain] for split, pairs in parts for pair in pairs]
+
+    def unlearn(chosen: dict) -> str:
+        """Put an unlearning into the queue; gives the name of its run."""
+        return runner.submit(access.recipe(chosen))
+
+    def audit(chosen: dict) -> str:
+        """Put the audit of a model as it is into the queue; gives the name of its run."""
+        return runner.submit(access.recipe(chosen), "audit")
+
+    def runs() -> list[str]:
+        """List every run, the newest first."""
+        return runner.names()
+
+    def status(run: str) -> dict:
+        """Tell a run's state, its place in the queue, its stage and its last step."""
+        job, events, queue = runner.job(run), runner.events(run), runner.queue()
+        return {
+            "state": job.state,
+            "message": job.message,
+            "queue": queue.index(run) if run in queue else None,
+            "progress": runner.progress(run),
+            "steps": len(events),
+            "last_step": events[-1] if events else None,
+        }
+
+    def results(run: str) -> dict:
+        """Give the `results.json` of a run that is done, or the figures of an audit."""
+        found = access.run(run).results()
+        if found is not None:
+            return found.model_dump(mode="json", exclude_none=True)
+        audited = access.run(run).path / "audit.json"
+        if not audited.exists():
+            raise UserError(f"{run!r} has no results yet; it is {runner.job(run).state}.")
+        return json.loads(audited.read_text(encoding="utf-8"))
+
+    def pause(run: str) -> str:
+        """Stop a run after its current step, to resume later; gives its state."""
+        runner.pause(run)
+        return runner.job(run).state
+
+    def resume(run: str) -> str:
+        """Put a stopped run back into the queue; gives its state."""
+        runner.resume(run)
+        return runner.job(run).state
+
+    def cancel(run: str) -> str:
+        """Stop a run; gives its state."""
+        runner.cancel(run)
+        return runner.job(run).state
+
+    def delete(run: str) -> str:
+        """Delete a run that is not at work; gives its name."""
+        runner.delete(run)
+        return run
+
+    def generate(model: str, prompt: str, seed: int) -> list[list[list[int]]]:
+        """Draw one picture with a model (or `run:NAME`); gives its RGB pixels, row by row."""
+        chosen = access.recipe({"concept": "none", "model": model})
+        picture = page.studio.draw(
+            chosen.model, chosen.device, short_text(prompt, "prompt"), seed_of(seed), chosen.samples
+        )
+        width, height = picture.size
+        pixels = [list(pixel) for pixel in picture.convert("RGB").getdata()]
+        return [pixels[row * width : (row + 1) * width] for row in range(height)]
+
+    return [
+        models,
+        defaults,
+        recipe,
+        prompts,
+        unlearn,
+        audit,
+        runs,
+        status,
+        results,
+        pause,
+        resume,
+        cancel,
+        delete,
+        generate,
+    ]

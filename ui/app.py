@@ -1,0 +1,83 @@
+"""The page: a walkthrough of five steps, the runs, and the named endpoints."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import api
+from .access import Access
+from .controls import Controls
+from .page import PRIVATE, Page
+from .runner import UNFINISHED, Runner
+from .steps import audit, export, model, prompts, runs, unlearn
+from .studio import Studio
+from .texts import STATES
+
+STEPS = (("Model", model), ("Prompts", prompts), ("Unlearn", unlearn), ("Audit", audit), ("Export", export))
+CSS = Path(__file__).with_name("style.css")
+_TICK = 1.0  # seconds
+_ABANDONED = 86_400  # seconds after which files made for a download are deleted
+
+
+def theme() -> gr.themes.Base:
+    """Colours and fonts; fonts of the reader's own system, so that nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="teal",
+        neutral_hue="stone",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def build_app(access: Access, runner: Runner) -> gr.Blocks:
+    """Put the page together. `runner` is to be started by the caller."""
+    with gr.Blocks(title="Turpentine", analytics_enabled=False, delete_cache=(3600, _ABANDONED)) as demo:
+        page = Page(access, runner, Studio(), Controls(), demo=demo)
+        gr.Markdown("# Turpentine\nRemove a concept from a text-to-image model, and leave the rest as it was.")
+        queue = gr.HTML(elem_id="queue")
+        page.run = gr.Dropdown(label="Run you look at", choices=[], elem_id="run", visible=False)
+        page.timer, ended = gr.Timer(_TICK), gr.State()
+        with gr.Tabs(selected=1) as page.tabs:
+            for number, (label, step) in enumerate(STEPS, start=1):
+                with gr.Tab(f"{number} {label}", id=number, elem_id=f"step-{number}"):
+                    step.build(page)
+            with gr.Tab("Runs", id="runs", elem_id="step-runs") as page.runs_tab:
+                runs.build(page)
+        page.wire(ended)
+        _follow(page, queue, ended)
+        api.build(page)
+    return demo
+
+
+def _follow(page: Page, queue: Any, ended: Any) -> None:
+    """Keep the queue, the list of runs and what hangs on them up to date."""
+    known = gr.State()
+
+    def arrive() -> tuple[Any, ...]:
+        name = page.current()
+        step = gr.Tabs(selected=3) if page.is_live(name) else gr.skip()
+        return gr.Dropdown(choices=page.run_choices(), value=name, visible=name is not None), step
+
+    def look(name: str | None, before: Any) -> list[Any]:
+        choices = page.run_choices()
+        if name not in page.runner.names():
+            name = page.current()
+        job = page.runner.job(name) if name else None
+        over = (name, job.state) if job and job.state not in UNFINISHED else None
+        waiting = queue_html(page)
+        if before == (choices, name, over, waiting):
+            return [gr.skip()] * 4
+        runs_ = gr.Dropdown(choices=choices, value=name, visible=bool(choices))
+        return [(choices, name, over, waiting), runs_, waiting, over]
+
+    shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+    page.demo.load(arrive, None, [page.run, page.tabs], **shared)
+    page.timer.tick(look, [page.run, known], [known, page.run, queue, ended], concurrency_limit=None, **shared)
+
+
+def queue_html(page: Page) -> str:
+    """What runs and what waits, for everybody to see."""
+    items = [f"<li><b>{escape(name)}</b> {STATES[page.runner.job(name).state]}</li>" for name in page.runner.queue()]
+    return f'<ol class="queue" aria-label="queue">{"".join(items)}</ol>' if items else ""

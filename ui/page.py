@@ -1,0 +1,105 @@
+"""What the steps of the page share."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from ..pipeline.errors import Cancelled, UserError
+from ..pipeline.recipe import Recipe
+from .access import Access
+from .controls import Controls
+from .runner import UNFINISHED, Runner
+from .studio import Studio
+from .texts import STATES, WHY
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+DEVICE = "device"
+"""Handlers of this concurrency group use the device: one at a time."""
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+
+
+@dataclass
+class Page:
+    """One app: its rights, its workers and the components that several steps use.
+
+    Attributes:
+        run: the run that the visitor looks at.
+        tabs: the steps of the walkthrough, and the runs.
+        table: the prompt pairs, and `base`, the set that they came from.
+        remake: the event that makes the prompt pairs anew.
+    """
+
+    access: Access
+    runner: Runner
+    studio: Studio
+    controls: Controls
+    run: Any = None
+    table: Any = None
+    base: Any = None
+    demo: Any = None
+    tabs: Any = None
+    runs_tab: Any = None
+    timer: Any = None
+    remake: dict[str, Any] = field(default_factory=dict)
+    _later: list[Callable[[], None]] = field(default_factory=list)
+    _followers: list[tuple[Callable[..., Any], list[Any]]] = field(default_factory=list)
+
+    def after_build(self, wire: Callable[[], None]) -> None:
+        """Connect components once all of them are on the page."""
+        self._later.append(wire)
+
+    def follow(self, handler: Callable[..., Any], outputs: list[Any]) -> None:
+        """Call `handler(run name)` whenever the visitor looks at another run, or that one has ended."""
+        self._followers.append((handler, outputs))
+
+    def wire(self, ended: Any) -> None:
+        """Connect everything; `ended` changes when the run that is looked at has ended."""
+        for wire in self._later:
+            wire()
+        for handler, outputs in self._followers:
+            gr.on([self.run.change, ended.change], handler, self.run, outputs, show_progress="hidden", **PRIVATE)
+
+    def recipe(self, values: Sequence[Any]) -> Recipe:
+        """The recipe that the controls describe, checked."""
+        return self.access.recipe(self.controls.nested(values))
+
+    def next_button(self, number: int) -> gr.Button:
+        """The button that leads to a step of the walkthrough."""
+        button = gr.Button("Next", variant="primary", elem_id=f"next-{number}", elem_classes="next")
+        button.click(lambda: gr.Tabs(selected=number), outputs=self.tabs, **PRIVATE)
+        return button
+
+    def run_choices(self) -> list[tuple[str, str]]:
+        """(label, name) of every run, the newest first."""
+        return [(f"{name} — {STATES[self.runner.job(name).state]}", name) for name in self.runner.names()]
+
+    def current(self) -> str | None:
+        """The run that a fresh page shows: the one at work, or else the newest."""
+        names = self.runner.names()
+        return next((name for name in self.runner.queue() if name in names), names[0] if names else None)
+
+    def is_live(self, name: str | None) -> bool:
+        """Whether a run is at work or waits."""
+        return name is not None and self.runner.job(name).state in UNFINISHED
+
+
+def why(step: str) -> None:
+    """The reasons for a step, one click away."""
+    with gr.Accordion("Why?", open=False, elem_classes="why"):
+        gr.Markdown(WHY[step])
+
+
+def told(handler: Handler) -> Handler:
+    """Show the user's mistakes as one line; whatever else goes wrong stays in the server's log."""
+
+    @functools.wraps(handler)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except (UserError, Cancelled) as error:
+            raise gr.Error(str(error), duration=20, print_exception=False) from None
+
+    return wrapped  # type: ignore[return-value]

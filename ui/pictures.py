@@ -1,0 +1,130 @@
+"""Pictures and figures as HTML: everything inline, so that no file of a run is served.
+
+Where a run is about nudity, what NudeNet flags is blurred unless the visitor asks to see it; where
+NudeNet is not installed, whole pictures are.
+"""
+
+import base64
+import io
+import json
+from collections import Counter
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+from PIL import Image, ImageFilter
+
+from ..pipeline.audits import NudityAudit
+from ..pipeline.audits.nudity import LABEL_SETS, annotate
+from ..pipeline.errors import MissingExtra
+from ..pipeline.prompts import PromptSet
+from ..pipeline.recipe import Recipe
+from ..pipeline.report.images import LARGEST, SETS, SMALL
+
+_SHOWN_SIDE = 512
+"""Small pictures are enlarged to this side where one is shown alone."""
+_WORDS = 32  # words in the picture of a prompt set
+
+
+def sensitive(recipe: Recipe) -> bool:
+    """Whether flagged regions of a run's pictures are blurred unless asked for."""
+    return recipe.counts_nudity or recipe.kind == "nudity"
+
+
+def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
+    """A picture as visitors may see it."""
+    picture = image.convert("RGB")
+    if reveal or not sensitive(recipe):
+        return picture
+    try:
+        detector = _detector(recipe.audits.nudity_threshold, recipe.audits.nudity_labels)
+        return annotate(picture, detector.detect([picture])[0], blur=True)
+    except MissingExtra:
+        return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 8))
+
+
+@lru_cache(maxsize=4)
+def _detector(threshold: float, labels: str) -> NudityAudit:
+    named = labels if labels in LABEL_SETS else [label.strip() for label in labels.split(",")]
+    return NudityAudit(threshold, named)
+
+
+@lru_cache(maxsize=512)
+def _uri(path: Path, changed: float, recipe: Recipe, reveal: bool) -> str:
+    """A picture of a run as data URI. `changed` makes a new version of the file a new entry."""
+    with Image.open(path) as image:
+        picture = shown(image, recipe, reveal)
+    picture.thumbnail((LARGEST, LARGEST))
+    stream = io.BytesIO()
+    kind = "PNG" if max(picture.size) < SMALL else "JPEG"
+    picture.save(stream, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def picture(path: Path, recipe: Recipe, reveal: bool, alt: str) -> str:
+    """A picture file as an HTML element; nothing where there is no such file."""
+    if not path.is_file():
+        return ""
+    uri = _uri(path, path.stat().st_mtime, recipe, reveal)
+    return f'<img src="{uri}" alt="{escape(alt)}" loading="lazy">'
+
+
+def pairs(run: Path, recipe: Recipe, after: str = "after", reveal: bool = False, limit: int = 16) -> str:
+    """The pictures of the same prompts and seeds before and after, or after some steps (`step-000020`)."""
+    prompts = run_prompts(run)
+    parts = []
+    for name in SETS:
+        figures = []
+        for index, prompt in enumerate(prompts.get(name, [])[:limit]):
+            file = f"{name}-{index:03d}.png"
+            second = picture(run / "images" / after / file, recipe, reveal, f"after: {prompt}")
+            if second:
+                first = picture(run / "images" / "before" / file, recipe, reveal, f"before: {prompt}")
+                figures.append(f"<figure><div>{first}{second}</div><figcaption>{escape(prompt)}</figcaption></figure>")
+        if figures:
+            title = "To forget" if name.startswith("forget") else "To keep"
+            parts.append(
+                f'<h4>{title} <small>before | {_when(after)}</small></h4><div class="pairs">{"".join(figures)}</div>'
+            )
+    return "".join(parts)
+
+
+def run_prompts(run: Path) -> dict[str, list[str]]:
+    """The prompts of a run's pictures."""
+    path = run / "images" / "prompts.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def newest_preview(run: Path) -> str | None:
+    """Name of the folder of the last pictures that were drawn while training."""
+    found = sorted(path.name for path in (run / "images").glob("step-*") if path.is_dir())
+    return found[-1] if found else None
+
+
+def _when(after: str) -> str:
+    return f"after step {int(after.removeprefix('step-'))}" if after.startswith("step-") else escape(after)
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """A picture large enough to look at alone; pixels of small ones stay pixels."""
+    factor = _SHOWN_SIDE // max(image.size)
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST) if factor > 1 else image
+
+
+def diversity(prompts: PromptSet) -> str:
+    """How diverse a prompt set is: distinct rows, distinct words, and how often the words vary."""
+    texts = prompts.forget_train
+    rows = [set(text.lower().replace(",", " ").replace(".", " ").split()) for text in texts]
+    counts = Counter(word for row in rows for word in row)
+    varying = [(word, count) for word, count in counts.most_common() if count < len(rows)]
+    most = max((count for _, count in varying), default=1)
+    bars = "".join(
+        f'<li><span>{escape(word)}</span><b style="width:{100 * count / most:.0f}%"></b><i>{count}</i></li>'
+        for word, count in varying[:_WORDS]
+    )
+    head = (
+        f"<p><b>{len(set(texts))}</b> different forget prompts among {len(texts)} training rows, "
+        f"<b>{len(counts)}</b> different words. Even bars are good: no word stands for the concept by chance.</p>"
+    )
+    return f'<div class="diversity">{head}<ol aria-label="how often each word is used">{bars}</ol></div>'

@@ -1,0 +1,288 @@
+"""Long work as subprocesses of the command line: one at a time on each device, the others wait.
+
+A job is a run folder. What it is to do stands in `job.json`, how far it has come in
+`progress.json`, `events.jsonl` and `log.txt`, all in that folder: nothing is kept in memory alone,
+so a closed browser, a crash of the work or a new start of the app loses nothing.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import write_text
+from ..pipeline.models import choose_device
+from ..pipeline.prompts import PromptSet
+from ..pipeline.recipe import Recipe
+from ..pipeline.runs import RunFolder
+from ..pipeline.unlearning import make_prompts
+from .access import Access
+
+State = Literal["queued", "running", "stopping", "paused", "cancelled", "failed", "done"]
+ACTIVE: tuple[State, ...] = ("running", "stopping")
+UNFINISHED: tuple[State, ...] = ("queued", *ACTIVE)
+RESUMABLE: tuple[State, ...] = ("paused", "cancelled", "failed")
+_CLI = f"{__package__.rpartition('.')[0]}.pipeline.cli"
+_POLL = 0.3  # seconds
+_PATIENCE = 60  # seconds after which a job that was asked to stop is asked again
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `job.json` says.
+
+    Attributes:
+        task: unlearn, or audit a model as it is.
+        state: as it was when it was last written; `Runner.job` gives the state as it is.
+        device: where it computes; jobs of one device take turns.
+        queued: when it was put into the queue, in seconds since 1970.
+        pid: of the process, and `born`, when that began: together they name it for good.
+        stop: the state that it shall have once it has stopped.
+        message: why it failed.
+    """
+
+    task: Literal["unlearn", "audit"]
+    state: State
+    device: str
+    queued: float
+    pid: int | None = None
+    born: float | None = None
+    stop: State | None = None
+    asked: float | None = None
+    message: str = ""
+
+
+class Runner:
+    """Starts, follows and stops jobs. One for each folder of runs.
+
+    Args:
+        access: which runs there are.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._lock = threading.RLock()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="turpentine-queue", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take jobs out of the queue."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Start nothing more; what runs goes on."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    # what visitors ask for ------------------------------------------------------------------------
+
+    def submit(
+        self, recipe: Recipe, task: Literal["unlearn", "audit"] = "unlearn", pairs: PromptSet | None = None
+    ) -> str:
+        """Put a new run into the queue; gives its name.
+
+        Args:
+            recipe: checked by `Access.recipe`.
+            task: what to do.
+            pairs: the prompts, where they are not made from the recipe.
+
+        Raises:
+            UserError: a device, a concept or prompts that are wrong, told now and not when its turn comes.
+        """
+        if pairs is None and recipe.prompts.source == "template":
+            make_prompts(recipe)
+        device = str(choose_device(recipe.device))
+        with self._lock:
+            path = self.access.new_run(recipe)
+            if task == "audit":
+                path = path.with_name(f"audit-{path.name}")
+            if pairs is not None:
+                pairs.save(path / "pairs.json")
+                prompts = recipe.prompts.model_copy(update={"file": str((path / "pairs.json").resolve())})
+                recipe = recipe.model_copy(update={"prompts": prompts})
+            RunFolder.create(recipe, path)
+            self._write(path.name, Job(task, "queued", device, time.time()))
+        return path.name
+
+    def pause(self, name: str) -> None:
+        """Stop a run at the next safe place, to go on with later."""
+        self._stop(name, "paused")
+
+    def cancel(self, name: str) -> None:
+        """Stop a run; what it made is kept until the run is deleted."""
+        self._stop(name, "cancelled")
+
+    def resume(self, name: str) -> None:
+        """Put a stopped run back into the queue.
+
+        Raises:
+            UserError: it is not one that can go on.
+        """
+        with self._lock:
+            job = self.job(name)
+            if job.state not in RESUMABLE:
+                raise UserError(f"expected a run that was stopped, got {name!r}, which is {job.state}.")
+            device = job.device or str(choose_device(self.access.run(name).recipe().device))
+            self._write(name, Job(job.task, "queued", device, time.time()))
+
+    def delete(self, name: str) -> None:
+        """Delete a run that is not at work.
+
+        Raises:
+            UserError: it is running.
+        """
+        with self._lock:
+            if self.job(name).state in ACTIVE:
+                raise UserError(f"{name!r} is running. Cancel it first.")
+            self.access.delete(name)
+            self._children.pop(name, None)
+
+    # what visitors see ----------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Every run, the newest first."""
+        return self.access.run_names()
+
+    def job(self, name: str) -> Job:
+        """A run's job as it is now. A run that the command line made has none: it is told from its files."""
+        folder = self.access.run(name).path
+        try:
+            job = Job(**json.loads((folder / "job.json").read_text(encoding="utf-8")))
+            assert job.state in get_args(State)  # noqa: S101 - caught below
+        except (OSError, ValueError, TypeError, AssertionError):
+            done = (folder / "results.json").exists()
+            return Job("unlearn", "done" if done else "paused", "", 0.0)
+        return job
+
+    def queue(self) -> list[str]:
+        """What runs and what waits, in the order of their turns."""
+        jobs = [(name, self.job(name)) for name in self.names()]
+        waiting = sorted((job.state == "queued", job.queued, name) for name, job in jobs if job.state in UNFINISHED)
+        return [name for _, _, name in waiting]
+
+    def progress(self, name: str) -> dict[str, Any]:
+        """Stage, done, total and seconds_left of a run, empty before its first stage."""
+        with suppress(OSError, ValueError):
+            return json.loads((self.access.run(name).path / "progress.json").read_text(encoding="utf-8"))
+        return {}
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The steps so far, without a line that is being written."""
+        path = self.access.run(name).path / "events.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    # the queue ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stopping.wait(_POLL):
+            with self._lock, suppress(UserError, OSError):  # a run that was deleted meanwhile, a full disk: next time
+                self._turn()
+
+    def _turn(self) -> None:
+        """Note who has ended and give free devices to those who wait longest."""
+        busy = set()
+        for name in self.queue():
+            job = self.job(name)
+            if job.state == "queued":
+                if job.device not in busy and not self._stopping.is_set():
+                    busy.add(job.device)
+                    self._launch(name, job)
+            elif self._alive(name, job):
+                busy.add(job.device)
+                if job.state == "stopping" and time.time() - (job.asked or 0) > _PATIENCE:
+                    self._write(name, replace(job, asked=time.time()))
+                    self._interrupt(job)
+            else:
+                self._end(name, job)
+
+    def _launch(self, name: str, job: Job) -> None:
+        folder = self.access.run(name).path
+        follow = ["--progress-file", str(folder / "progress.json")]
+        if job.task == "unlearn":
+            words = ["unlearn", "--resume", str(folder)]
+        else:
+            words = ["audit", "--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "audit.json")]
+        (folder / "progress.json").unlink(missing_ok=True)
+        with open(folder / "log.txt", "ab") as log:
+            child = subprocess.Popen(  # noqa: S603 - every word is ours
+                [sys.executable, "-m", _CLI, *words, *follow],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}, start_new_session=True,
+            )  # fmt: skip
+        self._children[name] = child
+        self._write(name, replace(job, state="running", pid=child.pid, born=_born(child.pid), message=""))
+
+    def _alive(self, name: str, job: Job) -> bool:
+        child = self._children.get(name)
+        if child is not None:
+            return child.poll() is None
+        return job.pid is not None and _born(job.pid) == job.born  # of an earlier start of the app
+
+    def _end(self, name: str, job: Job) -> None:
+        self._children.pop(name, None)
+        folder = self.access.run(name).path
+        finished = folder / ("results.json" if job.task == "unlearn" else "audit.json")
+        if finished.exists():
+            state, message = "done", ""
+        elif job.stop:
+            state, message = job.stop, ""
+        else:
+            state, message = "failed", _last_words(folder / "log.txt")
+        self._write(name, replace(job, state=state, pid=None, born=None, stop=None, message=message))  # type: ignore[arg-type]
+
+    def _stop(self, name: str, then: State) -> None:
+        with self._lock:
+            job = self.job(name)
+            if job.state == "queued":
+                self._write(name, replace(job, state=then))
+            elif job.state in ACTIVE:
+                self._write(name, replace(job, state="stopping", stop=then, asked=job.asked or time.time()))
+                if job.state == "running":
+                    self._interrupt(job)
+            elif job.state in RESUMABLE:
+                self._write(name, replace(job, state=then))
+            else:
+                raise UserError(f"expected a run that is at work or waits, got {name!r}, which is {job.state}.")
+
+    def _interrupt(self, job: Job) -> None:
+        """Ctrl-C: the command line stops after this step and keeps a checkpoint."""
+        if job.pid is not None and _born(job.pid) == job.born:
+            with suppress(OSError):
+                os.kill(job.pid, signal.SIGINT)
+
+    def _write(self, name: str, job: Job) -> None:
+        write_text(self.access.runs / name / "job.json", json.dumps(asdict(job), indent=1) + "\n")
+
+
+def _born(pid: int) -> float | None:
+    """When a process began; None if there is none of that number, or it has ended."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process.create_time()
+    return None
+
+
+def _last_words(log: Path) -> str:
+    """Why the command line ended: its line that starts with "error:", or its last one."""
+    with suppress(OSError):
+        lines = [
+            line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+        told = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+        return (told or lines or [""])[-1][:500]
+    return ""

@@ -1,0 +1,1 @@
+"""The steps of the walkthrough and the page of runs, one file each."""

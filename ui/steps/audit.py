@@ -1,0 +1,139 @@
+"""Step 4: what the run gave, and what any model draws."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ...pipeline.report import rows, verdict
+from ...pipeline.report.figures import nudity_bars
+from ...pipeline.report.sections import figures_table, warnings_box
+from ...pipeline.results import AuditResult, Results
+from ..access import short_text
+from ..page import DEVICE, PRIVATE, Page, told, why
+from ..pictures import enlarged, pairs, run_prompts, sensitive, shown
+from ..studio import seed_of
+from .prompts import own_pairs
+
+_BEFORE_AFTER = "before | after"
+
+
+def build(page: Page) -> None:
+    """Put the step on the page."""
+    gr.Markdown("## Did it work?")
+    why("audit")
+    figures = gr.HTML(elem_id="figures")
+    reveal = gr.Checkbox(
+        label="Show flagged regions", info="where NudeNet sees something, pictures are blurred", elem_id="reveal"
+    )
+    with gr.Row():
+        chosen = gr.Dropdown(label="Prompt", choices=[], elem_id="pair", info="drag the line between before and after")
+        slider = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="slider", max_height=420, type="pil")
+    gallery = gr.HTML(elem_id="gallery")
+    gr.Markdown("### Draw anything with both models")
+    with gr.Row():
+        prompt = gr.Textbox(
+            label="Prompt", value="a photo of an astronaut on a beach", elem_id="free-prompt", scale=3, max_length=500
+        )
+        seed = gr.Number(label="Seed", value=0, elem_id="free-seed")
+        draw = gr.Button("Draw both", elem_id="free-draw")
+    both = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="free-images", max_height=420, type="pil")
+    with gr.Accordion("Audit a model without unlearning", open=False, elem_id="audit-alone"):
+        gr.Markdown("The model of step 1, the prompts of step 2 and the audits of step 3 (Advanced, Audits) are used.")
+        alone = gr.Button("Audit that model as it is", elem_id="audit-start")
+    page.next_button(5)
+    page.after_build(lambda: _wire(page, figures, reveal, chosen, slider, gallery, (draw, prompt, seed, both), alone))
+
+
+def _wire(
+    page: Page, figures: Any, reveal: Any, chosen: Any, slider: Any, gallery: Any, free: tuple[Any, ...], alone: Any
+) -> None:
+    draw, prompt, seed, both = free
+
+    @told
+    def show(name: str | None) -> tuple[Any, ...]:
+        if not name:
+            return "<p>No run yet.</p>", gr.Dropdown(choices=[], value=None), gr.update(visible=False)
+        run = page.access.run(name)
+        listed = [text for texts in run_prompts(run.path).values() for text in texts]
+        choices = list(dict.fromkeys(listed)) if (run.path / "images" / "after").exists() else []
+        flagged = gr.update(value=False, visible=sensitive(run.recipe()))
+        return figures_html(run.path), gr.Dropdown(choices=choices, value=choices[0] if choices else None), flagged
+
+    @told
+    def show_pictures(name: str | None, revealed: bool) -> str:
+        if not name:
+            return ""
+        run = page.access.run(name)
+        return pairs(run.path, run.recipe(), reveal=revealed)
+
+    @told
+    def slide(name: str | None, text: str | None, revealed: bool) -> Any:
+        files = pair_files(page.access.run(name).path, text) if name and text else None
+        if name is None or files is None:
+            return None
+        recipe = page.access.run(name).recipe()
+        return tuple(enlarged(shown(Image.open(file), recipe, revealed)) for file in files)
+
+    @told
+    def draw_both(name: str | None, text: str, number: Any, revealed: bool) -> Any:
+        text, number = short_text(text, "prompt"), seed_of(number)
+        run = page.access.run(name or "")
+        recipe = run.recipe()
+        models = page.access.model(recipe.model), page.access.model(f"run:{run.path.name}")
+        drawn = [page.studio.draw(model, recipe.device, text, number, recipe.samples) for model in models]
+        return tuple(enlarged(shown(image, recipe, revealed)) for image in drawn)
+
+    @told
+    def audit_alone(rows_: Any, base: Any, *values: Any) -> Any:
+        recipe = page.recipe(values)
+        name = page.runner.submit(recipe, "audit", own_pairs(base, rows_, recipe))
+        return gr.Dropdown(choices=page.run_choices(), value=name)
+
+    page.follow(show, [figures, chosen, reveal])
+    page.follow(lambda name: show_pictures(name, False), [gallery])
+    shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+    reveal.input(show_pictures, [page.run, reveal], gallery, **shared)
+    gr.on([chosen.change, reveal.input], slide, [page.run, chosen, reveal], slider, **shared)
+    device: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1} | PRIVATE
+    gr.on([draw.click, prompt.submit], draw_both, [page.run, prompt, seed, reveal], both, **device)
+    alone.click(audit_alone, [page.table, page.base, *page.controls.inputs], page.run, **PRIVATE)
+
+
+def figures_html(run: Path) -> str:
+    """The figures of a run: both audits and the verdict, or the audit of one model."""
+    if (run / "results.json").exists():
+        results = Results.load(run / "results.json")
+        audits = results.audits
+        bars = nudity_bars(audits.before.nudity, audits.after.nudity)
+        head = f'<p class="verdict"><b>{escape(verdict(results).text)}</b></p>{warnings_box(results.warnings)}'
+        return f'<div class="figures-box">{head}{figures_table(rows(results))}<div class="bars">{bars}</div></div>'
+    if (run / "audit.json").exists():
+        found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
+        bars = nudity_bars(found.nudity, None)
+        return f'<div class="figures-box">{_one_model(found)}<div class="bars">{bars}</div></div>'
+    return "<p>This run has no figures yet: they come when it is done.</p>"
+
+
+def _one_model(found: AuditResult) -> str:
+    cells = []
+    for audit, figures in found.model_dump(exclude_none=True).items():
+        for name, value in figures.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                text = f"{value:.3f}" if isinstance(value, float) else str(value)
+                cells.append(
+                    f'<tr><th scope="row">{escape(audit)}: {escape(name.replace("_", " "))}</th><td>{text}</td></tr>'
+                )
+    return f'<table class="figures"><tbody>{"".join(cells)}</tbody></table>'
+
+
+def pair_files(run: Path, prompt: str) -> tuple[Path, Path] | None:
+    """The two picture files of a prompt; None if there are none."""
+    for name, texts in run_prompts(run).items():
+        if prompt in texts:
+            file = f"{name}-{texts.index(prompt):03d}.png"
+            found = run / "images" / "before" / file, run / "images" / "after" / file
+            return found if all(path.is_file() for path in found) else None
+    return None

@@ -1,0 +1,144 @@
+"""Step 5: take the weights away, with their card, their recipe and the command that repeats the run."""
+
+import os
+import shlex
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import file_name, replacing
+from ...pipeline.report.text import size
+from ...pipeline.results import Results
+from ...pipeline.runs import RunFolder
+from ..page import PRIVATE, Page, told, why
+
+
+def build(page: Page) -> None:
+    """Put the step on the page."""
+    gr.Markdown("## Take it with you")
+    why("export")
+    weights = gr.Radio(
+        label="Weights", choices=[], elem_id="weights", info="formats are chosen in step 3 (Advanced, Output)"
+    )
+    with gr.Row():
+        prepare = gr.Button("Prepare the download", variant="primary", elem_id="prepare")
+        download = gr.DownloadButton("Download", visible=False, elem_id="download")
+    folders = list(page.access.exports)
+    with gr.Row(visible=bool(folders)):
+        folder = gr.Dropdown(
+            folders, value=folders[0] if folders else None, label="Folder on the server", elem_id="export-folder"
+        )
+        copy = gr.Button("Copy there", elem_id="copy")
+    copied = gr.Markdown(elem_id="copied")
+    command = gr.Code(label="The same run without this page", language="shell", interactive=False, elem_id="command")
+    with gr.Accordion("Model card", open=False):
+        card = gr.Markdown(elem_id="card")
+    with gr.Accordion("Recipe", open=False):
+        recipe = gr.Code(language="yaml", interactive=False, elem_id="recipe")
+    page.after_build(lambda: _wire(page, weights, prepare, download, folder, copy, copied, (command, card, recipe)))
+
+
+def _wire(
+    page: Page, weights: Any, prepare: Any, download: Any, folder: Any, copy: Any, copied: Any, texts: tuple[Any, ...]
+) -> None:
+    def show(name: str | None) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False)
+        if not name:
+            return gr.Radio(choices=[], value=None), hidden, "", "", ""
+        run = page.access.run(name)
+        choices = [(f"{file.format} ({size(file.bytes)})", file.path) for file in _written(run)]
+        card = run.path / "MODEL_CARD.md"
+        return (
+            gr.Radio(choices=choices, value=choices[0][1] if choices else None),
+            hidden,
+            command_line(run),
+            _without_front_matter(card.read_text(encoding="utf-8"))
+            if card.exists()
+            else "It is written when the run is done.",
+            (run.path / "recipe.yaml").read_text(encoding="utf-8"),
+        )
+
+    @told
+    def offer(name: str | None, path: str | None) -> Any:
+        run = page.access.run(name or "")
+        file = packed(written(run, path), Path(tempfile.mkdtemp(prefix="turpentine-")))
+        return gr.DownloadButton(f"Download {file.name} ({size(file.stat().st_size)})", value=str(file), visible=True)
+
+    @told
+    def put(name: str | None, path: str | None, where: str | None) -> str:
+        run = page.access.run(name or "")
+        target = copy_to(written(run, path), page.access.export_folder(where or ""), run.path.name)
+        return f"Copied to `{where}` as `{target.name}`."
+
+    page.follow(show, [weights, download, *texts])
+    weights.input(lambda: gr.update(visible=False), None, download, **PRIVATE)
+    prepare.click(offer, [page.run, weights], download, **PRIVATE)
+    copy.click(put, [page.run, weights, folder], copied, **PRIVATE)
+
+
+def _written(run: RunFolder) -> list[Any]:
+    results = run.results() if (run.path / "results.json").exists() else None
+    return list(results.weights) if isinstance(results, Results) else []
+
+
+def written(run: RunFolder, path: str | None) -> Path:
+    """The weights of a run that a visitor chose.
+
+    Raises:
+        UserError: none of those that the run wrote.
+    """
+    known = [file.path for file in _written(run)]
+    if path not in known:
+        raise UserError(f"expected one of the weights {known}, got {str(path)[:80]!r}. Wait until the run is done.")
+    return run.path / str(path)
+
+
+def packed(weights: Path, folder: Path) -> Path:
+    """One file to download: the weights themselves, or a folder of them as a zip archive."""
+    if weights.is_dir():
+        target = folder / f"{weights.parents[1].name}-{weights.name}.zip"
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(weights.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(weights))
+        return target
+    target = folder / weights.name
+    try:
+        os.link(weights, target)
+    except OSError:  # another disk
+        shutil.copyfile(weights, target)
+    return target
+
+
+def copy_to(weights: Path, folder: Path, run: str) -> Path:
+    """Copy weights into a configured folder; nothing that is there is replaced.
+
+    Raises:
+        UserError: the name is taken there, or the folder can't be written.
+    """
+    name = weights.name if weights.is_file() else file_name(f"{run}-{weights.name}")
+    target = folder / name
+    if target.exists():
+        raise UserError(f"{name!r} is already in that folder. Remove it first.")
+    with replacing(target) as partial:
+        if weights.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # of a copy that was cut short
+            shutil.copytree(weights, partial)
+        else:
+            shutil.copyfile(weights, partial)
+    return target
+
+
+def command_line(run: RunFolder) -> str:
+    """The command that repeats a run."""
+    job = "audit" if (run.path / "audit.json").exists() else "unlearn"
+    return f"turpentine {job} --recipe {shlex.quote(str(run.path / 'recipe.yaml'))}"
+
+
+def _without_front_matter(card: str) -> str:
+    return card.split("---\n", 2)[2] if card.startswith("---\n") and card.count("---\n") >= 2 else card

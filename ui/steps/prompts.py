@@ -1,0 +1,159 @@
+"""Step 2: the concept and its paired prompts."""
+
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import file_name
+from ...pipeline.prompts import PromptPair, PromptSet
+from ...pipeline.prompts.tables import SUFFIXES
+from ...pipeline.recipe import Recipe
+from ...pipeline.unlearning import make_prompts
+from ..access import upload
+from ..page import PRIVATE, Page, told, why
+from ..pictures import diversity
+
+HEADERS = ["split", "forget", "retain"]
+_LARGEST_FILE = 5_000_000
+_MOST_ROWS = 20_000
+
+
+def build(page: Page) -> None:
+    """Put the step on the page."""
+    controls = page.controls
+    gr.Markdown("## What shall it forget?")
+    why("prompts")
+    with gr.Row():
+        concept = controls.add(("concept",), max_length=60)
+        kind = controls.add(("kind",))
+    with gr.Accordion("More words, how many prompts, and where they come from", open=False):
+        controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
+    checks = gr.HTML(elem_id="checks")
+    page.table = gr.Dataframe(
+        headers=HEADERS, type="array", datatype="str", interactive=True, wrap=True, max_height=420,
+        show_search="search", column_widths=["80px", "45%", "45%"], column_count=3, elem_id="pairs",
+        label="Prompt pairs: change, add or delete rows",
+    )  # fmt: skip
+    page.base = gr.State()
+    with gr.Row():
+        imported = gr.UploadButton("Import .csv, .json or .txt", file_types=list(SUFFIXES), elem_id="import", size="sm")
+        export = gr.Button("Export", elem_id="export-prompts", size="sm")
+        again = gr.Button("Make them anew", elem_id="remake", size="sm")
+    exported = gr.File(label="Prompts to download", visible=False, interactive=False, elem_id="exported")
+    with gr.Accordion("How diverse is the set?", open=False):
+        picture = gr.HTML()
+    page.next_button(3)
+    fields = [component for path, component in controls.components.items() if path[0] == "prompts"]
+    page.after_build(lambda: _wire(page, [concept, kind, *fields], checks, imported, export, again, exported, picture))
+
+
+def _wire(
+    page: Page, fields: list[Any], checks: Any, imported: Any, export: Any, again: Any, exported: Any, picture: Any
+) -> None:
+    inputs, made = page.controls.inputs, [page.table, page.base, checks, picture]
+
+    def make(*values: Any) -> tuple[Any, ...]:
+        try:
+            prompts = make_prompts(page.recipe(values))
+        except UserError as error:
+            return [[""] * len(HEADERS)], None, problem(str(error)), ""  # a table needs a row
+        return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
+
+    def check(rows: list[list[Any]], base: PromptSet | None) -> str:
+        try:
+            return verdict(edited(base, rows))
+        except UserError as error:
+            return problem(str(error))
+
+    @told
+    def read(path: str, *values: Any) -> tuple[Any, ...]:
+        recipe = page.recipe(values)
+        file = upload(path, SUFFIXES, _LARGEST_FILE)
+        prompts = PromptSet.load(file, concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
+        prompts = prompts.model_copy(update={"source": "file"})
+        return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
+
+    @told
+    def write(rows: list[list[Any]], base: PromptSet | None) -> Any:
+        prompts = edited(base, rows)
+        folder = Path(tempfile.mkdtemp(prefix="turpentine-"))
+        files = [folder / f"{file_name(prompts.concept)}-prompts{suffix}" for suffix in (".csv", ".json")]
+        for file in files:
+            prompts.save(file)
+        return gr.File(value=[str(file) for file in files], visible=True)
+
+    shared: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE
+    page.remake = {"fn": make, "inputs": inputs, "outputs": made} | shared
+    gr.on([*(field.input for field in fields), again.click, page.demo.load], **page.remake)
+    page.table.input(check, [page.table, page.base], checks, **shared)
+    imported.upload(read, [imported, *inputs], made, **PRIVATE)
+    export.click(write, [page.table, page.base], exported, **PRIVATE)
+
+
+def rows_of(prompts: PromptSet) -> list[list[str]]:
+    """A prompt set as the rows of the table."""
+    pairs = [("train", pair) for pair in prompts.train] + [("test", pair) for pair in prompts.test]
+    return [[split, pair.forget, pair.retain] for split, pair in pairs]
+
+
+def edited(base: PromptSet | None, rows: Any) -> PromptSet:
+    """The prompt set that the table shows now; `base` itself if no cell was changed.
+
+    Raises:
+        UserError: a row is wrong.
+    """
+    if base is None:
+        raise UserError("expected prompts, got none. Choose a concept that the model can draw.")
+    if (
+        not isinstance(rows, list)
+        or len(rows) > _MOST_ROWS
+        or any(not isinstance(row, list) or len(row) < 3 for row in rows)
+    ):
+        raise UserError(f"expected at most {_MOST_ROWS} rows of split, forget and retain.")
+    cells = [[" ".join(str(cell or "").split()) for cell in row[:3]] for row in rows]
+    cells = [row for row in cells if any(row)]
+    if cells == rows_of(base):
+        return base
+    parts: dict[str, list[PromptPair]] = {"train": [], "test": []}
+    for number, (split, forget, retain) in enumerate(cells, start=1):
+        if split not in parts:
+            raise UserError(f"row {number}: split must be train or test, got {split!r}. Correct the cell.")
+        parts[split].append(PromptPair(forget=forget, retain=retain))
+    prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
+    prompts.check()
+    return prompts
+
+
+def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | None:
+    """The visitor's own prompts; None where the recipe alone gives them.
+
+    Raises:
+        UserError: a row is wrong.
+    """
+    if base is None:
+        return None
+    prompts = edited(base, rows)
+    if prompts.source != "file":
+        return None
+    if not prompts.test:
+        raise UserError("expected some test rows for the audits, got none. Set the split of some rows to test.")
+    return prompts
+
+
+def verdict(prompts: PromptSet) -> str:
+    """What the checks say of a set that is right."""
+    warnings = "".join(f"<li>{escape(text)}</li>" for text in prompts.warnings)
+    noticed = f"<ul>{warnings}</ul>" if warnings else ""
+    return (
+        f'<p class="good" role="status">{len(prompts.train)} training and {len(prompts.test)} test pairs: every forget '
+        f"prompt has its retain prompt, and none of those names the concept.</p>{noticed}"
+    )
+
+
+def problem(text: str) -> str:
+    """What the checks say of a set that is wrong."""
+    return f'<p class="bad" role="alert">{escape(text)}</p>'

@@ -1,0 +1,138 @@
+"""The page of runs: every run with its figures, compare two, go on, clone, delete."""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ...pipeline.errors import UserError
+from ...pipeline.prompts import PromptSet
+from ...pipeline.report import Row, rows
+from ...pipeline.report.text import size
+from ...pipeline.unlearning import make_prompts
+from ..page import PRIVATE, Page, told, why
+from ..pictures import diversity, pairs
+from ..texts import STATES
+from .prompts import rows_of, verdict
+
+_HEADERS = ["run", "state", "concept", "method"]
+
+
+def build(page: Page) -> None:
+    """Put the page's tab on the page."""
+    gr.Markdown("## Every run")
+    why("runs")
+    table = gr.Dataframe(
+        headers=_HEADERS, type="array", interactive=False, wrap=True, max_height=400, show_search="search",
+        elem_id="runs", label="Click a run to look at it",
+    )  # fmt: skip
+    used = gr.Markdown(elem_id="used")
+    with gr.Row():
+        again = gr.Button("Refresh", elem_id="refresh-runs")
+        clone = gr.Button("Use its recipe for a new run", elem_id="clone")
+        delete = gr.Button("Delete…", variant="stop", elem_id="delete")
+    with gr.Row(visible=False, elem_id="really") as really:
+        sure = gr.Button("Yes, delete this run", variant="stop", elem_id="delete-sure")
+        keep = gr.Button("Keep it", elem_id="delete-keep")
+    gr.Markdown("### Compare two")
+    with gr.Row():
+        first = gr.Dropdown(label="First", choices=[], elem_id="compare-first")
+        second = gr.Dropdown(label="Second", choices=[], elem_id="compare-second")
+    compared = gr.HTML(elem_id="compared")
+    page.after_build(
+        lambda: _wire(page, table, used, (again, clone, delete, really, sure, keep), (first, second, compared))
+    )
+
+
+def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: tuple[Any, ...]) -> None:
+    again, clone, delete, really, sure, keep = buttons
+    first, second, compared = compare
+
+    def show() -> tuple[Any, ...]:
+        held, quota = page.access.used(), page.access.quota
+        done = [name for name in page.runner.names() if (page.access.run(name).path / "results.json").exists()]
+        choices = gr.Dropdown(choices=done)
+        return runs_table(page), f"{size(held)} of {size(quota)} used.", choices, choices
+
+    @told
+    def recipe_of(name: str | None) -> tuple[Any, ...]:
+        run = page.access.run(name or "")
+        recipe = run.recipe()
+        prompts: PromptSet = run.prompts() or make_prompts(recipe)
+        if recipe.prompts.file:
+            prompts = prompts.model_copy(update={"source": "file"})
+        shown = rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
+        return *shown, gr.Tabs(selected=3), *page.controls.filled(recipe)
+
+    @told
+    def remove(name: str | None) -> tuple[Any, ...]:
+        page.runner.delete(name or "")
+        return gr.Dropdown(choices=page.run_choices(), value=page.current()), gr.update(visible=False)
+
+    def pick(event: gr.SelectData) -> Any:
+        name = str(event.row_value[0])
+        return name if name in page.runner.names() else gr.skip()
+
+    @told
+    def side_by_side(one: str | None, other: str | None) -> str:
+        return comparison(page, one, other) if one and other else "<p>Choose two runs that are done.</p>"
+
+    shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+    shown = [table, used, first, second]
+    gr.on([page.demo.load, again.click, page.run.change, page.runs_tab.select], show, None, shown, **shared)
+    table.select(pick, None, page.run, **shared)
+    made = page.remake["outputs"]
+    clone.click(recipe_of, page.run, [*made, page.tabs, *page.controls.inputs], **PRIVATE)
+    delete.click(lambda name: gr.update(visible=bool(name)), page.run, really, **shared)
+    keep.click(lambda: gr.update(visible=False), None, really, **shared)
+    sure.click(remove, page.run, [page.run, really], **shared).success(show, None, shown, **shared)
+    gr.on([first.input, second.input], side_by_side, [first, second], compared, **shared)
+
+
+def runs_table(page: Page) -> dict[str, Any]:
+    """Every run with its state and its figures after unlearning."""
+    figures = {name: figures_of(page, name) for name in page.runner.names()}
+    columns = list(dict.fromkeys(row.name for found in figures.values() for row in found))
+    data = []
+    for name, found in figures.items():
+        recipe = page.access.run(name).recipe()
+        texts = {row.name: f"{_plain(row.before_text)} → {_plain(row.after_text)}" for row in found}
+        state = STATES[page.runner.job(name).state]
+        data.append([name, state, recipe.concept, recipe.method.name, *(texts.get(column, "") for column in columns)])
+    headers = [*_HEADERS, *columns]
+    return {"headers": headers, "data": data or [["no run yet", *[""] * (len(headers) - 1)]]}  # a table needs a row
+
+
+def figures_of(page: Page, name: str) -> list[Row]:
+    """The before/after figures of a run; none before it is done."""
+    run = page.access.run(name)
+    try:
+        results = run.results()
+    except UserError:
+        return []
+    return rows(results) if results else []
+
+
+def comparison(page: Page, one: str, other: str) -> str:
+    """Two runs side by side: figures, then pictures."""
+    found = [{row.name: row for row in figures_of(page, name)} for name in (one, other)]
+    cells = []
+    for figure in dict.fromkeys([*found[0], *found[1]]):
+        texts = [
+            f"{_plain(r[figure].before_text)} → {_plain(r[figure].after_text)}" if figure in r else "–" for r in found
+        ]
+        cells.append(
+            f'<tr><th scope="row">{escape(figure)}</th>{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr>'
+        )
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (one, other))
+    table = f'<table class="figures"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(cells)}</tbody></table>'
+    pictures = ""
+    for name in (one, other):
+        run = page.access.run(name)
+        pictures += f"<div><h4>{escape(name)}</h4>{pairs(run.path, run.recipe(), limit=4)}</div>"
+    return f'{table}<div class="side-by-side">{pictures}</div>'
+
+
+def _plain(text: str) -> str:
+    """A figure without its interval."""
+    return text.partition(" [")[0]

@@ -1,0 +1,179 @@
+"""Step 3: how hard, start, and watch."""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from ...pipeline.errors import UserError
+from ...pipeline.presets import PRESETS
+from ...pipeline.report.text import duration, size
+from ...pipeline.unlearning import make_prompts
+from ..controls import METHOD, starting_recipe
+from ..page import DEVICE, PRIVATE, Page, told, why
+from ..pictures import newest_preview, pairs
+from ..runner import RESUMABLE, Job
+from ..texts import STATES
+from .prompts import own_pairs
+
+_POINTS = 300  # of a curve
+_COLOURS = {"forget": "#c2553f", "retain": "#2a7f8e"}
+SECTIONS = ("method", "samples", "training", "audits", "output")
+
+
+def build(page: Page) -> None:
+    """Put the step on the page."""
+    controls = page.controls
+    gr.Markdown("## Unlearn")
+    why("unlearn")
+    told_of = " ".join(f"**{preset.name}**: {preset.description}." for preset in PRESETS.values())
+    with gr.Row():
+        preset = gr.Radio(list(PRESETS), value="balanced", label="How hard", info=told_of, elem_id="preset", scale=2)
+        method = controls.add(METHOD)
+    with gr.Accordion("Advanced: every number of the recipe", open=False, elem_id="advanced"):
+        controls.add(("seed",))
+        for section in SECTIONS:
+            with gr.Accordion(section.capitalize(), open=False, elem_id=f"section-{section}"):
+                controls.section(section)
+    with gr.Row():
+        measure = gr.Button("How long will it take?", elem_id="estimate")
+        start = gr.Button("Start unlearning", variant="primary", elem_id="start")
+    estimated = gr.HTML(elem_id="estimated")
+    status = gr.HTML(elem_id="status")
+    with gr.Row(elem_id="steering"):
+        pause = gr.Button("Pause", interactive=False, elem_id="pause")
+        resume = gr.Button("Resume", interactive=False, elem_id="resume")
+        cancel = gr.Button("Cancel", interactive=False, variant="stop", elem_id="cancel")
+    with gr.Row():
+        axes = {"x": "step", "color": "which", "color_map": _COLOURS, "height": 220, "x_title": "step"}
+        losses = gr.LinePlot(None, y="loss", y_title="denoising loss", title="Losses", elem_id="losses", **axes)
+        conflict = gr.LinePlot(
+            None, x="step", y="cosine", y_title="cosine", title="Cosine of the two gradients",
+            height=220, x_title="step", elem_id="cosine",
+        )  # fmt: skip
+    previews = gr.HTML(elem_id="previews")
+    page.next_button(4)
+    watched = [status, pause, resume, cancel, losses, conflict, previews]
+    page.after_build(lambda: _wire(page, preset, method, measure, estimated, start, watched))
+
+
+def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, start: Any, watched: list[Any]) -> None:
+    controls, inputs = page.controls, page.controls.inputs
+    _, pause, resume, cancel, *_ = watched
+    seen = gr.State()
+
+    @told
+    def refill(name: str, *values: Any) -> list[Any]:
+        chosen = controls.nested(values)
+        kept = {key: chosen[key] for key in ("concept", "kind", "seed", "device")}
+        kept |= {"model": page.access.model(chosen["model"]), "method": {"name": chosen["method"]["name"]}}
+        return controls.filled(starting_recipe(kept, name), keep=[("model",), METHOD])
+
+    @told
+    def estimate(rows: Any, base: Any, *values: Any) -> str:
+        recipe = page.recipe(values)
+        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or make_prompts(recipe))
+        enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
+        return (
+            f"<p><b>About {duration(found.seconds)}</b> on an idle machine: drawing {duration(found.drawing)}, "
+            f"training {duration(found.training)}, audits {duration(found.auditing)}. "
+            f"Memory: at least {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
+        )
+
+    @told
+    def begin(rows: Any, base: Any, *values: Any) -> Any:
+        recipe = page.recipe(values)
+        name = page.runner.submit(recipe, pairs=own_pairs(base, rows, recipe))
+        return gr.Dropdown(choices=page.run_choices(), value=name)
+
+    def watch(name: str | None, before: Any) -> list[Any]:
+        try:
+            job = page.runner.job(name) if name else None
+        except UserError:
+            job = None
+        if name is None or job is None:
+            return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
+        run = page.access.run(name)
+        count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
+        preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
+        now = (name, job.state, count, preview)
+        parts: list[Any] = [now, status_html(page, name, job), *_buttons(job)]
+        curves = (
+            _curves(page.runner.events(name))
+            if before is None or now[:1] + now[2:3] != before[:1] + before[2:3]
+            else None
+        )
+        parts += curves or [gr.skip(), gr.skip()]
+        same = before is not None and (before[0], before[3]) == (name, preview)
+        parts.append(gr.skip() if same else pairs(run.path, run.recipe(), preview, limit=4) if preview else "")
+        return parts
+
+    @told
+    def steer(what: str, name: str | None) -> None:
+        if not name:
+            raise UserError("no run is chosen.")
+        getattr(page.runner, what)(name)
+
+    shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+    model = controls.components[("model",)]
+    gr.on([model.input, method.input, preset.input], refill, [preset, *inputs], inputs, **shared).success(**page.remake)
+    edits = [page.table, page.base, *inputs]
+    measure.click(estimate, edits, estimated, concurrency_id=DEVICE, concurrency_limit=1, **PRIVATE)
+    begun = start.click(begin, edits, page.run, trigger_mode="once", **PRIVATE)
+    for button, what in ((pause, "pause"), (resume, "resume"), (cancel, "cancel")):
+        button.click(lambda name, what=what: steer(what, name), page.run, None, **shared)
+    ticked: dict[str, Any] = {"fn": watch, "inputs": [page.run, seen], "outputs": [seen, *watched]} | shared
+    gr.on([page.timer.tick, page.run.change], **ticked, concurrency_limit=None, trigger_mode="always_last")
+    begun.success(**ticked)
+
+
+def status_html(page: Page, name: str, job: Job) -> str:
+    """Where a run stands, in words and as a bar."""
+    told_of, share = STATES[job.state], None
+    if job.state == "queued":
+        place = page.runner.queue().index(name)
+        told_of += f" (number {place} in the queue)" if place else ""
+    elif job.state in ("running", "stopping"):
+        progress = page.runner.progress(name)
+        if progress:
+            share = progress["done"] / max(1, progress["total"])
+            left = progress.get("seconds_left")
+            told_of = f"{progress['stage']}: {progress['done']} of {progress['total']}"
+            told_of += f", {duration(left)} left in this stage" if left is not None else ""
+            told_of += "; stopping after this step" if job.state == "stopping" else ""
+        else:
+            told_of = "loading the model"
+    if job.message:
+        told_of += f": {job.message}"
+    bar = f'<progress max="1" value="{share:.3f}" aria-label="progress"></progress>' if share is not None else ""
+    return (
+        f'<div class="status {job.state}" role="status" data-state="{job.state}" data-run="{escape(name)}">'
+        f"<b>{escape(name)}</b> <span>{escape(told_of)}</span>{bar}</div>"
+    )
+
+
+def _buttons(job: Job | None) -> list[Any]:
+    state = job.state if job else None
+    return [
+        gr.update(interactive=state in ("queued", "running")),
+        gr.update(interactive=state in RESUMABLE),
+        gr.update(interactive=state in ("queued", "running", "paused", "failed")),
+    ]
+
+
+def _curves(events: list[dict[str, Any]]) -> list[Any]:
+    """Data frames of the losses and of the cosine, with at most `_POINTS` steps."""
+    if not events:
+        return [None, None]
+    kept = events[:: -(-len(events) // _POINTS)]
+    losses = [
+        {"step": event["step"] + 1, "loss": event[f"loss_{which}"], "which": which}
+        for event in kept
+        for which in _COLOURS
+        if event[f"loss_{which}"] is not None
+    ]
+    cosines = [{"step": event["step"] + 1, "cosine": event["cosine"]} for event in kept if event["cosine"] is not None]
+    share = sum(event["conflict"] for event in events) / len(events)
+    title = f"Cosine of the gradients (conflict: {share:.0%})"
+    return [pd.DataFrame(losses), gr.LinePlot(pd.DataFrame(cosines) if cosines else None, title=title)]

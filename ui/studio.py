@@ -1,0 +1,91 @@
+"""Drawing with models on the page: the last ones stay loaded."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import psutil
+import torch
+from PIL import Image
+
+from ..pipeline.errors import UserError
+from ..pipeline.estimate import Estimate, estimate
+from ..pipeline.models import Denoiser, load_denoiser
+from ..pipeline.progress import Silent
+from ..pipeline.prompts import PromptSet
+from ..pipeline.recipe import Recipe, SampleSection
+from ..pipeline.report.text import size
+from ..pipeline.samples import draw_latents
+
+_KEPT = 2  # models in memory: one before and one after
+
+
+class Studio:
+    """Loads models and draws with them, one request at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, str, float], Denoiser] = OrderedDict()
+
+    def denoiser(self, model: str, device: str) -> Denoiser:
+        """The model, loaded. `model` was checked by `Access.model`."""
+        changed = Path(model).stat().st_mtime if Path(model).exists() else 0.0
+        key = (model, device, changed)
+        if key not in self._loaded:
+            while len(self._loaded) >= _KEPT:
+                self._loaded.popitem(last=False)
+            self._loaded[key] = load_denoiser(model, device)
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+    def draw(self, model: str, device: str, prompt: str, seed: int, spec: SampleSection) -> Image.Image:
+        """One picture of one prompt; the same seed gives the same picture."""
+        with self._lock:
+            denoiser = self.denoiser(model, device)
+            latents = draw_latents(denoiser, [prompt], spec, seed, Silent(), "drawing")
+            return Image.fromarray(denoiser.decode(latents).numpy()[0])
+
+    def describe(self, model: str, device: str) -> dict[str, str]:
+        """What was recognised of a model, as label -> text.
+
+        Raises:
+            UserError: it can't be loaded.
+        """
+        with self._lock:
+            denoiser = self.denoiser(model, device)
+        parts = {name: part for name, part in denoiser.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        weights = [p for part in parts.values() for p in part.parameters()]
+        held = sum(p.numel() * p.element_size() for p in weights)
+        dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in weights})
+        return {
+            "Family": f"{denoiser.family} ({type(denoiser.pipeline).__name__})",
+            "Weights that unlearn": f"{sum(p.numel() for p in denoiser.module.parameters()) / 1e6:.1f} million",
+            "Trained to predict": type(denoiser.objective).__name__.lower(),
+            "Precision": ", ".join(dtypes),
+            "Device": str(denoiser.device),
+            "Memory": f"{size(held)} loaded; {_room(denoiser.device)}",
+        }
+
+    def estimate(self, recipe: Recipe, prompts: PromptSet) -> Estimate:
+        """What a run of a checked recipe will cost."""
+        with self._lock:
+            return estimate(self.denoiser(recipe.model, recipe.device), recipe, prompts)
+
+
+def _room(device: torch.device) -> str:
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    return f"{size(free)} free"
+
+
+def seed_of(value: object) -> int:
+    """A seed that a visitor wrote.
+
+    Raises:
+        UserError: not a whole number from 0 to 2**31 - 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 0 <= value < 2**31:
+        raise UserError(f"expected a seed, a whole number from 0 to {2**31 - 1}, got {value!r}.")
+    return int(value)
