@@ -28,8 +28,9 @@ _PUBLIC = {
     "UserError": "pipeline.errors",
     "Cancelled": "pipeline.errors",
 }
+_MODULES = {"modular": "pipeline.modular"}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 _COMFYUI = ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY")
 """What ComfyUI asks a folder in its `custom_nodes` for."""
@@ -38,6 +39,8 @@ _COMFYUI = ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{_MODULES[name]}", __name__)
     if name in _COMFYUI:
         return getattr(import_module(".comfy_nodes", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from typing import Any
 from .errors import UserError
 from .models import wrap_pipeline
 from .progress import Progress
-from .recipe import build_recipe, merge, options
+from .recipe import Recipe, build_recipe, merge, options
 from .unlearning import Unlearned, run_recipe
 
 
@@ -35,9 +35,18 @@ def unlearn(
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
     denoiser = wrap_pipeline(pipe)
-    recipe = build_recipe(merge({"concept": concept, "model": str(denoiser.name)}, _nested(fields)))
+    recipe = recipe_for(concept, str(denoiser.name), fields)
     unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
+
+
+def recipe_for(concept: str, model: str, fields: dict[str, Any]) -> Recipe:
+    """The recipe of a model and of fields as `unlearn` takes them.
+
+    Raises:
+        UserError: an unknown field or a value out of range.
+    """
+    return build_recipe(merge({"concept": concept, "model": model}, _nested(fields)))
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:

@@ -28,15 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         parser.print_help()
         return USER_MISTAKE
+    from .processes import launched_rank
     from .terminal import errors
 
+    who = f"process {launched_rank()}: " if launched_rank() else ""
     try:
         arguments.run(arguments)
     except UserError as error:
-        errors.print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True)
+        errors.print(f"{who}[red]error:[/red] {_escaped(error)}", soft_wrap=True)
         return USER_MISTAKE
     except Cancelled as stop:
-        errors.print(_escaped(stop), soft_wrap=True)
+        errors.print(f"{who}{_escaped(stop)}", soft_wrap=True)
         return CANCELLED
     except KeyboardInterrupt:
         errors.print("Stopped at once.")
@@ -173,15 +175,19 @@ def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) 
 
 
 def _run(recipe: Any, out: Path | None, resume: bool = False, progress_file: Path | None = None) -> None:
+    from .processes import launched
     from .terminal import TerminalProgress, before_after_table, console
     from .unlearning import run_recipe
 
-    with TerminalProgress(file=progress_file)() as progress:
+    processes = launched(recipe.device)
+    with TerminalProgress(quiet=not processes.main, file=progress_file if processes.main else None)() as progress:
         try:
-            unlearned = run_recipe(recipe, out, resume=resume, progress=progress)
+            unlearned = run_recipe(recipe, out, resume=resume, progress=progress, processes=processes)
         except Cancelled as stop:
             where = f" Continue with: turpentine unlearn --resume {out}" if out else ""
             raise Cancelled(f"{stop}{where}") from None
+    if not processes.main:
+        return
     results = unlearned.results
     console.print(before_after_table(results))
     for warning in results.warnings:

@@ -10,7 +10,7 @@ decide it. They are taken per tensor and added in float64, which stays exact whe
 long float32 vector does not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +97,19 @@ def _blocks(tensor: Tensor) -> Sequence[Tensor]:
     return flat.split(_BLOCK) if flat.device.type == "cpu" else (flat,)
 
 
+class Shards(list[Tensor]):
+    """Tensors of which this process holds a part; what is summed over them must be summed over processes.
+
+    Args:
+        tensors: the parts held here.
+        total: adds each of several numbers over the processes, in one exchange.
+    """
+
+    def __init__(self, tensors: Tensors, total: Callable[[list[float]], list[float]]) -> None:
+        super().__init__(tensors)
+        self.total = total
+
+
 class Weighted(Sequence[Tensor]):
     """P_i * a_i, computed one tensor at a time."""
 
@@ -114,7 +127,7 @@ def gram_per_tensor(forget: Tensors, retain: Tensors, weights: Tensors | None = 
     """The three inner products of every tensor; their sum is the global one.
 
     Args:
-        forget: g_f as a list of tensors.
+        forget: g_f as a list of tensors; `Shards` where each process holds a part of every tensor.
         retain: g_r, same shapes.
         weights: the diagonal P of the metric <a, b>_P = sum P a b, same shapes, >= 0 (None: P = 1).
             May be a lazy sequence: each tensor is asked for when it is needed.
@@ -122,6 +135,9 @@ def gram_per_tensor(forget: Tensors, retain: Tensors, weights: Tensors | None = 
     left_f: Tensors = forget if weights is None else Weighted(forget, weights)
     left_r: Tensors = retain if weights is None else Weighted(retain, weights)
     ff, rr, fr = inner_products([(left_f, forget), (left_r, retain), (left_f, retain)])
+    if isinstance(forget, Shards):
+        total = forget.total([*ff, *rr, *fr])
+        ff, rr, fr = (total[start : start + len(ff)] for start in range(0, len(total), len(ff)))
     return [Gram(*values) for values in zip(ff, rr, fr, strict=True)]
 
 

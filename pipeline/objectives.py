@@ -95,9 +95,19 @@ class Objective(ABC):
         """The objective for latents of this size; the same one unless its timesteps depend on it."""
         return self
 
-    def truncated_loss(self, prediction: Tensor, target: Tensor, timesteps: Tensor, limit: float | None) -> Truncated:
-        """min(loss, alpha) of the batch's loss: above the limit the whole step has no forget gradient."""
-        loss = denoising_loss(prediction, target, self.weight(timesteps))
+    def truncated_loss(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        timesteps: Tensor,
+        limit: float | None,
+        whole: Callable[[Tensor], Tensor] = lambda loss: loss,
+    ) -> Truncated:
+        """min(loss, alpha) of the batch's loss: above the limit the whole step has no forget gradient.
+
+        `whole` gives the batch's loss from that of a share of it (see `Batch.whole`).
+        """
+        loss = whole(denoising_loss(prediction, target, self.weight(timesteps)))
         return Truncated(truncate(loss, limit), loss.detach(), float(limit is not None and loss.item() > limit))
 
 
@@ -277,7 +287,14 @@ class EDM(Objective):
         skip, out, scale = (_like(c(sigmas), noisy_samples) for c in (self.c_skip, self.c_out, self.c_in))
         return skip * noisy_samples + out * network(scale * noisy_samples, self.c_noise(sigmas))
 
-    def truncated_loss(self, prediction: Tensor, target: Tensor, timesteps: Tensor, limit: float | None) -> Truncated:
+    def truncated_loss(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        timesteps: Tensor,
+        limit: float | None,
+        whole: Callable[[Tensor], Tensor] = lambda loss: loss,
+    ) -> Truncated:
         """Mean of lambda(sigma) min((D - y)^2, alpha): each element by itself, the weight outside the limit.
 
         So alpha is a squared error of pixels, whatever the noise level, and a batch goes on pushing

@@ -18,6 +18,7 @@ from .datasets import LabelledImages
 from .errors import UserError
 from .files import replacing
 from .models import Conditioning, Denoiser
+from .processes import ALONE, Processes
 from .progress import Progress, Silent, batches
 from .prompts import PromptSet
 from .recipe import DataSection, SampleSection
@@ -71,12 +72,14 @@ class SampleSet:
         spec: SampleSection | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        processes: Processes = ALONE,
     ) -> "SampleSet":
         """Let the model draw its own training images. Pairs share the seed of their noise."""
         spec, progress = spec or SampleSection(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
         drawn = {
-            term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images") for term in texts
+            term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images", processes)
+            for term in texts
         }
         return cls(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
 
@@ -128,20 +131,35 @@ class SampleSet:
 
 
 def draw_latents(
-    denoiser: Denoiser, prompts: Sequence[str], spec: SampleSection, seed: int, progress: Progress, stage: str
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    spec: SampleSection,
+    seed: int,
+    progress: Progress,
+    stage: str,
+    processes: Processes = ALONE,
 ) -> Tensor:
-    """Draw one image per prompt; image i has the seed `seed` + i."""
-    return denoiser.sample(
-        prompts,
-        [seed + index for index in range(len(prompts))],
-        num_inference_steps=spec.num_inference_steps,
-        guidance_scale=spec.guidance_scale,
-        scheduler=spec.scheduler,
-        batch_size=spec.sample_batch_size,
-        progress=progress,
-        stage=stage,
-        image_size=spec.image_size,
+    """Draw one image per prompt; image i has the seed `seed` + i.
+
+    Several processes take the batches in turn, and all get every image.
+    """
+    held = processes.dealt(len(prompts), spec.sample_batch_size)
+    drawn = (
+        denoiser.sample(
+            [prompts[index] for index in held],
+            [seed + index for index in held],
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            scheduler=spec.scheduler,
+            batch_size=spec.sample_batch_size,
+            progress=progress,
+            stage=stage,
+            image_size=spec.image_size,
+        )
+        if held
+        else None
     )
+    return processes.gathered(drawn, held)
 
 
 def most_similar(similarity: Tensor, label: int, count: int) -> list[int]:

@@ -65,7 +65,8 @@ class TerminalProgress:
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
-        errors.print("Stopping after this step; press Ctrl-C again to stop at once.")
+        if not self.quiet:
+            errors.print("Stopping after this step; press Ctrl-C again to stop at once.")
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:

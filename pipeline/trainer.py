@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,19 @@ import psutil
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import Cancelled, UserError
 from .files import replacing
-from .gradients import Combination, guard_coefficients, inner_products
+from .gradients import Combination, Tensors, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
 from .models import Denoiser
 from .optimizers import MetricAdam, build_optimizer, learning_rate
 from .parameters import select_parameters
+from .processes import ALONE, Processes
 from .progress import Progress, Silent
 from .recipe import TrainingSection
+from .replicas import build_replica
 from .results import Pair, TrainingResult
 from .samples import SampleSet
 
@@ -74,6 +76,8 @@ class Trainer:
         folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
         progress: told of every step.
         after_step: called with the number of steps done, after each; it may look at the model.
+        processes: who else trains the same network. Each takes its share of every micro-batch, with the
+            noise and timesteps that one process alone would draw; `replicas.shared_out` comes before.
     """
 
     def __init__(
@@ -86,16 +90,18 @@ class Trainer:
         folder: Path | None = None,
         progress: Progress | None = None,
         after_step: Callable[[int], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.after_step = after_step
         self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
-        self.folder, self.progress = folder, progress or Silent()
+        self.folder, self.progress, self.processes = folder, progress or Silent(), processes
         self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         try:
             self.named = select_parameters(denoiser.module, spec.parameters)
         except ValueError as error:
             raise UserError(str(error)) from None
-        self.parameters: list[nn.Parameter] = list(self.named.values())
+        self.replica = build_replica(denoiser.module, self.named, processes)
+        self.parameters = self.replica.parameters
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
         self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
         self.events: list[Event] = []
@@ -106,6 +112,7 @@ class Trainer:
                 f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
                 f"its {whole} samples, got {parts}."
             )
+        check_processes(method, spec, processes)
 
     def train(self, resume: bool = False) -> TrainingResult:
         """Run to the last step, from the newest checkpoint if `resume`.
@@ -115,7 +122,7 @@ class Trainer:
             Cancelled: the progress asked to stop; a checkpoint is kept.
         """
         module, spec = self.denoiser.module, self.spec
-        trainable = set(map(id, self.parameters))
+        trainable = set(map(id, self.named.values()))
         frozen = [p for p in module.parameters() if id(p) not in trainable and p.requires_grad]
         was_training = module.training
         began = time.perf_counter()
@@ -123,14 +130,17 @@ class Trainer:
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-            for parameter in self.parameters:
+            for parameter in self.named.values():
                 parameter.requires_grad_(True)
             module.train()
             if spec.gradient_checkpointing:
                 module.enable_gradient_checkpointing()  # type: ignore[operator]
-            self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
+            with self.processes.main_first():
+                self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
             start = done = self._restore() if resume else 0
-            with self.progress.stage("unlearning", spec.steps) as advance, torch.enable_grad():
+            self.replica.start()
+            with self.progress.stage("unlearning", spec.steps) as report, torch.enable_grad():
+                advance = self.processes.agreed(report)
                 advance(start)
                 for step in range(start, spec.steps):
                     event = self._step(step)
@@ -148,8 +158,7 @@ class Trainer:
                 raise Cancelled(f"Stopped after step {done} of {spec.steps}.{kept}") from None
             raise UserError(f"{stop}{kept} Lower the learning rate or set a forget limit.") from None
         finally:
-            for parameter in self.parameters:
-                parameter.grad = None
+            self.replica.drop_gradients()
             for parameter in frozen:
                 parameter.requires_grad_(True)
             if spec.gradient_checkpointing:
@@ -166,14 +175,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses: dict[str, float] = {}
-        grads: dict[str, list[Tensor]] = {}
+        grads: dict[str, Tensors] = {}
         truncated = False
         for term in self.method.terms:
             losses[term], cut = self._differentiate(term, step)
             truncated |= cut
-            grads[term] = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-            for parameter in self.parameters:
-                parameter.grad = None
+            grads[term] = self.replica.take_gradients()
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
         changes, size = self._apply(direction)
@@ -204,18 +211,25 @@ class Trainer:
         parts = self.spec.gradient_accumulation_steps
         total, truncated = 0.0, False
         for part in range(parts):
-            with self._precision():
-                batch = {term: self._batch(term, step, part)}
-                loss: Loss = self.method.losses(self.denoiser, batch)[term]()
-            value = loss.denoising.item()
-            if not math.isfinite(value):
-                raise _BadLoss(f"the {term} loss became {value} in step {step + 1}.")
-            (loss.objective / parts).backward()
+            batch = self._batch(term, step, part)
+            with self.replica.accumulating(last=part == parts - 1):
+                with self._precision():
+                    loss: Loss = self.replica.compute(self.method.losses(self.denoiser, {term: batch})[term])
+                value, cut = self._mean([loss.denoising.item(), float(loss.truncated)], batch)
+                if not math.isfinite(value):
+                    raise _BadLoss(f"the {term} loss became {value} in step {step + 1}.")
+                (loss.objective * batch.share / parts).backward()
             total += value / parts
-            truncated |= loss.truncated
+            truncated |= cut == 1
         return total, truncated
 
-    def _combine(self, grads: dict[str, list[Tensor]]) -> Combination:
+    def _mean(self, values: list[float], batch: Batch) -> list[float]:
+        """Means over a whole micro-batch from those over this process's share of it."""
+        if self.processes.size == 1:
+            return values
+        return [total / self.processes.size for total in self.processes.sums([v * batch.share for v in values])]
+
+    def _combine(self, grads: dict[str, Tensors]) -> Combination:
         if isinstance(self.optimizer, MetricAdam):
             self.optimizer.observe(grads, self.method.config.retain_weight)
             return self.method.combine(grads, weights=self.optimizer.metric)
@@ -245,7 +259,8 @@ class Trainer:
             if not self.spec.guard:  # which corrects the whole step afterwards
                 for index in bucket:
                     direction.release(index)
-        return changes, squared**0.5
+        *totals, squared = self.replica.total([*changes.values(), squared])
+        return dict(zip(changes, totals, strict=True)), squared**0.5
 
     @torch.no_grad()
     def _guard(self, direction: Combination, changes: dict[str, float]) -> dict[str, float]:
@@ -268,7 +283,7 @@ class Trainer:
         for index in range(len(direction)):
             one = [direction[index]]
             squared += inner_products([(one, one)])[0][0]
-        return min(1.0, self.spec.max_grad_norm / max(squared**0.5, 1e-12))
+        return min(1.0, self.spec.max_grad_norm / max(self.replica.total([squared])[0] ** 0.5, 1e-12))
 
     def _buckets(self) -> Iterator[list[int]]:
         """Indices of parameters, small ones first: the largest come when most gradients have been let go."""
@@ -288,21 +303,32 @@ class Trainer:
     def _batch(self, term: str, step: int, part: int) -> Batch:
         """Micro-batch `part` of a step, with its own noise. Terms of one length get the same pairs."""
         indices = self._indices(term, step, part)
-        return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")))
+        return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")), self.processes)
 
-    def _noised(self, term: str, indices: Tensor, generator: torch.Generator) -> Batch:
-        device = self.denoiser.device
-        samples, conditioning = getattr(self.samples, term).take(indices, device)
-        other = self.samples.forget if term == "retain" else self.samples.retain
-        noise = torch.randn(samples.shape, generator=generator)
-        timesteps = self.objective.sample_timesteps(len(indices), generator)
-        return Batch(
+    def _noised(self, term: str, indices: Tensor, generator: torch.Generator, processes: Processes = ALONE) -> Batch:
+        """This process's share of a micro-batch, noised as it is in the whole one."""
+        device, count = self.denoiser.device, len(indices)
+        own, other = getattr(self.samples, term), getattr(self.samples, "forget" if term == "retain" else "retain")
+        noise = torch.randn((count, *own.latents.shape[1:]), generator=generator)
+        timesteps = self.objective.sample_timesteps(count, generator)
+        held = processes.share(torch.arange(count))
+        samples, conditioning = own.take(indices[held], device)
+        batch = Batch(
             samples,
             conditioning,
-            noise.to(device),
-            timesteps.to(device),
-            paired_conditioning=other.conditioning_of(indices % len(other), device),
+            noise[held].to(device),
+            timesteps[held].to(device),
+            paired_conditioning=other.conditioning_of(indices[held] % len(other), device),
         )
+        if processes.size == 1:
+            return batch
+        batch = replace(batch, first_timestep=timesteps[:1].to(device), share=len(held) * processes.size / count)
+
+        def whole(loss: Tensor) -> Tensor:
+            (mean,) = self._mean([loss.item()], batch)
+            return loss + (mean - loss.detach())
+
+        return replace(batch, whole=whole)
 
     def _context(self, resumed: bool) -> Context:
         def batches(term: str) -> Iterator[Batch]:
@@ -316,7 +342,7 @@ class Trainer:
             batches=batches,
             unconditional=self.unconditional,
             folder=self.folder,
-            resumed=resumed,
+            resumed=resumed or not self.processes.main,  # the others find what the first process kept
             progress=self.progress,
         )
 
@@ -349,7 +375,7 @@ class Trainer:
 
     def _record(self, event: Event) -> None:
         self.events.append(event)
-        if self.folder:
+        if self.folder and self.processes.main:
             with open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(event)) + "\n")
 
@@ -357,16 +383,22 @@ class Trainer:
         """Write a checkpoint and drop all but the newest few."""
         if not self.folder:
             return None
-        tensors = {f"weights.{name}": p.detach().cpu().contiguous() for name, p in self.named.items()}
-        for name, parameter in self.named.items():
+        tensors = {}
+        for name, parameter in zip(self.named, self.parameters, strict=True):
+            tensors[f"weights.{name}"] = self._whole(name, parameter.detach())
             for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+                tensors[f"optimizer.{key}.{name}"] = self._whole(name, torch.as_tensor(value))
         path = self.folder / "checkpoints" / f"step-{step:06d}.safetensors"
+        if not self.processes.main:
+            return path
         with replacing(path) as partial:
             save_file(tensors, partial, metadata={"step": str(step)})
         for old in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
             old.unlink()
         return path
+
+    def _whole(self, name: str, held: Tensor) -> Tensor:
+        return self.replica.whole(name, held).cpu().contiguous()
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints on disk, oldest first."""
@@ -381,13 +413,14 @@ class Trainer:
             return 0
         with safe_open(found[-1], "pt") as file:
             step = int(file.metadata()["step"])
-            for name, parameter in self.named.items():
-                parameter.copy_(file.get_tensor(f"weights.{name}"))
+            held = dict(zip(self.named, self.parameters, strict=True))
+            for name, parameter in held.items():
+                parameter.copy_(self.replica.part(name, file.get_tensor(f"weights.{name}")))
             for key in file.keys():
                 if key.startswith("optimizer."):
                     _, field, name = key.split(".", 2)
-                    value = file.get_tensor(key)
-                    self.optimizer.state[self.named[name]][field] = value.to(self.denoiser.device)
+                    value = self.replica.part(name, file.get_tensor(key))
+                    self.optimizer.state[held[name]][field] = value.to(self.denoiser.device)
         self._cut_events(step)
         return step
 
@@ -398,6 +431,8 @@ class Trainer:
         if not path.exists():
             return
         self.events = [Event(**json.loads(line)) for line in path.read_text().splitlines()[:step]]
+        if not self.processes.main:
+            return
         with replacing(path) as partial:
             partial.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events))
 
@@ -427,6 +462,27 @@ class Trainer:
             final_loss=Pair(
                 forget=mean([event.loss_forget for event in tail]), retain=mean([event.loss_retain for event in tail])
             ),
+        )
+
+
+def check_processes(method: Method[Any], spec: TrainingSection, processes: Processes) -> None:
+    """Find out, before anything is drawn, whether these processes can train this.
+
+    Raises:
+        UserError: too few pairs for them all, or a method that needs whole weights.
+    """
+    smallest = spec.batch_size // spec.gradient_accumulation_steps
+    if smallest < processes.size:
+        raise UserError(
+            f"expected at least one pair of every micro-batch for each of {processes.size} processes, got {smallest} "
+            "(batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer processes."
+        )
+    if processes.sharded and spec.preview_every:
+        raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
+    if processes.sharded and type(method).prepare is not Method.prepare:
+        raise UserError(
+            f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
+            "Launch with --multi_gpu in place of --use_fsdp."
         )
 
 

@@ -1,7 +1,7 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,17 @@ from .errors import UserError
 from .files import file_name
 from .methods import build_method
 from .models import Denoiser, class_names, load_denoiser
+from .processes import ALONE, Processes
 from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
 from .recipe import Recipe
+from .replicas import shared_out
 from .report import write_report
 from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
 from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
-from .trainer import Trainer
+from .trainer import Trainer, check_processes
 from .weights import (
     Adapter,
     Factors,
@@ -79,6 +81,7 @@ def run_recipe(
     denoiser: Denoiser | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Unlearned:
     """Carry out a recipe in a run folder.
 
@@ -88,6 +91,7 @@ def run_recipe(
         denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
+        processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
 
     Raises:
         UserError: something that the user can mend.
@@ -95,38 +99,42 @@ def run_recipe(
     """
     progress, clock = progress or Silent(), _Clock()
     began = time.perf_counter()
-    run = RunFolder.open(out) if resume and out else RunFolder.create(recipe, out)
+    check_processes(build_method(recipe.method), recipe.training, processes)
+    run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):
-        prompts = run.prompts() or make_prompts(recipe, denoiser)
-        prompts.save(run.path / "prompts.json")
+        prompts = processes.on_main(lambda: _prompts(run, recipe, denoiser))
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     output = recipe.output
     check_formats(denoiser, output.formats)
-    hashes = base_hashes(denoiser.module.state_dict())
-    base = snapshot(denoiser.module) if needs_base(output.formats) else None
+    hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
+    base = snapshot(denoiser.module) if processes.main and needs_base(output.formats) else None
     with clock("samples"):
-        samples = _samples(run, denoiser, prompts, recipe, progress)
+        samples = _samples(run, denoiser, prompts, recipe, progress, processes)
     with clock("audits"):
-        before = run.audit("before") or _audit("before", run, denoiser, prompts, recipe, progress)
+        kept = processes.on_main(lambda: run.audit("before"))
+        before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
     warnings = [*prompts.warnings, *denoiser.warnings, *_undrawable(recipe, before)]
     with clock("training"):
-        training, trained = _train(run, denoiser, prompts, samples, recipe, resume, progress)
+        after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
+        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
     with clock("audits"):
-        after = _audit("after", run, denoiser, prompts, recipe, progress)
+        after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
         figures = after.model_dump(mode="json", exclude_none=True)
-        written = write_weights(
-            denoiser,
-            run.path / "weights",
-            output.formats,
-            output.dtype,
-            header(denoiser, recipe, hashes, figures),
-            weights_name(recipe),
-            base=base,
-            rank=output.lora_rank,
-            energy=output.lora_energy,
-            trained=trained,
-            progress=progress,
+        written = processes.on_main(
+            lambda: write_weights(
+                denoiser,
+                run.path / "weights",
+                output.formats,
+                output.dtype,
+                header(denoiser, recipe, hashes, figures),
+                weights_name(recipe),
+                base=base,
+                rank=output.lora_rank,
+                energy=output.lora_energy,
+                trained=trained,
+                progress=progress,
+            )
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
@@ -143,10 +151,20 @@ def run_recipe(
         versions=versions(),
         warnings=warnings,
     )
+    processes.on_main(lambda: _finish(run, results))
+    return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def _prompts(run: RunFolder, recipe: Recipe, denoiser: Denoiser | None) -> PromptSet:
+    prompts = run.prompts() or make_prompts(recipe, denoiser)
+    prompts.save(run.path / "prompts.json")
+    return prompts
+
+
+def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-    return Unlearned(denoiser.pipeline, results, run.path)
 
 
 def weights_name(recipe: Recipe) -> str:
@@ -216,15 +234,21 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
 
 
 def draw_audit_images(
-    denoiser: Denoiser, texts: dict[str, list[str]], recipe: Recipe, progress: Progress, when: str
+    denoiser: Denoiser,
+    texts: dict[str, list[str]],
+    recipe: Recipe,
+    progress: Progress,
+    when: str,
+    processes: Processes = ALONE,
 ) -> dict[str, np.ndarray]:
     """Draw every set with its own fixed seeds, the same before and after."""
     images = {}
     for index, (name, prompts) in enumerate(texts.items()):
         seed = _AUDIT_SEED * (index + 1) + recipe.seed * 10_000
         stage = f"drawing {name.replace('_', ' ')} images {when}"
-        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage)
-        images[name] = denoiser.decode(latents).numpy()
+        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage, processes)
+        if processes.main:  # who alone measures
+            images[name] = denoiser.decode(latents).numpy()
     return images
 
 
@@ -257,54 +281,81 @@ def _class_audit(recipe: Recipe) -> ClassAudit:
 
 
 def _audit(
-    when: str, run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress
+    when: str,
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    recipe: Recipe,
+    progress: Progress,
+    processes: Processes,
 ) -> AuditResult:
     texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, progress, when)
-    run.save_images(when, images, texts)
-    result = measure(images, texts, recipe, progress, denoiser.device)
-    run.save_audit(when, result)
-    return result
+    images = draw_audit_images(denoiser, texts, recipe, progress, when, processes)
+
+    def measured() -> AuditResult:
+        run.save_images(when, images, texts)
+        result = measure(images, texts, recipe, progress, denoiser.device)
+        run.save_audit(when, result)
+        return result
+
+    return processes.on_main(measured)
 
 
-def _samples(run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
-    if run.samples.exists():
+def _samples(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes
+) -> SampleSet:
+    if processes.on_main(run.samples.exists):
         return SampleSet.load(run.samples)
-    samples = make_samples(denoiser, prompts, recipe, progress)
-    samples.save(run.samples)
+    samples = make_samples(denoiser, prompts, recipe, progress, processes)
+    processes.on_main(lambda: samples.save(run.samples))
     return samples
 
 
-def make_samples(denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress) -> SampleSet:
+def make_samples(
+    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
+) -> SampleSet:
     """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
     judge = ClassJudge.load(recipe.audits.class_judge)
     data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
 
 
-def _train(
-    run: RunFolder,
-    denoiser: Denoiser,
-    prompts: PromptSet,
-    samples: SampleSet,
-    recipe: Recipe,
-    resume: bool,
-    progress: Progress,
-) -> tuple[TrainingResult, Adapter | None]:
-    every = recipe.training.preview_every
+def _previews(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
+) -> Callable[[int], None]:
+    """Draws a few audit images every so many steps."""
     texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
 
     def preview(done: int) -> None:
-        if done % every == 0:
-            run.save_images(preview_name(done), draw_audit_images(denoiser, texts, recipe, Silent(), ""), None)
+        if done % recipe.training.preview_every == 0:
+            images = draw_audit_images(denoiser, texts, recipe, Silent(), "", processes)
+            processes.on_main(lambda: run.save_images(preview_name(done), images, None))
 
-    method = build_method(recipe.method)
-    after_step = preview if every else None
-    with training_lora(denoiser.module, recipe) as layers:
-        trainer = Trainer(denoiser, method, samples, recipe.training, recipe.seed, run.path, progress, after_step)
-        if not every:  # previews need the whole pipeline; and not before the trainer has embedded the empty prompt
+    return preview
+
+
+def train(
+    denoiser: Denoiser,
+    samples: SampleSet,
+    recipe: Recipe,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
+    after_step: Callable[[int], None] | None = None,
+) -> tuple[TrainingResult, Adapter | None]:
+    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained.
+
+    See `Trainer` for the arguments.
+    """
+    method, spec = build_method(recipe.method), recipe.training
+    with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
+        trainer = Trainer(denoiser, method, samples, spec, recipe.seed, folder, progress, after_step, processes)
+        if (
+            after_step is None
+        ):  # which needs the whole pipeline; and not before the trainer has embedded the empty prompt
             denoiser.release()
         try:
             result = trainer.train(resume=resume)

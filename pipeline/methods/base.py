@@ -60,6 +60,11 @@ class Batch:
         noise: standard normal, like `samples`.
         timesteps: (B,).
         paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
+        first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
+            share of one of several processes; None where it is the whole one.
+        share: B times the number of processes, divided by the size of the whole micro-batch.
+        whole: gives a loss of this share, a scalar, the value that the whole micro-batch has; its
+            gradient stays that of the share.
     """
 
     samples: Tensor
@@ -67,6 +72,9 @@ class Batch:
     noise: Tensor
     timesteps: Tensor
     paired_conditioning: Conditioning = field(default_factory=dict)
+    first_timestep: Tensor | None = None
+    share: float = 1.0
+    whole: Callable[[Tensor], Tensor] = lambda loss: loss
 
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
@@ -197,7 +205,7 @@ class Method(Generic[Config]):
 def _ascend(denoiser: Denoiser, batch: Batch, limit: float | None) -> Loss:
     """L_f = -(truncated denoising loss); the objective says what is truncated."""
     prediction, target = _prediction_and_target(denoiser, batch)
-    forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit)
+    forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit, batch.whole)
     return Loss(-forget.loss, forget.denoising, forget.share == 1)
 
 

@@ -72,7 +72,9 @@ class ESD(Method[ESDConfig]):
         return {"forget": lambda: descend(self._distance(denoiser, batch["forget"]))}
 
     def _distance(self, denoiser: Denoiser, batch: Batch) -> Tensor:
-        config, timesteps = self.config, batch.timesteps[:1].expand_as(batch.timesteps)
+        config = self.config
+        first = batch.timesteps[:1] if batch.first_timestep is None else batch.first_timestep
+        timesteps = first.expand_as(batch.timesteps)
         noisy = sample_until(
             denoiser, batch.noise, timesteps, batch.conditioning, self.unconditional,
             num_inference_steps=config.start_steps, guidance_scale=config.start_guidance,

@@ -71,7 +71,7 @@ class SalUn(Method[SalUnConfig]):
         else:
             masks = largest(self._saliency(context), self.config.mask_share)
             self.mask = dict(zip(context.parameters, masks, strict=True))
-        if kept:
+        if kept and not (context.resumed and kept.exists()):
             save_mask(self.mask, kept)
 
     def _saliency(self, context: Context) -> list[Tensor]:

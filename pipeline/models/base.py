@@ -30,7 +30,7 @@ class PipelineDenoiser(ABC):
     pipeline_class: ClassVar[Any]
     siblings: ClassVar[tuple[Any, ...]] = ()
     """Pipelines for other tasks that hold the same components (image-to-image, inpainting)."""
-    component: ClassVar[str]
+    component: str
     """Where the pipeline keeps the network that is unlearned."""
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""

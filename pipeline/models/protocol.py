@@ -19,6 +19,7 @@ class Denoiser(Protocol):
 
     Attributes:
         family: name of the adapter.
+        component: where the pipeline keeps the network that is unlearned.
         name: what the user called the model.
         module: the network that is unlearned (UNet or transformer).
         objective: noising, target and weighting that it was trained with.
@@ -28,6 +29,7 @@ class Denoiser(Protocol):
     """
 
     family: str
+    component: str
     name: str
     objective: Objective
     pipeline: Any

@@ -1,0 +1,199 @@
+"""Modular Diffusers blocks: prompt set, unlearning and audit, to be put among other blocks.
+
+They are thin: every block calls the function that the rest of the package calls. Which components a
+block expects is read from the diffusers pipeline class that stands for the family; the blocks train and
+measure the very objects that the modular pipeline holds.
+"""
+
+from inspect import Parameter, signature
+from typing import Any, get_type_hints
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
+from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
+
+from .api import recipe_for
+from .errors import UserError
+from .models import Denoiser, wrap_pipeline
+from .progress import Progress, Silent
+from .prompts import PromptSet
+from .recipe import Recipe
+from .results import AuditResult, TrainingResult
+from .unlearning import audit_prompts, draw_audit_images, make_prompts, make_samples, measure, train
+
+_RECIPE = InputParam("recipe", Recipe, required=True, description="what to do, from the prompt set block")
+_PROMPTS = InputParam("prompts", PromptSet, required=True, description="the paired forget/retain prompts")
+_PROGRESS = InputParam("progress", Progress, description="told how far the work has come; may cancel it")
+
+
+class PromptSetBlock(ModularPipelineBlocks):
+    """Makes a recipe and its paired forget/retain prompts; expects no components."""
+
+    @property
+    def description(self) -> str:
+        """What people read."""
+        return "Makes the paired forget/retain prompts of a concept."
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """What a call takes."""
+        return [
+            InputParam("concept", str, required=True, description="what to remove, for example 'cat'"),
+            InputParam(
+                "model",
+                str,
+                default="diffusers-components",
+                description="folder or hub id that the components came from; decides the recipe's defaults",
+            ),
+            InputParam("options", dict, description="recipe fields as turpentine.unlearn takes them, {'steps': 50}"),
+        ]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """What later blocks find."""
+        return [
+            OutputParam("recipe", Recipe, description="what to do, whole"),
+            OutputParam("prompts", PromptSet, description="training and test pairs"),
+        ]
+
+    def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
+        """Run as a part of a modular pipeline."""
+        block = self.get_block_state(state)
+        block.recipe = recipe_for(block.concept, block.model, block.options or {})  # type: ignore[attr-defined]
+        block.prompts = make_prompts(block.recipe)  # type: ignore[attr-defined]
+        self.set_block_state(state, block)
+        return components, state
+
+
+class _ModelBlock(ModularPipelineBlocks):
+    """A block that works on a text-to-image model.
+
+    Args:
+        pipeline_class: a supported diffusers pipeline; its components are expected.
+    """
+
+    def __init__(self, pipeline_class: type[DiffusionPipeline] = StableDiffusionPipeline) -> None:
+        super().__init__()
+        self.pipeline_class = pipeline_class
+
+    @property
+    def expected_components(self) -> list[ComponentSpec]:
+        """The components of `pipeline_class`."""
+        hints = get_type_hints(self.pipeline_class.__init__)
+        return [
+            ComponentSpec(name, hints[name] if isinstance(hints.get(name), type) else None)
+            for name, parameter in signature(self.pipeline_class).parameters.items()
+            if parameter.default is Parameter.empty or self._optional(name)
+        ]
+
+    def denoiser(self, components: Any, name: str) -> Denoiser:
+        """The model over the components that a modular pipeline holds.
+
+        Raises:
+            UserError: one is missing, or the adapter can't take them.
+        """
+        held = {spec.name: getattr(components, spec.name, None) for spec in self.expected_components}
+        lacking = [part for part, value in held.items() if value is None and not self._optional(part)]
+        if lacking:
+            raise UserError(
+                f"{type(self).__name__} expected the components of a {self.pipeline_class.__name__}, and {lacking} are "
+                "missing. Give them with pipeline.update_components(**pipe.components)."
+            )
+        return wrap_pipeline(self.pipeline_class(**held), name)
+
+    def _optional(self, component: str) -> bool:
+        return component in self.pipeline_class._optional_components
+
+
+class UnlearnBlock(_ModelBlock):
+    """Lets the model draw its training images and fine-tunes its UNet or transformer in place."""
+
+    @property
+    def description(self) -> str:
+        """What people read."""
+        return "Removes a concept from the UNet or transformer, in place."
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """What a call takes."""
+        return [_RECIPE, _PROMPTS, _PROGRESS]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """What later blocks find."""
+        return [OutputParam("training", TrainingResult, description="steps, losses, conflicts, seconds")]
+
+    def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
+        """Run as a part of a modular pipeline."""
+        block: Any = self.get_block_state(state)
+        denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
+        with torch.enable_grad():  # modular pipelines run their blocks without
+            samples = make_samples(denoiser, block.prompts, block.recipe, progress)
+            block.training, _ = train(denoiser, samples, block.recipe, progress=progress)
+        self.set_block_state(state, block)
+        return components, state
+
+
+class AuditBlock(_ModelBlock):
+    """Draws the audit images and measures them.
+
+    Args:
+        pipeline_class: a supported diffusers pipeline; its components are expected.
+        output: name of the result, so that a sequence may hold several audits.
+    """
+
+    def __init__(
+        self, pipeline_class: type[DiffusionPipeline] = StableDiffusionPipeline, output: str = "audit"
+    ) -> None:
+        super().__init__(pipeline_class)
+        self.output = output
+
+    @property
+    def description(self) -> str:
+        """What people read."""
+        return "Measures what the model draws with the audits of the recipe."
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """What a call takes."""
+        return [_RECIPE, _PROMPTS, _PROGRESS]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """What later blocks find."""
+        return [OutputParam(self.output, AuditResult, description="every figure")]
+
+    def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
+        """Run as a part of a modular pipeline."""
+        block: Any = self.get_block_state(state)
+        denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
+        texts = audit_prompts(block.prompts, block.recipe)
+        images = draw_audit_images(denoiser, texts, block.recipe, progress, self.output)
+        setattr(block, self.output, measure(images, texts, block.recipe, progress, denoiser.device))
+        self.set_block_state(state, block)
+        return components, state
+
+
+def unlearning_blocks(
+    pipeline_class: type[DiffusionPipeline] = StableDiffusionPipeline,
+) -> SequentialPipelineBlocks:
+    """Prompt set, audit, unlearning and audit again, one after another.
+
+    Args:
+        pipeline_class: a supported diffusers pipeline, whose components are expected.
+
+    Example:
+        >>> from diffusers import StableDiffusionPipeline
+        >>> blocks = unlearning_blocks(StableDiffusionPipeline)
+        >>> [output.name for output in blocks.intermediate_outputs]
+        ['recipe', 'prompts', 'before', 'training', 'after']
+    """
+    return SequentialPipelineBlocks.from_blocks_dict(
+        {
+            "prompts": PromptSetBlock(),
+            "before": AuditBlock(pipeline_class, "before"),
+            "unlearn": UnlearnBlock(pipeline_class),
+            "after": AuditBlock(pipeline_class, "after"),
+        }
+    )

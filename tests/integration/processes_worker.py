@@ -1,0 +1,91 @@
+"""One of several processes that train the cases of `test_processes.py`: `python processes_worker.py FOLDER`."""
+
+import json
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+from turpentine.pipeline.cli import main
+from turpentine.pipeline.errors import Cancelled
+from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.processes import ALONE, Processes, launched
+from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.recipe import SampleSection, TrainingSection
+from turpentine.pipeline.replicas import shared_out
+from turpentine.pipeline.samples import SampleSet, draw_latents
+from turpentine.pipeline.trainer import Trainer
+
+PROMPTS = [f"a cat {index}" for index in range(7)]
+SPEC = SampleSection(num_inference_steps=2, sample_batch_size=2)
+
+
+class StopAt2(Silent):
+    @contextmanager
+    def stage(self, name, total):
+        seen = []
+
+        def advance(units=1, note=""):
+            seen.extend([1] * units)
+            if len(seen) == 2:
+                raise Cancelled("stop")
+
+        yield advance
+
+
+def run_case(case, place, processes=ALONE, progress=None):
+    """Gives the first step's direction and the weights at the end, whole in every process."""
+    denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
+    spec = TrainingSection(**{"steps": 4, "batch_size": 4, "learning_rate": 1e-3, **case.get("training", {})})
+    method = build_method(METHODS[case["method"]][0](**case.get("options", {})))
+    folder = place / case["folder"] if "folder" in case else None
+    if folder:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    samples = SampleSet.load(place / "samples.safetensors")
+    with shared_out(denoiser, processes):
+        trainer = Trainer(denoiser, method, samples, spec, 0, folder, progress, processes=processes)
+        directions = {}
+        combine = trainer._combine
+
+        def recorded(grads):
+            direction = combine(grads)
+            if not directions:
+                directions.update(
+                    {name: trainer.replica.whole(name, direction[i]).clone() for i, name in enumerate(trainer.named)}
+                )
+            return direction
+
+        trainer._combine = recorded
+        trainer.train(resume=case.get("resume", False))
+    events = [[e.loss_forget, e.loss_retain, e.cosine, e.change_forget, e.change_retain] for e in trainer.events]
+    return directions, {k: v.clone() for k, v in denoiser.module.state_dict().items()}, events
+
+
+def work(place):
+    together = launched("cpu")
+    for name, case in json.loads((place / "cases.json").read_text()).items():
+        processes = Processes(together.rank, together.size, case["strategy"], together.device)
+        progress = StopAt2() if case.get("stop") and not processes.main else None  # one alone is told
+        try:
+            directions, weights, events = run_case(case, place, processes, progress)
+        except Exception:
+            (place / f"{name}-{processes.rank}.txt").write_text(traceback.format_exc())
+            continue
+        tensors = {f"direction.{k}": v for k, v in directions.items()} | {f"weight.{k}": v for k, v in weights.items()}
+        save_file(tensors, place / f"{name}-{processes.rank}.safetensors")
+        (place / f"{name}-{processes.rank}.json").write_text(json.dumps(events))
+    denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
+    drawn = draw_latents(denoiser, PROMPTS, SPEC, 3, Silent(), "drawing", together)
+    torch.save(drawn, place / f"drawn-{together.rank}.pt")
+    code = main(["unlearn", "--recipe", str(place / "recipe.yaml"), "--out", str(place / "RUN")])
+    (place / f"code-{together.rank}").write_text(str(code))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    work(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
