@@ -39,7 +39,7 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
         queue = gr.HTML(elem_id="queue")
         page.run = gr.Dropdown(label="Run you look at", choices=[], elem_id="run", visible=False)
         page.timer, ended = gr.Timer(_TICK), gr.State()
-        with gr.Tabs(selected=1) as page.tabs:
+        with gr.Tabs(selected=1, overflow_behavior="wrap") as page.tabs:
             for number, (label, step) in enumerate(STEPS, start=1):
                 with gr.Tab(f"{number} {label}", id=number, elem_id=f"step-{number}"):
                     step.build(page)

@@ -63,7 +63,9 @@ def _wire(
             return [[""] * len(HEADERS)], None, problem(str(error)), ""  # a table needs a row
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 
-    def check(rows: list[list[Any]], base: PromptSet | None) -> str:
+    def check(rows: list[list[Any]], base: PromptSet | None) -> Any:
+        if base is None:  # why there is none stands there already
+            return gr.skip()
         try:
             return verdict(edited(base, rows))
         except UserError as error:
