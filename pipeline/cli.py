@@ -263,7 +263,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     recipe = _recipe(arguments, {"concept": "none"})
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    with TerminalProgress(file=arguments.progress_file)() as progress:
+    with TerminalProgress()() as progress:
         images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
     for index, image in enumerate(images.numpy()):
         with replacing(arguments.out / f"{index:05d}.png") as partial:
@@ -280,7 +280,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     recipe = _recipe(arguments)
     texts = audit_prompts(make_prompts(recipe), recipe)
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    with TerminalProgress()() as progress:
+    with TerminalProgress(file=arguments.progress_file)() as progress:
         images = draw_audit_images(denoiser, texts, recipe, progress, "")
         result = measure(images, texts, recipe, progress, denoiser.device)
     text = result.model_dump_json(indent=2, exclude_none=True)
