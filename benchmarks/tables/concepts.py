@@ -53,10 +53,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     kinds = sorted({CONCEPTS[record.labels["concept"]] for record in records.values()})
     return "\n\n".join([
         "Alignment: mean image-text cosine by tiny-canvas's judge, on retain prompts that were trained on "
-        "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows "
-        "without figures of the paper are not in its Table 2. All rows are measured on the same prompts and seeds. "
-        "The paper's columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, "
-        "not values.",
+        "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows without "
+        "figures of the paper are not in its Table 2. All rows are measured on the same prompts and seeds. The paper's "
+        "columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not values.",
         *(_alignment(kind, records) for kind in kinds),
         _detections(records, folder),
         _steps(records),

@@ -11,7 +11,7 @@ from ...pipeline.unlearning import audit_prompts, make_prompts
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table
 
-GAP, HEAD, MARGIN = 4, 44, 24
+GAP, HEAD, MARGIN = 4, 56, 24
 
 
 def cells(options: Options) -> list[Cell]:
@@ -35,7 +35,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         name = f"grid-{file_name(concept)}.jpg"
         tiles = {shown(record.labels["row"]): PICTURES / record.figures["picture"] for record in found}
         with replacing(folder / name) as partial:
-            grid(tiles).save(partial, quality=88, optimize=True)
+            grid(tiles).save(partial, quality=82, optimize=True)
         prompts = "\n".join(f"- {label}: {text}" for label, text in _prompts(found[0]).items())
         parts.append(f"## {concept}\n\n![{concept} removed by each method]({name})\n\n{prompts}")
     return "\n\n".join([*parts, _verdict(records)])
