@@ -1,6 +1,9 @@
-"""One of several processes that train the cases of `test_processes.py`: `python processes_worker.py FOLDER`."""
+"""Two processes that train the cases of `test_processes.py`: `python processes_worker.py FOLDER`."""
 
 import json
+import multiprocessing
+import os
+import socket
 import sys
 import traceback
 from contextlib import contextmanager
@@ -85,7 +88,29 @@ def work(place):
     (place / f"code-{together.rank}").write_text(str(code))
 
 
+def start(rank, place):
+    """What a launcher does, but that the packages are imported once for both."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with open(place / f"shown-{rank}.txt", "w", buffering=1) as shown:
+        os.dup2(shown.fileno(), 1)
+        os.dup2(shown.fileno(), 2)
+    work(place)
+    torch.distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    work(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=start, args=(rank, Path(sys.argv[1])), daemon=True) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    sys.exit(max(abs(process.exitcode) for process in both))
