@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
@@ -187,4 +188,7 @@ def from_component(path: Path, value: Any) -> Any:
         return (parts[0] if parts else "") if len(parts) < 2 and str in kinds else parts
     if isinstance(value, float) and value.is_integer() and int in kinds:
         return int(value)
+    if isinstance(value, str) and (number := next((kind for kind in (int, float) if kind in kinds), None)):
+        with suppress(ValueError):  # the recipe tells what is wrong with it
+            return number(value)
     return value

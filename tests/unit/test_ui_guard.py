@@ -1,5 +1,8 @@
 """Requests as attackers make them, against the guard in front of a small app."""
 
+import asyncio
+from urllib.parse import unquote
+
 import pytest
 
 pytest.importorskip("gradio")
@@ -22,6 +25,23 @@ def client():
 
 
 JOIN = "/gradio_api/queue/join"
+
+
+def status_of(path, method):
+    """Status of a request whose path goes through no client, as those put `..` and `//` in order before they send."""
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
+    headers = [(b"host", b"127.0.0.1:7860")]
+    scope = {"type": "http", "method": method, "path": unquote(path), "query_string": b"", "headers": headers}
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(app)(scope, receive, send))
+    return sent[0]["status"]
 
 
 def test_the_page_and_its_calls_pass(client):
@@ -99,9 +119,10 @@ def test_a_link_from_another_site_opens_the_page(client):
         "/anything",
     ],
 )
-def test_everything_else_is_not_there(client, path):
-    assert client.get(path).status_code == 404, path
-    assert client.post(path, json={}).status_code == 404, path
+def test_everything_else_is_not_there(path):
+    assert status_of("/", "GET") == 200
+    assert status_of(path, "GET") == 404
+    assert status_of(path, "POST") == 404
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
