@@ -104,11 +104,10 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
 
 
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """Everything that decides a cell of a row: its whole recipe."""
-    own = merge({"method": {"name": "rgd"}} if row == "none" else rows()[row], changes)
-    return recipe_of(concept, merge(own, QUICK) if options.quick else own, seed=seed, device="cpu").model_dump(
-        mode="json"
-    )
+    """Everything that decides a cell of a row: its whole recipe. Changes win over what `quick` shrinks."""
+    own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
+    chosen = merge(merge(own, QUICK if options.quick else {}), changes)
+    return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
 def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:

@@ -1,8 +1,11 @@
 """How much memory a piece of work takes beyond what is held already."""
 
+import os
 from collections.abc import Callable
 
 import torch
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks to stderr, and asks for this when it first starts
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:

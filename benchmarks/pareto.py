@@ -5,6 +5,7 @@ to be large, both as shares.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 Point = tuple[float, float]
 
@@ -32,6 +33,5 @@ def area(points: Iterable[Point]) -> float:
         points: shares; what lies outside of [0, 1] counts as on its edge.
     """
     clipped = [(min(max(left, 0.0), 1.0), min(max(kept, 0.0), 1.0)) for left, kept in points]
-    best = front(clipped)
-    ends = [left for left, _ in best[1:]] + [1.0]
-    return sum((end - left) * kept for (left, kept), end in zip(best, ends, strict=True))
+    corners = [*front(clipped), (1.0, 0.0)]
+    return sum((end - left) * kept for (left, kept), (end, _) in pairwise(corners))

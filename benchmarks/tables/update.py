@@ -21,7 +21,7 @@ Vector = tuple[float, float]
 
 def cells(options: Options) -> list[Cell]:
     """One run of RGD, its gradients' norms and angle at every step."""
-    changes = {"training": {"steps": STEPS}}
+    changes = {} if options.quick else {"training": {"steps": STEPS}}
     return [_cell(settings_of("rgd", CONCEPT, seed, options, changes), seed) for seed in options.seeds]
 
 
