@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import file_name
-from ..pipeline.models import BUNDLED
+from ..pipeline.models import BUNDLED as _BUNDLED
 from ..pipeline.recipe import Recipe, build_recipe, options
 from ..pipeline.runs import RunFolder, new_run_path
 
@@ -28,6 +28,9 @@ _DEPTH = 3  # how far below a configured folder models are looked for
 _PLAIN = {("concept",), ("device",), ("audits", "nudity_labels"), ("prompts", "synonyms")}
 _PLACES = {("model",), ("audits", "alignment_model")}
 """Free-text fields that name no place, and those whose place is checked. No other one can be changed."""
+
+BUNDLED = {name: path for name, path in _BUNDLED.items() if name != "digits"}
+"""Bundled models that take prompts; the app's steps have no place for a class-conditional one."""
 
 
 @dataclass(frozen=True)
