@@ -107,7 +107,7 @@ def test_two_processes_take_the_direction_of_one(place, name):
 
 
 def test_parts_take_the_direction_of_copies(place):
-    """Adam's metric divides by gradients near 0, which enlarges rounding: against one process it shows 50 times more."""
+    """Adam's metric divides by gradients near 0, which enlarges rounding (50 times more against one process)."""
     for found, expected in zip(parts(place, "fsdp-adam"), parts(place, "ddp-adam"), strict=True):
         assert gap(found, expected) < 1e-4
 
