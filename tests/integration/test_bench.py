@@ -1,7 +1,6 @@
 """`turpentine bench`: cells that are kept, resumed and shown."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 from turpentine.benchmarks import TABLES
@@ -15,6 +14,8 @@ from turpentine.pipeline.cli import main
 from turpentine.pipeline.errors import Cancelled, UserError
 from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import build_recipe
+
+from ..stopping import StopAfter2
 
 
 def counting(key, calls, settings=None):
@@ -37,18 +38,6 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
         "T", lambda options: [counting(name, calls) for name in names], lambda records, folder: str([*records])
     )
     monkeypatch.setattr("turpentine.benchmarks.bench.load_table", lambda name: table)
-
-    class StopAfter2(Silent):
-        @contextmanager
-        def stage(self, name, total):
-            done = []
-
-            def advance(units=1, note=""):
-                done.append(note)
-                if len(done) == 2:
-                    raise Cancelled("stop")
-
-            yield advance
 
     folders = {"results": tmp_path, "pages": tmp_path}
     with pytest.raises(Cancelled):

@@ -1,7 +1,6 @@
 """Tables on tiny-canvas, end to end with two steps and a few pictures: measured, stopped, continued, shared, shown."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 from PIL import Image
@@ -16,23 +15,12 @@ from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import build_recipe, defaults_for
 
+from ..stopping import StopAfter2
+
 pytest.importorskip("open_clip")
 pytest.importorskip("nudenet")
 
 QUICK = Options(quick=True)
-
-
-class StopAfter2(Silent):
-    @contextmanager
-    def stage(self, name, total):
-        done = []
-
-        def advance(units=1, note=""):
-            done.append(note)
-            if len(done) == 2:
-                raise Cancelled("stop")
-
-        yield advance
 
 
 @pytest.fixture(scope="module")
