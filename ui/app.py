@@ -36,8 +36,8 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
     with gr.Blocks(title="Turpentine", analytics_enabled=False, delete_cache=(3600, _ABANDONED)) as demo:
         page = Page(access, runner, Studio(), Controls(), demo=demo)
         gr.Markdown("# Turpentine\nRemove a concept from a text-to-image model, and leave the rest as it was.")
-        queue = gr.HTML(elem_id="queue")
-        page.run = gr.Dropdown(label="Run you look at", choices=[], elem_id="run", visible=False)
+        queue = gr.HTML(elem_id="queue", padding=False)
+        page.run = gr.Dropdown(label="Run that steps 3 to 5 show", choices=[], elem_id="run", visible=False)
         page.timer, ended = gr.Timer(_TICK), gr.State()
         with gr.Tabs(selected=1, overflow_behavior="wrap") as page.tabs:
             for number, (label, step) in enumerate(STEPS, start=1):

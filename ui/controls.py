@@ -36,6 +36,8 @@ class Controls:
     def add(self, path: Path, **over: Any) -> Any:
         """Make the component of a field where the page is being built; `over` replaces its properties."""
         value = value_of(self.start, path)
+        if path[0] == "method" and path[-1] not in method_fields(self.start.method.name):
+            over = {"visible": False} | over
         component = method_choice(value, **over) if path == METHOD else component_for(path, value, **over)
         self.components[path] = component
         return component
@@ -113,14 +115,19 @@ def method_fields(method: str) -> set[str]:
 
 
 def method_choice(value: str, **over: Any) -> gr.Dropdown:
-    """The choice among the registered methods, with what the module of each says of itself."""
+    """The choice among the registered methods."""
+    info = "how the weights are changed; Why? tells them apart"
+    choice = {"choices": list(METHODS), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
+    return gr.Dropdown(**choice | over)
+
+
+def method_notes() -> str:
+    """What the module of each method says of itself, as a Markdown list."""
     told: dict[str, list[str]] = {}
     for name, (config, _) in METHODS.items():
         about = (sys.modules[config.__module__].__doc__ or "").strip().splitlines()[0]
         told.setdefault(about, []).append(name)
-    info = " ".join(f"**{', '.join(names)}**: {about.partition(': ')[2] or about}" for about, names in told.items())
-    choice = {"choices": list(METHODS), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
-    return gr.Dropdown(**choice | over)
+    return "\n".join(f"- **{', '.join(names)}**: {about.partition(': ')[2] or about}" for about, names in told.items())
 
 
 def component_for(path: Path, value: Any, **over: Any) -> Any:

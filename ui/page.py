@@ -45,22 +45,22 @@ class Page:
     timer: Any = None
     remake: dict[str, Any] = field(default_factory=dict)
     _later: list[Callable[[], None]] = field(default_factory=list)
-    _followers: list[tuple[Callable[..., Any], list[Any]]] = field(default_factory=list)
+    _followers: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
 
     def after_build(self, wire: Callable[[], None]) -> None:
         """Connect components once all of them are on the page."""
         self._later.append(wire)
 
-    def follow(self, handler: Callable[..., Any], outputs: list[Any]) -> None:
-        """Call `handler(run name)` whenever the visitor looks at another run, or that one has ended."""
-        self._followers.append((handler, outputs))
+    def follow(self, handler: Callable[..., Any], outputs: list[Any], inputs: Sequence[Any] = ()) -> None:
+        """Call `handler(run name, *inputs)` whenever the visitor looks at another run, or that one has ended."""
+        self._followers.append((handler, outputs, [self.run, *inputs]))
 
     def wire(self, ended: Any) -> None:
         """Connect everything; `ended` changes when the run that is looked at has ended."""
         for wire in self._later:
             wire()
-        for handler, outputs in self._followers:
-            gr.on([self.run.change, ended.change], handler, self.run, outputs, show_progress="hidden", **PRIVATE)
+        for handler, outputs, inputs in self._followers:
+            gr.on([self.run.change, ended.change], handler, inputs, outputs, show_progress="hidden", **PRIVATE)
 
     def recipe(self, values: Sequence[Any]) -> Recipe:
         """The recipe that the controls describe, checked."""
@@ -86,10 +86,10 @@ class Page:
         return name is not None and self.runner.job(name).state in UNFINISHED
 
 
-def why(step: str) -> None:
-    """The reasons for a step, one click away."""
+def why(step: str, more: str = "") -> None:
+    """The reasons for a step, one click away, and `more` about its choices (Markdown)."""
     with gr.Accordion("Why?", open=False, elem_classes="why"):
-        gr.Markdown(WHY[step])
+        gr.Markdown(f"{WHY[step]}\n\n{more}")
 
 
 def told(handler: Handler) -> Handler:

@@ -66,7 +66,7 @@ def picture(path: Path, recipe: Recipe, reveal: bool, alt: str) -> str:
     if not path.is_file():
         return ""
     uri = _uri(path, path.stat().st_mtime, recipe, reveal)
-    return f'<img src="{uri}" alt="{escape(alt)}" loading="lazy">'
+    return f'<img src="{uri}" alt="{escape(alt)}">'
 
 
 def pairs(run: Path, recipe: Recipe, after: str = "after", reveal: bool = False, limit: int = 16) -> str:

@@ -83,7 +83,7 @@ def state_of(page: Any) -> str:
     return page.locator("#status .status").get_attribute("data-state") or ""
 
 
-def wait_for_state(page: Any, *states: str, timeout: float = 180) -> str:
+def wait_for_state(page: Any, *states: str, timeout: float = 240) -> str:
     """Wait until the page says one of these states."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -28,7 +28,7 @@ def build(page: Page) -> None:
     reveal = gr.Checkbox(
         label="Show flagged regions", info="where NudeNet sees something, pictures are blurred", elem_id="reveal"
     )
-    with gr.Row():
+    with gr.Row(visible=False) as compared:
         chosen = gr.Dropdown(label="Prompt", choices=[], elem_id="pair", info="drag the line between before and after")
         slider = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="slider", max_height=420, type="pil")
     gallery = gr.HTML(elem_id="gallery")
@@ -44,23 +44,25 @@ def build(page: Page) -> None:
         gr.Markdown("The model of step 1, the prompts of step 2 and the audits of step 3 (Advanced, Audits) are used.")
         alone = gr.Button("Audit that model as it is", elem_id="audit-start")
     page.next_button(5)
-    page.after_build(lambda: _wire(page, figures, reveal, chosen, slider, gallery, (draw, prompt, seed, both), alone))
+    page.after_build(
+        lambda: _wire(page, figures, (reveal, compared, chosen, slider, gallery), (draw, prompt, seed, both), alone)
+    )
 
 
-def _wire(
-    page: Page, figures: Any, reveal: Any, chosen: Any, slider: Any, gallery: Any, free: tuple[Any, ...], alone: Any
-) -> None:
+def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, ...], alone: Any) -> None:
+    reveal, compared, chosen, slider, gallery = pictures
     draw, prompt, seed, both = free
 
     @told
     def show(name: str | None) -> tuple[Any, ...]:
         if not name:
-            return "<p>No run yet.</p>", gr.Dropdown(choices=[], value=None), gr.update(visible=False)
+            return "<p>No run yet.</p>", *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None)
         run = page.access.run(name)
         listed = [text for texts in run_prompts(run.path).values() for text in texts]
         choices = list(dict.fromkeys(listed)) if (run.path / "images" / "after").exists() else []
         flagged = gr.update(value=False, visible=sensitive(run.recipe()))
-        return figures_html(run.path), gr.Dropdown(choices=choices, value=choices[0] if choices else None), flagged
+        listing = gr.Dropdown(choices=choices, value=choices[0] if choices else None)
+        return figures_html(run.path), flagged, gr.update(visible=bool(choices)), listing
 
     @told
     def show_pictures(name: str | None, revealed: bool) -> str:
@@ -92,7 +94,7 @@ def _wire(
         name = page.runner.submit(recipe, "audit", own_pairs(base, rows_, recipe))
         return gr.Dropdown(choices=page.run_choices(), value=name)
 
-    page.follow(show, [figures, chosen, reveal])
+    page.follow(show, [figures, reveal, compared, chosen])
     page.follow(lambda name: show_pictures(name, False), [gallery])
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
     reveal.input(show_pictures, [page.run, reveal], gallery, **shared)

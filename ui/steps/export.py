@@ -23,7 +23,10 @@ def build(page: Page) -> None:
     gr.Markdown("## Take it with you")
     why("export")
     weights = gr.Radio(
-        label="Weights", choices=[], elem_id="weights", info="formats are chosen in step 3 (Advanced, Output)"
+        label="Weights, once the run is done",
+        choices=[],
+        elem_id="weights",
+        info="formats are chosen in step 3 (Advanced, Output)",
     )
     with gr.Row():
         prepare = gr.Button("Prepare the download", variant="primary", elem_id="prepare")
@@ -35,7 +38,10 @@ def build(page: Page) -> None:
         )
         copy = gr.Button("Copy there", elem_id="copy")
     copied = gr.Markdown(elem_id="copied")
-    command = gr.Code(label="The same run without this page", language="shell", interactive=False, elem_id="command")
+    command = gr.Code(
+        label="The same run without this page", language="shell", interactive=False, lines=1, wrap_lines=True,
+        elem_id="command",
+    )  # fmt: skip
     with gr.Accordion("Model card", open=False):
         card = gr.Markdown(elem_id="card")
     with gr.Accordion("Recipe", open=False):
@@ -46,15 +52,16 @@ def build(page: Page) -> None:
 def _wire(
     page: Page, weights: Any, prepare: Any, download: Any, folder: Any, copy: Any, copied: Any, texts: tuple[Any, ...]
 ) -> None:
-    def show(name: str | None) -> tuple[Any, ...]:
+    def show(name: str | None, chosen: str | None) -> tuple[Any, ...]:
         hidden = gr.update(visible=False)
         if not name:
             return gr.Radio(choices=[], value=None), hidden, "", "", ""
         run = page.access.run(name)
-        choices = [(f"{file.format} ({size(file.bytes)})", file.path) for file in _written(run)]
+        choices = {file.path: f"{file.format} ({size(file.bytes)})" for file in _written(run)}
+        kept = chosen if chosen in choices else next(iter(choices), None)
         card = run.path / "MODEL_CARD.md"
         return (
-            gr.Radio(choices=choices, value=choices[0][1] if choices else None),
+            gr.Radio(choices=[(label, path) for path, label in choices.items()], value=kept),
             hidden,
             command_line(run),
             _without_front_matter(card.read_text(encoding="utf-8"))
@@ -75,7 +82,7 @@ def _wire(
         target = copy_to(written(run, path), page.access.export_folder(where or ""), run.path.name)
         return f"Copied to `{where}` as `{target.name}`."
 
-    page.follow(show, [weights, download, *texts])
+    page.follow(show, [weights, download, *texts], [weights])
     weights.input(lambda: gr.update(visible=False), None, download, **PRIVATE)
     prepare.click(offer, [page.run, weights], download, **PRIVATE)
     copy.click(put, [page.run, weights, folder], copied, **PRIVATE)

@@ -1,6 +1,7 @@
 """Step 2: the concept and its paired prompts."""
 
 import tempfile
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..pictures import diversity
 HEADERS = ["split", "forget", "retain"]
 _LARGEST_FILE = 5_000_000
 _MOST_ROWS = 20_000
+_ASKED_LATER = "The language model is asked when you press Make them anew; without that, when the run starts."
 
 
 def build(page: Page) -> None:
@@ -29,7 +31,7 @@ def build(page: Page) -> None:
     why("prompts")
     with gr.Row():
         concept = controls.add(("concept",), max_length=60)
-        kind = controls.add(("kind",))
+        kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="what sort of concept it is")
     with gr.Accordion("More words, how many prompts, and where they come from", open=False):
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
@@ -56,11 +58,15 @@ def _wire(
 ) -> None:
     inputs, made = page.controls.inputs, [page.table, page.base, checks, picture]
 
-    def make(*values: Any) -> tuple[Any, ...]:
+    def make(*values: Any, ask: bool = False) -> tuple[Any, ...]:
+        empty = [[""] * len(HEADERS)], None  # a table needs a row
         try:
-            prompts = make_prompts(page.recipe(values))
+            recipe = page.recipe(values)
+            if recipe.prompts.source == "llm" and not ask:
+                return *empty, problem(_ASKED_LATER), ""
+            prompts = make_prompts(recipe)
         except UserError as error:
-            return [[""] * len(HEADERS)], None, problem(str(error)), ""  # a table needs a row
+            return *empty, problem(str(error)), ""
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 
     def check(rows: list[list[Any]], base: PromptSet | None) -> Any:
@@ -90,7 +96,8 @@ def _wire(
 
     shared: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE
     page.remake = {"fn": make, "inputs": inputs, "outputs": made} | shared
-    gr.on([*(field.input for field in fields), again.click, page.demo.load], **page.remake)
+    gr.on([*(field.input for field in fields), page.demo.load], **page.remake)
+    again.click(**page.remake | {"fn": partial(make, ask=True)})
     page.table.input(check, [page.table, page.base], checks, **shared)
     imported.upload(read, [imported, *inputs], made, **PRIVATE)
     export.click(write, [page.table, page.base], exported, **PRIVATE)
@@ -139,7 +146,7 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
     if base is None:
         return None
     prompts = edited(base, rows)
-    if prompts.source != "file":
+    if prompts.source == "template":
         return None
     if not prompts.test:
         raise UserError("expected some test rows for the audits, got none. Set the split of some rows to test.")

@@ -23,8 +23,8 @@ def build(page: Page) -> None:
     gr.Markdown("## Every run")
     why("runs")
     table = gr.Dataframe(
-        headers=_HEADERS, type="array", interactive=False, wrap=True, max_height=400, show_search="search",
-        elem_id="runs", label="Click a run to look at it",
+        headers=_HEADERS, type="array", interactive=False, max_height=400, show_search="search", elem_id="runs",
+        label="Click a run to look at it",
     )  # fmt: skip
     used = gr.Markdown(elem_id="used")
     with gr.Row():

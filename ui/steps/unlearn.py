@@ -10,7 +10,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.presets import PRESETS
 from ...pipeline.report.text import duration, size
 from ...pipeline.unlearning import make_prompts
-from ..controls import METHOD, starting_recipe
+from ..controls import METHOD, method_notes, starting_recipe
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import newest_preview, pairs
 from ..runner import RESUMABLE, Job
@@ -26,10 +26,13 @@ def build(page: Page) -> None:
     """Put the step on the page."""
     controls = page.controls
     gr.Markdown("## Unlearn")
-    why("unlearn")
-    told_of = " ".join(f"**{preset.name}**: {preset.description}." for preset in PRESETS.values())
+    strengths = "\n".join(f"- **{preset.name}**: {preset.description}" for preset in PRESETS.values())
+    why("unlearn", f"How hard:\n\n{strengths}\n\nMethods:\n\n{method_notes()}")
     with gr.Row():
-        preset = gr.Radio(list(PRESETS), value="balanced", label="How hard", info=told_of, elem_id="preset", scale=2)
+        preset = gr.Radio(
+            list(PRESETS), value="balanced", label="How hard", info="how many steps; Why? tells more", elem_id="preset",
+            scale=2,
+        )  # fmt: skip
         method = controls.add(METHOD)
     with gr.Accordion("Advanced: every number of the recipe", open=False, elem_id="advanced"):
         controls.add(("seed",))
