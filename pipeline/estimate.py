@@ -8,7 +8,7 @@ import torch
 
 from .methods import METHODS
 from .models import Denoiser
-from .parameters import select_parameters
+from .parameters import TrainableParameters, select_parameters
 from .progress import Silent
 from .prompts import PromptSet
 from .recipe import Recipe
@@ -57,18 +57,27 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe).values()))
     terms = len(METHODS[recipe.method.name][1].terms)
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
-    parts = [part for part in denoiser.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-    trained = select_parameters(denoiser.module, recipe.training.parameters).values()
-    extra = _GRADIENTS_AND_MOMENTS * sum(p.numel() * p.element_size() for p in trained)
-    on_gpu = denoiser.device.type == "cuda"
     return Estimate(
         drawing=2 * len(prompts.train) * image,
         auditing=audited * image,
         training=per_step * recipe.training.steps,
-        memory=held + extra + (0 if on_gpu else _RUNTIME),
-        available=torch.cuda.mem_get_info(denoiser.device)[0] if on_gpu else psutil.virtual_memory().available,
+        memory=least_memory(denoiser, recipe.training.parameters),
+        available=free_memory(denoiser.device),
     )
+
+
+def least_memory(denoiser: Denoiser, parameters: TrainableParameters = "full") -> int:
+    """Bytes of the model, of two gradients and of Adam's two moments; activations come on top."""
+    parts = [part for part in denoiser.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    trained = select_parameters(denoiser.module, parameters).values()
+    extra = _GRADIENTS_AND_MOMENTS * sum(p.numel() * p.element_size() for p in trained)
+    return held + extra + (0 if denoiser.device.type == "cuda" else _RUNTIME)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _seconds_per_evaluation(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> float:

@@ -4,12 +4,11 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-import psutil
 import torch
 from PIL import Image
 
 from ..pipeline.errors import UserError
-from ..pipeline.estimate import Estimate, estimate
+from ..pipeline.estimate import Estimate, estimate, free_memory, least_memory
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.progress import Silent
 from ..pipeline.prompts import PromptSet
@@ -56,6 +55,7 @@ class Studio:
         parts = {name: part for name, part in denoiser.pipeline.components.items() if isinstance(part, torch.nn.Module)}
         weights = [p for part in parts.values() for p in part.parameters()]
         held = sum(p.numel() * p.element_size() for p in weights)
+        needed, free = least_memory(denoiser), free_memory(denoiser.device)
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in weights})
         return {
             "Family": f"{denoiser.family} ({type(denoiser.pipeline).__name__})",
@@ -63,21 +63,14 @@ class Studio:
             "Trained to predict": type(denoiser.objective).__name__.lower(),
             "Precision": ", ".join(dtypes),
             "Device": str(denoiser.device),
-            "Memory": f"{size(held)} loaded; {_room(denoiser.device)}",
+            "Memory": f"{size(held)} loaded, {size(free)} free",
+            "Unlearning all weights": f"needs at least {size(needed)}: {'fits' if needed < free else 'does not fit'}",
         }
 
     def estimate(self, recipe: Recipe, prompts: PromptSet) -> Estimate:
         """What a run of a checked recipe will cost."""
         with self._lock:
             return estimate(self.denoiser(recipe.model, recipe.device), recipe, prompts)
-
-
-def _room(device: torch.device) -> str:
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    return f"{size(free)} free"
 
 
 def seed_of(value: object) -> int:

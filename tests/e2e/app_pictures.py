@@ -31,7 +31,7 @@ def main(folder: Path, short: bool = False) -> None:
         page = browser.new_page(viewport=DESK)
         page.set_default_timeout(240_000)
         page.goto(url)
-        page.wait_for_selector("#recognised .facts")
+        page.wait_for_selector("#recognised .facts", state="attached")
         tell("the page is there", began)
         page.locator("#try-draw").click()
         page.wait_for_selector("#try-image img")
@@ -63,7 +63,7 @@ def main(folder: Path, short: bool = False) -> None:
         page.wait_for_selector("#weights label")
         save(page, folder / "export.png")
         page.get_by_role("tab", name="Runs").click()
-        page.locator("#runs td:visible").first.wait_for()
+        page.get_by_role("gridcell").first.wait_for()
         save(page, folder / "runs.png", full=False)
         browser.close()
 

@@ -79,7 +79,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or make_prompts(recipe))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
-            f"<p><b>About {duration(found.seconds)}</b> on an idle machine: drawing {duration(found.drawing)}, "
+            f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
             f"training {duration(found.training)}, audits {duration(found.auditing)}. "
             f"Memory: at least {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
         )
