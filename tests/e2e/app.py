@@ -47,7 +47,7 @@ def served(runs: Path, *options: str) -> Iterator[str]:
         str(runs),
         *options,
     ]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
     log = open(runs / "server.log", "ab")
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     url = f"http://127.0.0.1:{port}/"

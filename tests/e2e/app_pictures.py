@@ -54,6 +54,9 @@ def main(folder: Path, short: bool = False) -> None:
         phone.goto(url)
         phone.wait_for_selector("#recognised .facts")
         save(phone, folder / "phone-model.png", full=False)
+        phone.emulate_media(color_scheme="dark")
+        phone.reload()
+        phone.wait_for_selector("#recognised .facts", state="attached")
         for each, name in ((page, "audit.png"), (phone, "phone-audit.png")):
             each.get_by_role("tab", name="4 Audit").click()
             each.wait_for_selector("#slider img")

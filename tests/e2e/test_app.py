@@ -159,7 +159,9 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     page.get_by_role("gridcell", name=name).first.wait_for()
     page.locator("#clone").click()
     page.locator("#step-3:visible").wait_for()
-    assert page.locator("#training-steps input").input_value() == "4"
+    open_part(page, "#advanced > button")
+    open_part(page, "#section-training > button")
+    page.wait_for_function("document.querySelector('#training-steps input')?.value == '4'")
 
 
 @browser_needed
@@ -174,6 +176,7 @@ def test_mistakes_in_every_box_are_told_in_one_line(page, runs, tmp_path):
         fill(page, box, good)
 
     page.locator("#next-2").click()
+    page.wait_for_selector("#checks .good")
     for concept, message in (
         ("zebra", "zebra"),
         ("  ", "concept"),
