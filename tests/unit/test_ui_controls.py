@@ -57,6 +57,8 @@ def test_the_page_gives_back_the_recipe_that_it_shows(method, preset):
 
 def test_options_of_other_methods_are_hidden():
     controls = every_control()
+    assert controls.components["method", "mask_share"].visible is False  # of another method than the first
+    assert controls.components["method", "retain_weight"].visible is True
     updates = dict(
         zip(
             controls.components,

@@ -1,0 +1,29 @@
+"""Which prompts of the page's table a run is given."""
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.recipe import build_recipe
+from turpentine.pipeline.unlearning import make_prompts
+from turpentine.ui.steps.prompts import own_pairs, rows_of
+
+RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})
+
+
+def test_only_what_the_recipe_cannot_make_again_is_kept():
+    made = make_prompts(RECIPE)
+    rows = rows_of(made)
+    assert own_pairs(made, rows, RECIPE) is None
+    of_a_model = made.model_copy(update={"source": "llm"})
+    assert own_pairs(of_a_model, rows, RECIPE) is of_a_model
+    changed = [["train", "a cat on a chair", "a dog on a chair"], *rows[1:]]
+    own = own_pairs(made, changed, RECIPE)
+    assert own.source == "file" and own.train[0].forget == "a cat on a chair" and len(own.test) == 2
+
+
+def test_audits_need_test_rows():
+    made = make_prompts(RECIPE)
+    with pytest.raises(UserError, match="expected some test rows"):
+        own_pairs(made, [row for row in rows_of(made) if row[0] == "train"], RECIPE)
