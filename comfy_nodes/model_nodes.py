@@ -78,7 +78,7 @@ class ModelFromComfyUI(Node):
 
     DESCRIPTION = (
         "Takes the MODEL, CLIP and VAE that a loader gives, with the LoRAs on them, so that they can be unlearned. "
-        "Stable Diffusion 1.x so far."
+        "Stable Diffusion 1.x, 2.x, XL and 3.x."
     )
     SEARCH_ALIASES = ("checkpoint to turpentine", "bridge", "convert model", "turpentine model")
     RETURN_TYPES = (TYPE,)
