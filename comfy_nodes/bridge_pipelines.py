@@ -1,6 +1,7 @@
 """diffusers pipelines whose prompts are embedded by a CLIP of ComfyUI and whose pictures a VAE of it decodes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ from diffusers import (
 from torch import Tensor, nn
 
 _TOKENS = 77
+_KEPT = 64
+"""Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
 _PREDICTIONS = {
     ("ModelSamplingDiscrete", "EPS"): "epsilon",
     ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
@@ -50,7 +53,7 @@ def make_pipeline(patcher: Any, network: Any, clip: Any, vae: Any) -> Any:
     else:
         unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipeline = _Pipeline(unet=network, scheduler=_scheduler(patcher), **parts, **unchecked)
-    pipeline.clip = clip
+    pipeline.embed = lru_cache(_KEPT)(partial(_embed, clip))
     return pipeline
 
 
@@ -81,16 +84,21 @@ def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
     return embeds.to("cpu", torch.float32).clone(), pooled.to("cpu", torch.float32).clone()
 
 
-def _encode(clip: Any, prompts: Sequence[str], device: Any, guided: bool) -> tuple[list[Tensor], list[Tensor | None]]:
+Embed = Callable[[str], tuple[Tensor, Tensor]]
+
+
+def _encode(
+    embed: Embed, prompts: Sequence[str], device: Any, guided: bool
+) -> tuple[list[Tensor], list[Tensor | None]]:
     """[embeddings, pooled] of prompts, and the same of as many empty ones where there is guidance."""
-    parts = [torch.cat(part).to(device) for part in zip(*(_embed(clip, text) for text in prompts), strict=True)]
+    parts = [torch.cat(part).to(device) for part in zip(*map(embed, prompts), strict=True)]
     if not guided:
         return parts, [None, None]
-    return parts, [part.to(device).expand(len(prompts), *part.shape[1:]) for part in _embed(clip, "")]
+    return parts, [part.to(device).expand(len(prompts), *part.shape[1:]) for part in embed("")]
 
 
 class _Pipeline(StableDiffusionPipeline):
-    clip: Any
+    embed: Embed
 
     def encode_prompt(  # type: ignore[override]
         self,
@@ -102,20 +110,20 @@ class _Pipeline(StableDiffusionPipeline):
         **__: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Embeddings of prompts, and of as many empty ones."""
-        (embeds, _pooled), (empty, _none) = _encode(self.clip, prompt, device, do_classifier_free_guidance)
+        (embeds, _pooled), (empty, _none) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
         return embeds, empty
 
 
 class _Pooled:
     """The same for families that are conditioned on a pooled embedding as well."""
 
-    clip: Any
+    embed: Embed
 
     def encode_prompt(
         self, prompt: Any, *_: Any, device: Any = None, do_classifier_free_guidance: bool = True, **__: Any
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Embeddings of prompts and of empty ones, then pooled ones of both."""
-        (embeds, pooled), (empty, empty_pooled) = _encode(self.clip, prompt, device, do_classifier_free_guidance)
+        (embeds, pooled), (empty, empty_pooled) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
         return embeds, empty, pooled, empty_pooled
 
 
