@@ -9,7 +9,7 @@ import turpentine
 
 from .comfyui import ComfyUI
 
-FAMILIES = ("sd15", "sdxl", "sd3")
+FAMILIES = ("sd15", "sd3", "sdxl")
 STAND_INS = ("v1-5-pruned-emaonly-fp16", "sd_xl_base_1.0")
 """Checkpoints that the example workflows name; the tiny SD 1.5 stands for each."""
 
