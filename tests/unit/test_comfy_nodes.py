@@ -21,10 +21,10 @@ SECTIONS = ("method", "training", "samples", "audits", "output", "prompts")
 
 
 def test_loads_as_comfyui_loads_a_folder_and_loads_no_library():
-    """Under a path for a name, without torch, and fast (measured inside: Python itself starts slowly)."""
+    """Under a path for a name, without torch, and in less than half a second of the processor's time."""
     code = f"""
 import importlib.util, sys, time, json
-began = time.perf_counter()
+began = time.process_time()
 spec = importlib.util.spec_from_file_location({str(ROOT)!r}, {str(ROOT / "__init__.py")!r})
 module = importlib.util.module_from_spec(spec)
 sys.modules[{str(ROOT)!r}] = module
@@ -32,7 +32,7 @@ spec.loader.exec_module(module)
 found = sorted(module.NODE_CLASS_MAPPINGS) if hasattr(module, "NODE_CLASS_MAPPINGS") else []
 heavy = [name for name in ("torch", "diffusers", "transformers", "pydantic", "turpentine") if name in sys.modules]
 others = hasattr(module, "comfy_entrypoint")
-print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.perf_counter() - began]))
+print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.process_time() - began]))
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     found, heavy, web, other_interface, seconds = json.loads(done.stdout)
@@ -40,7 +40,7 @@ print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.perf_counter(
     assert heavy == []
     assert (ROOT / web / "docs").is_dir()
     assert not other_interface
-    assert seconds < 2  # 0.5 s is the promise; a busy machine may take longer
+    assert seconds < 0.5
 
 
 def test_the_pack_is_the_same_under_a_foreign_name():
