@@ -14,7 +14,7 @@ _OTHER = "other"
 
 
 class ModelFromDiffusers(Node):
-    """A bundled model, a diffusers folder, or a hub id."""
+    """A bundled model, a diffusers folder, a hub id, or a single file."""
 
     DESCRIPTION = "Loads a diffusers model. tiny-canvas comes with the pack and needs no download and no GPU."
     SEARCH_ALIASES = ("diffusers loader", "load diffusers", "tiny-canvas", "turpentine model")
@@ -27,10 +27,11 @@ class ModelFromDiffusers(Node):
         """What is bundled and what lies in ComfyUI's diffusers folders."""
         from ..pipeline.models import BUNDLED
 
+        bundled = [name for name in BUNDLED if name != "digits"]  # which is conditioned on classes, not on prompts
         return {
             "required": {
                 "model": (
-                    [*BUNDLED, *sorted(_diffusers_folders()), _OTHER],
+                    [*bundled, *sorted(_diffusers_folders()), _OTHER],
                     {
                         "tooltip": "Bundled models, then folders in ComfyUI's models/diffusers and output/diffusers; "
                         f"'{_OTHER}': what `path` says. For a checkpoint use Load Checkpoint and Model from ComfyUI."
@@ -40,11 +41,27 @@ class ModelFromDiffusers(Node):
             "optional": {
                 "path": (
                     "STRING",
-                    {"default": "", "tooltip": f"With model '{_OTHER}': a diffusers folder, or an id on the hub."},
+                    {
+                        "default": "",
+                        "tooltip": f"With model '{_OTHER}': a diffusers folder, an id on the hub, or a .safetensors "
+                        "checkpoint.",
+                    },
                 ),
                 "allow_download": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Fetch a hub id that is not in the local cache yet."},
+                    {
+                        "default": False,
+                        "tooltip": "Fetch a hub id that is not in the local cache yet, or the configs that a single "
+                        "file needs.",
+                    },
+                ),
+                "config_folder": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "With a .safetensors checkpoint in `path`: a diffusers folder of the same "
+                        "architecture, for its configs and tokenizers.",
+                    },
                 ),
             },
         }
@@ -54,7 +71,9 @@ class ModelFromDiffusers(Node):
         """Folders come and go: look at the time of running."""
         return True
 
-    def work(self, model: str, path: str = "", allow_download: bool = False) -> Any:  # noqa: D102
+    def work(  # noqa: D102
+        self, model: str, path: str = "", allow_download: bool = False, config_folder: str = ""
+    ) -> Any:
         from ..pipeline.models import BUNDLED, load_denoiser
 
         if model == _OTHER:
@@ -68,9 +87,15 @@ class ModelFromDiffusers(Node):
             if folder is None:
                 raise UserError(f"no diffusers folder {model!r} any more. Refresh the node and choose another one.")
             source = str(folder)
-        if source not in BUNDLED and not Path(source).expanduser().exists() and not allow_download:
+        here, configs = Path(source).expanduser(), config_folder.strip() or None
+        if here.is_file() and not configs and not allow_download:
+            raise UserError(
+                f"{here.name} is a single file, without configs and tokenizers. Load it with Load Checkpoint and Model "
+                "from ComfyUI, give config_folder, or set allow_download to fetch them."
+            )
+        if source not in BUNDLED and not here.exists() and not allow_download:
             source = _cached(source)
-        return (Model(load_denoiser(source, "cpu")),)
+        return (Model(load_denoiser(source, "cpu", configs)),)
 
 
 class ModelFromComfyUI(Node):
@@ -78,7 +103,7 @@ class ModelFromComfyUI(Node):
 
     DESCRIPTION = (
         "Takes the MODEL, CLIP and VAE that a loader gives, with the LoRAs on them, so that they can be unlearned. "
-        "Stable Diffusion 1.x so far."
+        "Stable Diffusion 1.x, 2.x, XL and 3.x."
     )
     SEARCH_ALIASES = ("checkpoint to turpentine", "bridge", "convert model", "turpentine model")
     RETURN_TYPES = (TYPE,)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,22 @@ def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Ima
     return sheet
 
 
+def live_preview(run: Path) -> "Image.Image | None":
+    """The loss curves of a run so far, and its first pictures before it and now; None before the second step."""
+    from PIL import Image
+
+    curves = loss_curves(run / "events.jsonl")
+    drawn = sorted((run / "images").glob("step-*"))
+    sheet = thumbnails(run, "forget_test", after=drawn[-1].name, title="now", count=2) if drawn and curves else None
+    if curves is None or sheet is None:
+        return curves
+    sheet = sheet.resize((round(sheet.width * curves.height / sheet.height), curves.height))
+    both = Image.new("RGB", (curves.width + sheet.width, curves.height), _PAPER)
+    both.paste(curves, (0, 0))
+    both.paste(sheet, (curves.width, 0))
+    return both
+
+
 def loss_curves(events: Path) -> "Image.Image | None":
     """The losses of a run so far, small enough to be drawn at every step; None before the second one."""
     import numpy as np
@@ -86,16 +102,26 @@ def loss_curves(events: Path) -> "Image.Image | None":
     return picture
 
 
-def thumbnails(run: Path, name: str) -> Any:
-    """The first pictures of a set before and after, side by side; None where a run kept none."""
+def thumbnails(
+    run: Path, name: str, after: str = "after", title: str = "after", count: int = 4
+) -> "Image.Image | None":
+    """The first pictures of a set before and after, side by side; None where a run kept none.
+
+    Args:
+        run: the run folder.
+        name: of the set of prompts.
+        after: the folder of the later pictures.
+        title: above them.
+        count: how many.
+    """
     import numpy as np
     from PIL import Image
 
     columns = []
-    for when in ("before", "after"):
-        files = sorted((run / "images" / when).glob(f"{name}-*.png"))[:4]
+    for when in ("before", after):
+        files = sorted((run / "images" / when).glob(f"{name}-*.png"))[:count]
         columns.append(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]) if files else None)
-    before, after = columns
-    if before is None or after is None or before.shape != after.shape:
+    before, later = columns
+    if before is None or later is None or before.shape != later.shape:
         return None
-    return side_by_side([before, after], ["before", "after"])
+    return side_by_side([before, later], ["before", title])

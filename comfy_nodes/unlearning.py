@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.errors import UserError
 from . import host
 from .model import Model
-from .pictures import loss_curves
+from .pictures import live_preview
 
 if TYPE_CHECKING:
     from ..pipeline.prompts import PromptSet
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 UNMEASURED = {"images": 4, "retain_train_images": 4, "nudity": "off", "alignment": False, "accuracy": False}
 """Audits of a run whose graph has audit nodes of its own: a few pictures to look at, no figures."""
+
+_PREVIEWS = 5
+"""How often pictures are drawn in a training whose graph doesn't say it."""
 
 
 def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[str, Any], measure: bool) -> "Recipe":
@@ -59,6 +62,9 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         )
     if measure and recipe.audits.alignment:
         check_clip_is_here(recipe.audits.alignment_model, allow_download=False)
+    if "preview_every" not in chosen.get("training", {}):
+        training = recipe.training.model_copy(update={"preview_every": max(1, recipe.training.steps // _PREVIEWS)})
+        recipe = recipe.model_copy(update={"training": training})
     if "denoiser" not in recipe.output.formats:  # by which a finished run is taken up again
         formats = (*recipe.output.formats, "denoiser")
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
@@ -100,7 +106,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             resume = (folder / "recipe.yaml").is_file()
             prompts.save(folder / "prompts.json")
             spec = recipe.prompts.model_copy(update={"file": str(folder / "prompts.json")})
-            progress = host.NodeProgress(lambda: loss_curves(folder / "events.jsonl"))
+            progress = host.NodeProgress(lambda: live_preview(folder))
             finished = run_recipe(
                 recipe.model_copy(update={"prompts": spec}), folder, denoiser=denoiser, resume=resume, progress=progress
             )
@@ -116,7 +122,7 @@ def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
     from ..pipeline.files import file_name
     from ..pipeline.weights import tensors_sha256
 
-    decisive = recipe.model_dump(mode="json", exclude={"device": True, "prompts": True})
+    decisive = recipe.model_dump(mode="json", exclude={"device": True, "prompts": True, "training": {"preview_every"}})
     decisive |= {"prompts": prompts.model_dump(mode="json"), "base": tensors_sha256(denoiser.module.state_dict())}
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return f"{file_name(recipe.concept)}-{recipe.method.name}-{key}"

@@ -1,4 +1,4 @@
-"""A real ComfyUI server on loopback, for tests, and a checkpoint small enough for it."""
+"""A real ComfyUI server on loopback, for tests."""
 
 import io
 import json
@@ -17,16 +17,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .websocket import Listener
+
 MODELS = ("checkpoints", "diffusion_models", "loras", "vae", "diffusers")
+_JPEG_PREVIEW = bytes([0, 0, 0, 1, 0, 0, 0, 1])
+"""Two numbers before a picture that a node shows: a preview, in JPEG."""
 
 
 @dataclass
 class Done:
-    """How a graph ended."""
+    """How a graph ended.
+
+    Attributes:
+        status: "success" or "error".
+        history: what ComfyUI remembers of it.
+        server: who ran it.
+        told: what its editor was told on the way: (type, data), a preview as ("preview", its JPEG).
+    """
 
     status: str
     history: dict[str, Any]
     server: "ComfyUI"
+    told: list[tuple[str, Any]]
 
     @property
     def messages(self) -> dict[str, Any]:
@@ -34,11 +46,22 @@ class Done:
 
     @property
     def error(self) -> str:
-        return self.messages.get("execution_error", {}).get("exception_message", "").strip()
+        """Of what failed, or of a node that was not run because of what came in."""
+        return "\n".join(data["exception_message"].strip() for kind, data in self.told if kind == "execution_error")
 
     @property
     def cached(self) -> set[str]:
         return set(self.messages["execution_cached"]["nodes"])
+
+    def progress(self, node: str) -> list[tuple[int, int]]:
+        """(done, of how many) as they were told for a node."""
+        told = [data for kind, data in self.told if kind == "progress" and data["node"] == node]
+        return [(data["value"], data["max"]) for data in told]
+
+    @property
+    def previews(self) -> list[Image.Image]:
+        """Pictures that nodes showed while they worked."""
+        return [Image.open(io.BytesIO(jpeg)) for kind, jpeg in self.told if kind == "preview"]
 
     def text(self, node: str) -> str:
         return "".join(self.history["outputs"][node]["text"])
@@ -90,13 +113,23 @@ class ComfyUI:
         for _ in range(3000):
             try:
                 self.get("/system_stats")
+                self.told: list[tuple[str, Any]] = []
+                self.listener = Listener(int(self.address.rpartition(":")[2]), "/ws?clientId=test", self._hear)
                 return self
             except OSError:
                 assert self.process.poll() is None, self.log()[-3000:]
                 time.sleep(0.2)
         raise TimeoutError(self.log()[-3000:])
 
+    def _hear(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            event = json.loads(message)
+            self.told.append((event["type"], event["data"]))
+        elif message[:8] == _JPEG_PREVIEW:
+            self.told.append(("preview", message[8:]))
+
     def __exit__(self, *_: object) -> None:
+        self.listener.close()
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -121,49 +154,15 @@ class ComfyUI:
 
     def run(self, graph: dict[str, Any], stop_when: Callable[[], bool] | None = None, timeout: float = 900) -> Done:
         """Queue a graph and wait for its end; press cancel once when `stop_when` says so."""
-        id_ = self.post("/prompt", {"prompt": graph})["prompt_id"]
+        self.told.clear()
+        id_ = self.post("/prompt", {"prompt": graph, "client_id": "test"})["prompt_id"]
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             history = self.get(f"/history/{id_}").get(id_)
-            if history:
-                return Done(history["status"]["status_str"], history, self)
+            if history and ("executing", {"node": None, "prompt_id": id_}) in self.told:
+                return Done(history["status"]["status_str"], history, self, list(self.told))
             if stop_when and stop_when():
                 self.post("/interrupt", {})
                 stop_when = None
             time.sleep(0.1)
         raise TimeoutError(self.log()[-3000:])
-
-
-def write_tiny_checkpoint(path: Path) -> None:
-    """A Stable Diffusion 1.5-class checkpoint with random weights, as small as ComfyUI takes one."""
-    import torch
-    from diffusers import AutoencoderTiny, UNet2DConditionModel
-    from safetensors.torch import save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
-    from turpentine.pipeline.weights.layouts import denoiser_layout, text_encoder_layout
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(320,), layers_per_block=1, cross_attention_dim=768, attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type="UNetMidBlock2DCrossAttn",
-    )  # fmt: skip
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-            bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
-        )
-    )  # fmt: skip
-    tensors = {}
-    for prefix, module, layout in (
-        ("model.diffusion_model.", unet, denoiser_layout(unet)),
-        ("cond_stage_model.transformer.", text, text_encoder_layout(text)),
-    ):
-        state = module.state_dict()
-        tensors |= {prefix + name: entry.to_original(state) for name, entry in layout.items()}
-    for name, tensor in AutoencoderTiny().state_dict().items():
-        part, _, number, rest = name.split(".", 3)
-        place = int(number) + (part == "decoder")  # the original decoder begins with a clamp
-        tensors[f"first_stage_model.taesd_{part}.{place}.{rest}"] = tensor
-    half = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
-    save_file(half, path)

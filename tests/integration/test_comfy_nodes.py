@@ -4,11 +4,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
+from turpentine.comfy_nodes.pictures import live_preview, loss_curves
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.weights import snapshot
+
+from ..original_layout import stable_diffusion
 
 FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
 
@@ -169,6 +173,24 @@ def test_nothing_is_fetched_unasked():
         )
     with pytest.raises(UserError, match="allow_download"):
         call("ModelFromDiffusers", model="other", path="somebody/some-model")
+
+
+def test_a_single_file_takes_its_configs_from_a_folder(tiny_pipeline, tmp_path):
+    file, configs = tmp_path / "one.safetensors", tmp_path / "configs"
+    tiny_pipeline.save_pretrained(configs)
+    save_file(stable_diffusion(tiny_pipeline), file)
+    with pytest.raises(UserError, match="give config_folder, or set allow_download"):
+        call("ModelFromDiffusers", model="other", path=str(file))
+    (loaded,) = call("ModelFromDiffusers", model="other", path=str(file), config_folder=str(configs))
+    assert same(tiny_pipeline.unet.state_dict(), loaded.denoiser.module.state_dict())
+
+
+def test_the_preview_shows_losses_then_pictures_too(unlearned):
+    run = unlearned[0].run
+    assert [path.name for path in sorted((run / "images").glob("step-*"))] == ["step-000001", "step-000002"]
+    curves, preview = loss_curves(run / "events.jsonl"), live_preview(run)
+    assert preview.height == curves.height and preview.width > curves.width
+    assert list(preview.crop((0, 0, *curves.size)).getdata()) == list(curves.getdata())
 
 
 def test_nudenet_counts_marks_and_sorts():

@@ -11,7 +11,7 @@ import torch
 import turpentine
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
 from turpentine.comfy_nodes.inputs import AUTO, chosen, input_name, widgets
-from turpentine.comfy_nodes.unet_config import unet_config
+from turpentine.comfy_nodes.networks import mmdit_config, unet_config
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.recipe import build_recipe, options
 
@@ -21,10 +21,10 @@ SECTIONS = ("method", "training", "samples", "audits", "output", "prompts")
 
 
 def test_loads_as_comfyui_loads_a_folder_and_loads_no_library():
-    """Under a path for a name, without torch, and fast (measured inside: Python itself starts slowly)."""
+    """Under a path for a name, without torch, and in less than half a second of the processor's time."""
     code = f"""
 import importlib.util, sys, time, json
-began = time.perf_counter()
+began = time.process_time()
 spec = importlib.util.spec_from_file_location({str(ROOT)!r}, {str(ROOT / "__init__.py")!r})
 module = importlib.util.module_from_spec(spec)
 sys.modules[{str(ROOT)!r}] = module
@@ -32,7 +32,7 @@ spec.loader.exec_module(module)
 found = sorted(module.NODE_CLASS_MAPPINGS) if hasattr(module, "NODE_CLASS_MAPPINGS") else []
 heavy = [name for name in ("torch", "diffusers", "transformers", "pydantic", "turpentine") if name in sys.modules]
 others = hasattr(module, "comfy_entrypoint")
-print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.perf_counter() - began]))
+print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.process_time() - began]))
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     found, heavy, web, other_interface, seconds = json.loads(done.stdout)
@@ -40,7 +40,7 @@ print(json.dumps([found, heavy, module.WEB_DIRECTORY, others, time.perf_counter(
     assert heavy == []
     assert (ROOT / web / "docs").is_dir()
     assert not other_interface
-    assert seconds < 2  # 0.5 s is the promise; a busy machine may take longer
+    assert seconds < 0.5
 
 
 def test_the_pack_is_the_same_under_a_foreign_name():
@@ -159,13 +159,29 @@ _XL = _SD2 | {
 }  # fmt: skip
 
 
+_SD3 = {
+    "patch_size": 2, "in_channels": 16, "out_channels": 16, "depth": 24, "adm_in_channels": 2048,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}},
+    "pos_embed_max_size": 192, "x_block_self_attn_layers": [],
+}  # fmt: skip
+_SD35 = _SD3 | {"qk_norm": "rms", "pos_embed_max_size": 384, "x_block_self_attn_layers": list(range(13))}
+
+
 @pytest.mark.parametrize(
-    ("found", "weights"), [(_SD1, 859_520_964), (_SD2, 865_910_724), (_XL, 2_567_463_684)], ids=["1.x", "2.x", "XL"]
+    ("network", "config", "found", "weights"),
+    [
+        ("UNet2DConditionModel", unet_config, _SD1, 859_520_964),
+        ("UNet2DConditionModel", unet_config, _SD2, 865_910_724),
+        ("UNet2DConditionModel", unet_config, _XL, 2_567_463_684),
+        ("SD3Transformer2DModel", mmdit_config, _SD3, 2_028_328_000),
+        ("SD3Transformer2DModel", mmdit_config, _SD35, 2_243_171_520),
+    ],
+    ids=["1.x", "2.x", "XL", "3 medium", "3.5 medium"],
 )
-def test_the_bridge_builds_the_published_networks(found, weights):
-    """By ComfyUI's description of each; the numbers are those of the published UNets."""
-    from diffusers import UNet2DConditionModel
+def test_the_bridge_builds_the_published_networks(network, config, found, weights):
+    """By ComfyUI's description of each; the numbers are those of the published models."""
+    import diffusers
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**unet_config(found, 512))
-    assert sum(parameter.numel() for parameter in unet.parameters()) == weights
+        built = getattr(diffusers, network)(**config(found, 512))
+    assert sum(parameter.numel() for parameter in built.parameters()) == weights

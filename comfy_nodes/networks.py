@@ -1,4 +1,4 @@
-"""What ComfyUI says of a UNet, in diffusers' words."""
+"""What ComfyUI says of a denoiser, in diffusers' words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +42,31 @@ def unet_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
         "attention_head_dim": heads,
         "use_linear_projection": found.get("use_linear_in_transformer", False),
         **extra,
+    }
+
+
+def mmdit_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """Arguments of diffusers' `SD3Transformer2DModel`; its heads are 64 wide, and as many as its blocks.
+
+    Args:
+        found: ComfyUI's `model_config.unet_config` of a Stable Diffusion 3.x model.
+        image_size: side in pixels of what it draws, a multiple of 16.
+    """
+    text = found["context_embedder_config"]["params"]
+    return {
+        "sample_size": image_size // 8,
+        "patch_size": found["patch_size"],
+        "in_channels": found["in_channels"],
+        "out_channels": found["out_channels"],
+        "num_layers": found["depth"],
+        "num_attention_heads": found["depth"],
+        "attention_head_dim": 64,
+        "joint_attention_dim": text["in_features"],
+        "caption_projection_dim": text["out_features"],
+        "pooled_projection_dim": found["adm_in_channels"],
+        "pos_embed_max_size": found["pos_embed_max_size"],
+        "dual_attention_layers": tuple(found["x_block_self_attn_layers"]),
+        "qk_norm": "rms_norm" if found.get("qk_norm") else None,
     }
 
 

@@ -1,0 +1,163 @@
+"""diffusers pipelines whose prompts are embedded by a CLIP of ComfyUI and whose pictures a VAE of it decodes."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from torch import Tensor, nn
+
+_TOKENS = 77
+_KEPT = 64
+"""Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
+_PREDICTIONS = {
+    ("ModelSamplingDiscrete", "EPS"): "epsilon",
+    ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
+    ("ModelSamplingDiscreteFlow", "CONST"): "flow_prediction",
+}
+"""diffusers' word for the two classes of which ComfyUI makes a model's sampling."""
+
+
+def prediction_type(patcher: Any) -> str:
+    """What a MODEL predicts, as it is sampled: diffusers' word, or ComfyUI's where there is none."""
+    kinds = tuple(kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__bases__)
+    return _PREDICTIONS.get(kinds, " with ".join(kinds))
+
+
+def make_pipeline(patcher: Any, network: Any, clip: Any, vae: Any) -> Any:
+    """The pipeline of a network's family around it.
+
+    Args:
+        patcher: the MODEL, for its noise schedule and the scale of its latents.
+        network: a UNet or a transformer of diffusers.
+        clip: the CLIP.
+        vae: the VAE.
+    """
+    parts: dict[str, Any] = {"vae": _VAE(vae, patcher.model.latent_format), "text_encoder": None, "tokenizer": None}
+    second = {"text_encoder_2": None, "tokenizer_2": None}
+    if prediction_type(patcher) == "flow_prediction":
+        third = {"text_encoder_3": None, "tokenizer_3": None}
+        pipeline: Any = _FlowPipeline(
+            transformer=network, scheduler=_flow_scheduler(patcher), **parts, **second, **third
+        )
+    elif network.config.addition_embed_type:
+        pipeline = _XLPipeline(unet=network, scheduler=_scheduler(patcher), **parts, **second, add_watermarker=False)
+    else:
+        unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipeline = _Pipeline(unet=network, scheduler=_scheduler(patcher), **parts, **unchecked)
+    pipeline.embed = lru_cache(_KEPT)(partial(_embed, clip))
+    return pipeline
+
+
+def _scheduler(patcher: Any) -> DDIMScheduler:
+    sigmas = patcher.get_model_object("model_sampling").sigmas.float().cpu()
+    alphas = 1 / (1 + sigmas**2)
+    betas = 1 - alphas / torch.cat([torch.ones(1), alphas[:-1]])
+    return DDIMScheduler(
+        num_train_timesteps=len(betas),
+        trained_betas=betas.clone().numpy(),
+        prediction_type=prediction_type(patcher),
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def _flow_scheduler(patcher: Any) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(shift=float(patcher.get_model_object("model_sampling").shift))
+
+
+def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
+    """Embeddings (1, L, D) of the first 77 tokens for each text encoder, and the pooled one (1, P)."""
+    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")  # these weight words in ComfyUI
+    tokens = {encoder: [parts[0][:_TOKENS]] for encoder, parts in clip.tokenize(escaped).items()}
+    with torch.inference_mode():
+        embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+    return embeds.to("cpu", torch.float32).clone(), pooled.to("cpu", torch.float32).clone()
+
+
+Embed = Callable[[str], tuple[Tensor, Tensor]]
+
+
+def _encode(
+    embed: Embed, prompts: Sequence[str], device: Any, guided: bool
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """[embeddings, pooled] of prompts, and the same of as many empty ones where there is guidance."""
+    parts = [torch.cat(part).to(device) for part in zip(*map(embed, prompts), strict=True)]
+    if not guided:
+        return parts, [None, None]
+    return parts, [part.to(device).expand(len(prompts), *part.shape[1:]) for part in embed("")]
+
+
+class _Pipeline(StableDiffusionPipeline):
+    embed: Embed
+
+    def encode_prompt(  # type: ignore[override]
+        self,
+        prompt: Any,
+        device: Any,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of prompts, and of as many empty ones."""
+        (embeds, _pooled), (empty, _none) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
+        return embeds, empty
+
+
+class _Pooled:
+    """The same for families that are conditioned on a pooled embedding as well."""
+
+    embed: Embed
+
+    def encode_prompt(
+        self, prompt: Any, *_: Any, device: Any = None, do_classifier_free_guidance: bool = True, **__: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Embeddings of prompts and of empty ones, then pooled ones of both."""
+        (embeds, pooled), (empty, empty_pooled) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
+        return embeds, empty, pooled, empty_pooled
+
+
+class _XLPipeline(_Pooled, StableDiffusionXLPipeline):  # type: ignore[misc]
+    pass
+
+
+class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):  # type: ignore[misc]
+    pass
+
+
+class _VAE(nn.Module):
+    """A VAE of ComfyUI, as much of it as the pipelines call."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self, vae: Any, latent_format: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # diffusers asks networks for one
+        self.config = SimpleNamespace(
+            scaling_factor=latent_format.scale_factor,
+            shift_factor=getattr(latent_format, "shift_factor", None),
+            block_out_channels=(0,) * 4,
+        )
+
+    def decode(self, latents: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        """Pictures (N, 3, H, W) in [-1, 1] of unscaled latents."""
+        with torch.inference_mode():
+            pixels = self.vae.decode(latents.clone())
+        return (pixels.clone().movedim(-1, 1) * 2 - 1,)
+
+    def encode(self, images: Tensor) -> SimpleNamespace:
+        """Latents of pictures in [-1, 1]."""
+        with torch.inference_mode():
+            latents = self.vae.encode(images.movedim(1, -1) / 2 + 0.5)
+        return SimpleNamespace(latents=latents.clone())
