@@ -23,8 +23,12 @@ from .world import PLACES, STYLES, SUBJECTS, TIMES, Scene, compose
 
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=STUDENTS, default="tiny-canvas")
-    parser.add_argument("--base", type=Path, help="folder with `vae`, and for tiny-canvas-dit `text_encoder` (default: "
-                        "where the weights go)")  # fmt: skip
+    parser.add_argument(
+        "--base",
+        type=Path,
+        help="folder with `vae`, and for tiny-canvas-dit `text_encoder` (default: where the weights go)",
+    )
+    parser.add_argument("--minutes", type=float, default=6, help="between checkpoints, each with a sheet of pictures")
 
 
 @torch.no_grad()
@@ -91,7 +95,7 @@ def main() -> None:
         pipe.to(torch.float16).save_pretrained(options.work / "preview")
 
     run(student.name, options, {**student.networks, "optimizer": optimizer, "average": average.values},
-        one_step, show, minutes_between_shows=6)  # fmt: skip
+        one_step, show, options.minutes)  # fmt: skip
     average.swap()
     plain(student.pipeline(autoencoder)).to(torch.float16).save_pretrained(out)
 
