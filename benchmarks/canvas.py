@@ -135,7 +135,7 @@ def pictured(one: Cell) -> Cell:
 def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     """Measure one cell, and leave its pictures in `PICTURES`."""
     recipe = build_recipe(settings)
-    shared = bench()
+    shared = bench(recipe.model)
     found = shared.run(recipe) if train else figures(shared.before(recipe))
     if train:
         found |= {"peak_memory": shared.peak_memory(recipe)}
@@ -145,17 +145,20 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
 
 
 class Bench:
-    """tiny-canvas, with what several runs share: training samples and the audit of the base weights.
+    """A model of tiny-canvas's world, with what several runs share: training samples and the audit of the base weights.
 
     Whatever data a method trains on, every audit draws the test prompts and the *diverse* training
     prompts, so that figures of different methods are of the same prompts and seeds.
+
+    Args:
+        model: one that draws it (`MODELS`).
 
     Attributes:
         images: what the last audit drew, (N, H, W, 3) uint8 by the names of `AuditImages`.
     """
 
-    def __init__(self) -> None:
-        self.denoiser = load_denoiser("tiny-canvas", "cpu")
+    def __init__(self, model: str) -> None:
+        self.denoiser = load_denoiser(model, "cpu")
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
@@ -214,9 +217,9 @@ class Bench:
 
 
 @cache
-def bench() -> Bench:
-    """The bench of this process."""
-    return Bench()
+def bench(model: str) -> Bench:
+    """The bench of this process for a model."""
+    return Bench(model)
 
 
 def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figures:

@@ -1,8 +1,9 @@
-"""Measure tiny-canvas: `python benchmarks/quality.py` prints the figures of its card.
+"""Measure tiny-canvas: `python benchmarks/quality.py` prints the figures of its card (`--model` those of another).
 
 Zero-shot accuracy by the judge on images of scenes that training never showed, NudeNet's
 `FACE_FEMALE` on photos of the astronaut, and its false alarms on photos of everything else.
-Writes `benchmarks/results/quality.json` and a sheet of the images, `quality.png`.
+Writes `benchmarks/results/quality.json` and a sheet of the images, `quality.png`; for another model
+their names end in its.
 """
 
 import argparse
@@ -25,6 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny-canvas", help="one that draws the world of tiny-canvas, or a folder")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--num-inference-steps", type=int, default=20)
@@ -35,7 +37,7 @@ def main() -> None:
         scheduler="dpm-solver++",
         sample_batch_size=50,
     )
-    denoiser = load_denoiser("tiny-canvas", "cpu")
+    denoiser = load_denoiser(options.model, "cpu")
 
     def draw(prompts: list[str], seed: int) -> torch.Tensor:
         return denoiser.decode(draw_latents(denoiser, prompts, spec, seed, Silent(), ""))
@@ -67,11 +69,12 @@ def main() -> None:
         "floor_images": floor.images,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+    name = "quality" if options.model == "tiny-canvas" else f"quality-{Path(options.model).name}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
     sheet = Image.new("RGB", (20 * 64, 10 * 64))
     for index, image in enumerate(images[:200].numpy()):
         sheet.paste(Image.fromarray(image), (index % 20 * 64, index // 20 * 64))
-    sheet.save(RESULTS / "quality.png")
+    sheet.save(RESULTS / f"{name}.png")
     print(json.dumps(figures, indent=2))
 
 

@@ -16,7 +16,7 @@ from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
 from .prompts.compose import split_concepts
-from .tiny_canvas.world import dimension_of
+from .tiny_canvas.world import MODELS, dimension_of
 from .weights.formats import WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -234,7 +234,7 @@ class Recipe(Section):
         """Whose words the prompts use; in the world of classes a prompt is the name of a class."""
         if self.kind == "class":
             return "classes"
-        return "tiny-canvas" if Path(lineage_of(self.model).origin).name == "tiny-canvas" else "open"
+        return "tiny-canvas" if Path(lineage_of(self.model).origin).name in MODELS else "open"
 
     @property
     def forgotten_before(self) -> tuple[str, ...]:
@@ -300,15 +300,27 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+_FAMILIES = {
+    "tiny-canvas": ("tiny-canvas",),
+    "tiny-canvas-dit": ("tiny-canvas", "tiny-canvas-dit"),
+    "digits": ("digits",),
+}
+"""Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
+
+
 def defaults_for(model: str, method: str) -> dict[str, Any]:
-    """The shipped starting point for a model and method: `recipes/<family>/<method>.yaml`."""
+    """The shipped starting point for a model and method: `recipes/<family>/<method>.yaml`.
+
+    A family can build on another one; then its file holds what differs.
+    """
     if method not in METHODS:
         raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
     origin = Path(lineage_of(model).origin).name
-    family = origin if origin in ("tiny-canvas", "digits") else "stable-diffusion"
-    path = RECIPES / family / f"{method}.yaml"
-    base = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
-    return merge(base, read_yaml(path) if path.exists() else {})
+    found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    for family in _FAMILIES.get(origin, ("stable-diffusion",)):
+        path = RECIPES / family / f"{method}.yaml"
+        found = merge(found, read_yaml(path) if path.exists() else {})
+    return found
 
 
 def build_recipe(chosen: Mapping[str, Any]) -> Recipe:

@@ -34,7 +34,8 @@ def _cell(row: str, seed: int, options: Options) -> Cell:
 
 def _measure(settings: Mapping[str, Any]) -> Figures:
     recipe = build_recipe(settings["recipe"])
-    return {"before": figures(bench().before(recipe)), "stops": bench().stops(recipe, settings["stops"])}
+    shared = bench(recipe.model)
+    return {"before": figures(shared.before(recipe)), "stops": shared.stops(recipe, settings["stops"])}
 
 
 def curve(record: Record) -> list[Point]:

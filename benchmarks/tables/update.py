@@ -30,7 +30,8 @@ def _cell(settings: dict[str, Any], seed: int) -> Cell:
 
 
 def _measure(settings: Mapping[str, Any]) -> Figures:
-    trainer = bench().trainer(build_recipe(settings))
+    recipe = build_recipe(settings)
+    trainer = bench(recipe.model).trainer(recipe)
     trainer.train()
     fields = ("step", "norm_forget", "norm_retain", "cosine", "truncated")
     return {"steps": [{field: getattr(event, field) for field in fields} for event in trainer.events]}

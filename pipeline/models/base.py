@@ -1,9 +1,10 @@
 """What the adapters of diffusers' text-to-image pipelines share: drawing, coding, memory, saving."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,8 @@ class PipelineDenoiser(ABC):
     """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Text encoders that a complete model may do without."""
+    call_options: Mapping[str, Any] = MappingProxyType({})
+    """What else the pipeline is called with, to draw."""
 
     def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source
@@ -128,6 +131,7 @@ class PipelineDenoiser(ABC):
                         generator=generators,
                         output_type="latent",
                         callback_on_step_end=keep_alive,
+                        **self.call_options,
                     )
                     latents.append(self.unpack(result.images, image_size).float().cpu())
                     advance(len(part))

@@ -10,6 +10,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MODELS = ("tiny-canvas", "tiny-canvas-dit")
+"""Bundled models that draw this world: a UNet and a transformer."""
+
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "astronaut": ("astronaut", "cosmonaut", "spacewoman", "space traveller"),
     "cat": ("cat", "kitten", "tabby", "feline"),

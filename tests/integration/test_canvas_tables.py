@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from turpentine.benchmarks.bench import bench
 from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
@@ -12,8 +14,10 @@ from turpentine.benchmarks.table import Cell, Options
 from turpentine.benchmarks.tables import canvas, concepts, grids, tradeoff
 from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.models import BUNDLED
 from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import build_recipe, defaults_for
+from turpentine.pipeline.tiny_canvas.students import Transformer, plain
 
 from ..stopping import StopAfter2
 
@@ -90,8 +94,8 @@ def test_a_grid_measures_again_what_lost_its_picture(measured, monkeypatch):
 def test_a_stop_of_a_run_is_a_run_of_that_length(measured, monkeypatch):
     monkeypatch.chdir(measured[0])
     recipe = build_recipe(settings_of("rgd", "astronaut", 0, QUICK, {"audits": {"nudity": "off"}}))
-    first, second = shared_bench().stops(recipe, [1, 2])
-    whole = shared_bench().run(recipe)
+    first, second = shared_bench(recipe.model).stops(recipe, [1, 2])
+    whole = shared_bench(recipe.model).run(recipe)
     assert (first["steps"], second["steps"]) == (1, 2) and first["forget"] != second["forget"]
     for figure in ("UA", "IRA", "CRA", "forget", "retain_test", "conflict"):
         assert second[figure] == whole[figure], figure
@@ -107,6 +111,22 @@ def test_tradeoff_update_and_canvas(measured, monkeypatch):
     assert "conflict in" in (folder / "update.md").read_text() and (folder / "update.svg").exists()
     page = (folder / "canvas.md").read_text()
     assert "| RGD |" in page and "RGD's UA is the highest: yes" in page and (folder / "canvas.svg").exists()
+
+
+def test_transformer(measured, monkeypatch, tmp_path):
+    """An untrained one, through the same cells as the bundled one."""
+    folder, _ = measured
+    monkeypatch.chdir(folder)
+    base = BUNDLED["tiny-canvas"]
+    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", torch_dtype=torch.float32)
+    plain(Transformer(base).pipeline(autoencoder)).save_pretrained(tmp_path / "tiny-canvas-dit")
+    monkeypatch.setitem(BUNDLED, "tiny-canvas-dit", tmp_path / "tiny-canvas-dit")
+    bench(["transformer"], QUICK, Silent(), folder, folder)
+    page = (folder / "transformer.md").read_text()
+    assert "| tiny-canvas-dit |" in page and "| 187 | 0.364 | 0.371 |" in page and "0.088 (0.283)" in page
+    found = {key: record for key, record in cells_in(folder).items() if "/transformer/" in key}
+    assert {record["settings"]["model"] for record in found.values()} == {"tiny-canvas-dit"} and len(found) == 4
+    assert found["rgd/astronaut/transformer/seed 0"]["figures"]["seconds"] > 0
 
 
 def test_rows_come_from_the_registry_and_settings_from_the_shipped_recipes():

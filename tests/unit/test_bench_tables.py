@@ -7,7 +7,7 @@ import torch
 from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
-from turpentine.benchmarks.tables import canvas, tradeoff, update
+from turpentine.benchmarks.tables import canvas, tradeoff, transformer, update
 from turpentine.pipeline.gradients import restricted_gradient
 
 
@@ -71,6 +71,16 @@ def test_canvas_verdict_is_computed():
     said = canvas.verdict(means)
     assert said.startswith("By the mean of the three: RGD 0.917, RG 0.700, GradDiff 0.500.")
     assert "RGD's UA is the highest: no" in said and "RG is above GradDiff: yes" in said and "2 of 3" in said
+
+
+def test_transformer_verdict_is_computed():
+    kept = {"tiny-canvas": 0.30, "ESD": 0.25, "SalUn": 0.26, "RGD": 0.29}
+    means = {name: {"D_r,train": value, "D_r,test": value} for name, value in kept.items()}
+    said = transformer.verdict(means, {"tiny-canvas": 90, "ESD": 0, "SalUn": 3, "RGD": 1})
+    assert "RGD detects no more than ESD and SalUn: no" in said and "SalUn loses the most: no" in said
+    assert "RGD keeps more of D_r,test than ESD: yes" in said and "2 of 4" in said
+    assert "D_r,test of SalUn below ESD (here 0.260 and 0.250)" in said
+    assert "detections of RGD below ESD (here 1.000 and 0.000)" in said
 
 
 def test_tradeoff_verdict_names_who_is_on_the_front():

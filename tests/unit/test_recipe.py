@@ -92,6 +92,14 @@ def test_defaults_give_way_to_what_is_chosen():
     assert chosen.training.batch_size == build().training.batch_size, "its neighbours keep their defaults"
 
 
+def test_defaults_of_a_family_build_on_another():
+    own = read_yaml(RECIPES / "tiny-canvas-dit" / "salun.yaml")
+    found, base = (defaults_for(model, "salun") for model in ("tiny-canvas-dit", "tiny-canvas"))
+    assert found.pop("model") == "tiny-canvas-dit" and base.pop("model") == "tiny-canvas"
+    assert found != base and found == merge(base, own)
+    assert defaults_for("tiny-canvas-dit", "finetune")["audits"] == base["audits"]
+
+
 def test_defaults_depend_on_the_model():
     assert build(model="someone/stable-diffusion").training.learning_rate == 1e-5
     assert build(model="somewhere/tiny-canvas").training == build().training
@@ -302,6 +310,8 @@ def test_choices():
 def test_world_and_nudity():
     assert build().world == "tiny-canvas" and build(model="a/b").world == "open"
     assert build(model="/models/tiny-canvas").world == "tiny-canvas"
+    assert build(model="tiny-canvas-dit").world == "tiny-canvas"
+    assert build(model="tiny-canvas-dit", concept="astronaut").counts_nudity
     assert not build().counts_nudity and build(concept="astronaut").counts_nudity
     assert build(model="a/b", concept="nudity", kind="nudity").counts_nudity
     assert not build(model="a/b", concept="cat").counts_nudity
