@@ -1,5 +1,6 @@
 """The recipe: everything that decides a run. Typed once; the CLI, the nodes and the app derive from it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,7 @@ from .tiny_canvas.world import dimension_of
 from .weights.formats import WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
+_ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
 class Section(BaseModel):
@@ -85,6 +87,12 @@ class TrainingSection(Section):
     batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
     retain_batch: Literal["batch", "all"] = Field(
         default="batch", description="retain samples a step: as many as forget samples, or the whole retain set"
+    )
+    proportion_empty_prompts: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the retain samples that train with the empty prompt, from which guidance starts",
     )
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, le=1024, description="split each batch into this many parts"
@@ -335,7 +343,9 @@ def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if part not in METHODS)
+        place = ".".join(
+            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
+        )
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")

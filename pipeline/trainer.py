@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -25,7 +25,7 @@ from .errors import Cancelled, UserError
 from .files import replacing
 from .gradients import Combination, Tensors, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
-from .models import Denoiser
+from .models import Conditioning, Denoiser
 from .optimizers import MetricAdam, build_optimizer, learning_rate
 from .parameters import select_parameters
 from .processes import ALONE, Processes
@@ -44,7 +44,8 @@ _ROUNDING = 1e-6  # a first-order change this small beside ||update|| ||g|| is n
 class Event:
     """One line of `events.jsonl`: what one step saw and did.
 
-    Losses are denoising losses. `change_*` is the first-order change of each *objective* (L_f is
+    Losses are denoising losses. `forget_limit` is alpha, and `above_limit` the share of what it looks at that is
+    above it; `truncated` says that all of it is. `change_*` is the first-order change of each *objective* (L_f is
     minus the forget loss) under the update that the weights really took: negative is good.
     """
 
@@ -56,12 +57,26 @@ class Event:
     cosine: float | None
     conflict: bool
     truncated: bool
+    above_limit: float | None
+    forget_limit: float | None
     change_forget: float | None
     change_retain: float | None
     violates_forget: bool
     violates_retain: bool
     learning_rate: float
     seconds: float
+
+
+class _Seen(NamedTuple):
+    """What a step saw of one term's loss, over all micro-batches and processes."""
+
+    loss: float | None = None
+    truncated: bool = False
+    above: float | None = None
+    limit: float | None = None
+
+
+_UNSEEN = _Seen()
 
 
 class Trainer:
@@ -103,7 +118,8 @@ class Trainer:
         self.replica = build_replica(denoiser.module, self.named, processes)
         self.parameters = self.replica.parameters
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
-        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
+        drops = spec.proportion_empty_prompts > 0 and "retain" in method.terms
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
         self.events: list[Event] = []
         self._orders: dict[int, tuple[int, list[int]]] = {}
         whole, parts = len(samples.retain), spec.gradient_accumulation_steps
@@ -174,12 +190,10 @@ class Trainer:
         rate = learning_rate(self.spec, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses: dict[str, float] = {}
+        seen: dict[str, _Seen] = {}
         grads: dict[str, Tensors] = {}
-        truncated = False
         for term in self.method.terms:
-            losses[term], cut = self._differentiate(term, step)
-            truncated |= cut
+            seen[term] = self._differentiate(term, step)
             grads[term] = self.replica.take_gradients()
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
@@ -189,15 +203,18 @@ class Trainer:
             changes = self._guard(direction, changes)
         norms = {"forget": gram.ff**0.5, "retain": gram.rr**0.5} if gram else {}
         violates = {t: c > _ROUNDING * size * norms.get(t, 0.0) for t, c in changes.items()}
+        forget, retain = (seen.get(term, _UNSEEN) for term in ("forget", "retain"))
         return Event(
             step=step,
-            loss_forget=losses.get("forget"),
-            loss_retain=losses.get("retain"),
+            loss_forget=forget.loss,
+            loss_retain=retain.loss,
             norm_forget=norms.get("forget"),
             norm_retain=norms.get("retain"),
             cosine=gram.cosine if gram else None,
             conflict=bool(gram and gram.conflict),
-            truncated=truncated,
+            truncated=forget.truncated,
+            above_limit=forget.above,
+            forget_limit=forget.limit,
             change_forget=changes.get("forget"),
             change_retain=changes.get("retain"),
             violates_forget=violates.get("forget", False),
@@ -206,22 +223,23 @@ class Trainer:
             seconds=time.perf_counter() - began,
         )
 
-    def _differentiate(self, term: str, step: int) -> tuple[float, bool]:
-        """Accumulate one term's gradient in `.grad`; gives its denoising loss and whether it was truncated."""
+    def _differentiate(self, term: str, step: int) -> "_Seen":
+        """Accumulate one term's gradient in `.grad`; gives what was seen of its loss."""
         parts = self.spec.gradient_accumulation_steps
-        total, truncated = 0.0, False
+        seen = []
         for part in range(parts):
             batch = self._batch(term, step, part)
             with self.replica.accumulating(last=part == parts - 1):
                 with self._precision():
                     loss: Loss = self.replica.compute(self.method.losses(self.denoiser, {term: batch})[term])
-                value, cut = self._mean([loss.denoising.item(), float(loss.truncated)], batch)
-                if not math.isfinite(value):
-                    raise _BadLoss(f"the {term} loss became {value} in step {step + 1}.")
+                means = self._mean([loss.denoising.item(), loss.truncated, loss.above, loss.limit or 0.0], batch)
+                if not math.isfinite(means[0]):
+                    raise _BadLoss(f"the {term} loss became {means[0]} in step {step + 1}.")
                 (loss.objective * batch.share / parts).backward()
-            total += value / parts
-            truncated |= cut == 1
-        return total, truncated
+            seen.append(means)
+        value, _, above, limit = (sum(values) / parts for values in zip(*seen, strict=True))
+        truncated = any(means[1] == 1 for means in seen)
+        return _Seen(value, truncated, *((None, None) if loss.limit is None else (above, limit)))
 
     def _mean(self, values: list[float], batch: Batch) -> list[float]:
         """Means over a whole micro-batch from those over this process's share of it."""
@@ -313,6 +331,9 @@ class Trainer:
         timesteps = self.objective.sample_timesteps(count, generator)
         held = processes.share(torch.arange(count))
         samples, conditioning = own.take(indices[held], device)
+        if term == "retain" and self.spec.proportion_empty_prompts:
+            dropped = (torch.rand(count, generator=generator) < self.spec.proportion_empty_prompts)[held]
+            conditioning = self._without_prompts(conditioning, dropped.to(device))
         batch = Batch(
             samples,
             conditioning,
@@ -329,6 +350,14 @@ class Trainer:
             return loss + (mean - loss.detach())
 
         return replace(batch, whole=whole)
+
+    def _without_prompts(self, conditioning: Conditioning, dropped: Tensor) -> Conditioning:
+        """The empty prompt in place of those rows that `dropped`, (B,), marks."""
+        assert self.unconditional is not None  # noqa: S101 - the share of empty prompts asks for it
+        kept = dict(conditioning)
+        for name, rows in conditioning.items():
+            kept[name] = torch.where(dropped.reshape(-1, *[1] * (rows.ndim - 1)), self.unconditional[name], rows)
+        return kept
 
     def _context(self, resumed: bool) -> Context:
         def batches(term: str) -> Iterator[Batch]:
@@ -479,7 +508,7 @@ def check_processes(method: Method[Any], spec: TrainingSection, processes: Proce
         )
     if processes.sharded and spec.preview_every:
         raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
-    if processes.sharded and type(method).prepare is not Method.prepare:
+    if processes.sharded and (method.measures_limit or type(method).prepare is not Method.prepare):
         raise UserError(
             f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
             "Launch with --multi_gpu in place of --use_fsdp."
