@@ -84,6 +84,10 @@ class TrainingSection(Section):
     """The fine-tuning."""
 
     steps: int = Field(default=100, ge=1, le=1_000_000, description="optimizer steps")
+    early_stop: bool = Field(
+        default=False,
+        description="end before the last step once the concept is forgotten and the retain loss as before",
+    )
     batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
     retain_batch: Literal["batch", "all"] = Field(
         default="batch", description="retain samples a step: as many as forget samples, or the whole retain set"
@@ -228,6 +232,10 @@ class Recipe(Section):
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
+        if self.training.early_stop and getattr(self.method, "forget_limit", None) is None:
+            raise ValueError(
+                f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
+            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
