@@ -53,7 +53,7 @@ def export_run(
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
-        trained = _restore(denoiser, run, recipe, written)
+        trained = _restore(denoiser, run, recipe, results.training.steps, written)
     figures = results.audits.after.model_dump(mode="json", exclude_none=True)
     records = write_weights(
         denoiser,
@@ -136,12 +136,14 @@ def _load_base(model: str, results: Results) -> Denoiser:
     return denoiser
 
 
-def _restore(denoiser: Denoiser, run: RunFolder, recipe: Recipe, written: dict[str, WeightsFile]) -> Adapter | None:
-    """Put the run's weights into the base model: from the last checkpoint, else from what was written.
+def _restore(
+    denoiser: Denoiser, run: RunFolder, recipe: Recipe, steps: int, written: dict[str, WeightsFile]
+) -> Adapter | None:
+    """Put the run's weights into the base model: from its checkpoint after `steps`, else from what was written.
 
     Gives the LoRA that was trained, if one was and the checkpoint is there.
     """
-    checkpoint = run.path / "checkpoints" / f"step-{recipe.training.steps:06d}.safetensors"
+    checkpoint = run.path / "checkpoints" / f"step-{steps:06d}.safetensors"
     if checkpoint.exists():
         with training_lora(denoiser.module, recipe) as layers:
             _load(denoiser.module, [checkpoint], "weights.")

@@ -95,18 +95,27 @@ class Objective(ABC):
         """The objective for latents of this size; the same one unless its timesteps depend on it."""
         return self
 
+    def sample_losses(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        """What a limit of each sample by itself is compared with, (B,): its weighted mean squared error."""
+        return self.weight(timesteps) * _sample_errors(prediction, target)
+
     def truncated_loss(
         self,
         prediction: Tensor,
         target: Tensor,
         timesteps: Tensor,
-        limit: float | None,
+        limit: float | Tensor | None,
         whole: Callable[[Tensor], Tensor] = lambda loss: loss,
     ) -> Truncated:
         """min(loss, alpha) of the batch's loss: above the limit the whole step has no forget gradient.
 
-        `whole` gives the batch's loss from that of a share of it (see `Batch.whole`).
+        With limits (B,) it is the mean of min(loss, alpha) over the samples: a step goes on pushing those
+        that are below their own limit. `whole` gives the batch's loss from that of a share of it (see
+        `Batch.whole`).
         """
+        if isinstance(limit, Tensor):
+            losses = self.sample_losses(prediction, target, timesteps)
+            return Truncated(truncate(losses, limit).mean(), losses.mean().detach(), _share_above(losses, limit))
         loss = whole(denoising_loss(prediction, target, self.weight(timesteps)))
         return Truncated(truncate(loss, limit), loss.detach(), float(limit is not None and loss.item() > limit))
 
@@ -287,22 +296,28 @@ class EDM(Objective):
         skip, out, scale = (_like(c(sigmas), noisy_samples) for c in (self.c_skip, self.c_out, self.c_in))
         return skip * noisy_samples + out * network(scale * noisy_samples, self.c_noise(sigmas))
 
+    def sample_losses(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        """The mean squared error of each sample's elements, (B,): the limit stands inside the weight."""
+        return _sample_errors(prediction, target)
+
     def truncated_loss(
         self,
         prediction: Tensor,
         target: Tensor,
         timesteps: Tensor,
-        limit: float | None,
+        limit: float | Tensor | None,
         whole: Callable[[Tensor], Tensor] = lambda loss: loss,
     ) -> Truncated:
         """Mean of lambda(sigma) min((D - y)^2, alpha): each element by itself, the weight outside the limit.
 
         So alpha is a squared error of pixels, whatever the noise level, and a batch goes on pushing
-        those elements that are still below it.
+        those elements that are still below it. With limits (B,) every sample's elements have its own.
         """
         error = (prediction.float() - target.float()).square()
         weight = _like(self.weight(timesteps), error)
-        above = 0.0 if limit is None else (error > limit).float().mean().item()
+        if isinstance(limit, Tensor):
+            limit = _like(limit, error)
+        above = 0.0 if limit is None else _share_above(error, limit)
         return Truncated((weight * truncate(error, limit)).mean(), (weight * error).mean().detach(), above)
 
 
@@ -332,14 +347,22 @@ def denoising_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor
         target: same shape.
         weight: (B,).
     """
-    error = (prediction.float() - target.float()).square().flatten(1).mean(1)
-    return (weight * error).mean()
+    return (weight * _sample_errors(prediction, target)).mean()
 
 
-def truncate(loss: Tensor, limit: float | None) -> Tensor:
+def _sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each sample, (B,), in float32."""
+    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+
+
+def _share_above(losses: Tensor, limit: float | Tensor) -> float:
+    return (losses > limit).float().mean().item()
+
+
+def truncate(loss: Tensor, limit: float | Tensor | None) -> Tensor:
     """min(loss, alpha): above the limit the gradient is exactly zero, so forgetting has an end.
 
     Give a scalar to truncate per batch (Stable Diffusion), or element-wise errors to truncate each
-    element (class-conditional models).
+    element (class-conditional models); the limit may be a tensor that goes with them.
     """
     return loss if limit is None else loss.clamp(max=limit)

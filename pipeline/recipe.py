@@ -1,5 +1,6 @@
 """The recipe: everything that decides a run. Typed once; the CLI, the nodes and the app derive from it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,7 @@ from .tiny_canvas.world import MODELS, dimension_of
 from .weights.formats import WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
+_ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
 class Section(BaseModel):
@@ -82,9 +84,19 @@ class TrainingSection(Section):
     """The fine-tuning."""
 
     steps: int = Field(default=100, ge=1, le=1_000_000, description="optimizer steps")
+    early_stop: bool = Field(
+        default=False,
+        description="end before the last step once the concept is forgotten and the retain loss as before",
+    )
     batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
     retain_batch: Literal["batch", "all"] = Field(
         default="batch", description="retain samples a step: as many as forget samples, or the whole retain set"
+    )
+    proportion_empty_prompts: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the retain samples that train with the empty prompt, from which guidance starts",
     )
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, le=1024, description="split each batch into this many parts"
@@ -220,6 +232,10 @@ class Recipe(Section):
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
         if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
+        if self.training.early_stop and getattr(self.method, "forget_limit", None) is None:
+            raise ValueError(
+                f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
+            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
@@ -347,7 +363,9 @@ def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if part not in METHODS)
+        place = ".".join(
+            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
+        )
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")

@@ -40,6 +40,9 @@ class TrainingResult(_Record):
     """What the fine-tuning cost and how it went."""
 
     steps: int
+    settled: int | None = Field(
+        default=None, description="steps after which the concept was found forgotten and the rest as it was"
+    )
     seconds: float
     seconds_per_step: float
     peak_memory_bytes: int = Field(description="peak resident (CPU) or allocated (accelerator) memory of the process")

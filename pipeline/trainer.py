@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import Cancelled, UserError
+from .events import Event
 from .files import replacing
 from .gradients import Combination, Tensors, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
-from .models import Denoiser
+from .models import Conditioning, Denoiser
 from .optimizers import MetricAdam, build_optimizer, learning_rate
 from .parameters import select_parameters
 from .processes import ALONE, Processes
@@ -34,34 +35,23 @@ from .recipe import TrainingSection
 from .replicas import build_replica
 from .results import Pair, TrainingResult
 from .samples import SampleSet
+from .stopping import EarlyStop
 
 _BUCKET = 1_000_000  # weights whose direction and update exist at one time
 _KEPT_CHECKPOINTS = 2
 _ROUNDING = 1e-6  # a first-order change this small beside ||update|| ||g|| is not a violation
 
 
-@dataclass(frozen=True)
-class Event:
-    """One line of `events.jsonl`: what one step saw and did.
+class _Seen(NamedTuple):
+    """What a step saw of one term's loss, over all micro-batches and processes."""
 
-    Losses are denoising losses. `change_*` is the first-order change of each *objective* (L_f is
-    minus the forget loss) under the update that the weights really took: negative is good.
-    """
+    loss: float | None = None
+    truncated: bool = False
+    above: float | None = None
+    limit: float | None = None
 
-    step: int
-    loss_forget: float | None
-    loss_retain: float | None
-    norm_forget: float | None
-    norm_retain: float | None
-    cosine: float | None
-    conflict: bool
-    truncated: bool
-    change_forget: float | None
-    change_retain: float | None
-    violates_forget: bool
-    violates_retain: bool
-    learning_rate: float
-    seconds: float
+
+_UNSEEN = _Seen()
 
 
 class Trainer:
@@ -103,8 +93,11 @@ class Trainer:
         self.replica = build_replica(denoiser.module, self.named, processes)
         self.parameters = self.replica.parameters
         self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
-        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional else None
+        drops = spec.proportion_empty_prompts > 0 and "retain" in method.terms
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
         self.events: list[Event] = []
+        self.early_stop: EarlyStop | None = None
+        self.settled: int | None = None
         self._orders: dict[int, tuple[int, list[int]]] = {}
         whole, parts = len(samples.retain), spec.gradient_accumulation_steps
         if spec.retain_batch == "all" and whole % parts:
@@ -137,16 +130,20 @@ class Trainer:
                 module.enable_gradient_checkpointing()  # type: ignore[operator]
             with self.processes.main_first():
                 self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
+            self.early_stop = self.processes.on_main(self._early_stop) if spec.early_stop else None
             start = done = self._restore() if resume else 0
+            self.settled = self.early_stop.settled_after(self.events) if self.early_stop else None
             self.replica.start()
             with self.progress.stage("unlearning", spec.steps) as report, torch.enable_grad():
                 advance = self.processes.agreed(report)
                 advance(start)
-                for step in range(start, spec.steps):
-                    event = self._step(step)
-                    done = step + 1
+                while done < self._end:
+                    event = self._step(done)
+                    done += 1
                     self._record(event)
-                    if done % spec.checkpoint_every == 0 and done < spec.steps:
+                    if self.early_stop and self.settled is None and self.early_stop.settled(self.events):
+                        self.settled = done
+                    if done % spec.checkpoint_every == 0 and done < self._end:
                         self._save(done)
                     if self.after_step:
                         self.after_step(done)
@@ -164,22 +161,40 @@ class Trainer:
             if spec.gradient_checkpointing:
                 module.disable_gradient_checkpointing()  # type: ignore[operator]
             module.train(was_training)
-        self._save(spec.steps)
-        return self._result(time.perf_counter() - began, spec.steps - start)
+        self._save(done)
+        return self._result(time.perf_counter() - began, whole=start == 0)
+
+    @property
+    def _end(self) -> int:
+        """How many steps there will be, as far as is known."""
+        if self.early_stop is None or self.settled is None:
+            return self.spec.steps
+        return min(self.spec.steps, self.settled + self.early_stop.steps)
+
+    def _early_stop(self) -> EarlyStop:
+        """The rule, from what the model that came in has on the retain data."""
+        losses = []
+        with self.progress.stage("retain loss", len(self.samples.retain)) as advance, torch.no_grad():
+            for batch in self._context(resumed=False).batches("retain"):
+                with self._precision():
+                    loss = self.method.losses(self.denoiser, {"retain": batch})["retain"]()
+                losses.append(loss.denoising.item())
+                advance(len(batch.samples))
+        return EarlyStop.after(losses, math.ceil(len(self.samples.forget) / self.spec.batch_size))
 
     # one step -----------------------------------------------------------------------------------
 
     def _step(self, step: int) -> Event:
         began = time.perf_counter()
         rate = learning_rate(self.spec, step)
+        if self.early_stop and self.settled is not None:
+            rate = learning_rate(self.spec, self.settled) * self.early_stop.rate(step, self.settled)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses: dict[str, float] = {}
+        seen: dict[str, _Seen] = {}
         grads: dict[str, Tensors] = {}
-        truncated = False
         for term in self.method.terms:
-            losses[term], cut = self._differentiate(term, step)
-            truncated |= cut
+            seen[term] = self._differentiate(term, step)
             grads[term] = self.replica.take_gradients()
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
@@ -189,39 +204,43 @@ class Trainer:
             changes = self._guard(direction, changes)
         norms = {"forget": gram.ff**0.5, "retain": gram.rr**0.5} if gram else {}
         violates = {t: c > _ROUNDING * size * norms.get(t, 0.0) for t, c in changes.items()}
+        forget, retain = (seen.get(term, _UNSEEN) for term in ("forget", "retain"))
         return Event(
             step=step,
-            loss_forget=losses.get("forget"),
-            loss_retain=losses.get("retain"),
+            loss_forget=forget.loss,
+            loss_retain=retain.loss,
             norm_forget=norms.get("forget"),
             norm_retain=norms.get("retain"),
             cosine=gram.cosine if gram else None,
             conflict=bool(gram and gram.conflict),
-            truncated=truncated,
+            truncated=forget.truncated,
             change_forget=changes.get("forget"),
             change_retain=changes.get("retain"),
             violates_forget=violates.get("forget", False),
             violates_retain=violates.get("retain", False),
             learning_rate=rate,
             seconds=time.perf_counter() - began,
+            above_limit=forget.above,
+            forget_limit=forget.limit,
         )
 
-    def _differentiate(self, term: str, step: int) -> tuple[float, bool]:
-        """Accumulate one term's gradient in `.grad`; gives its denoising loss and whether it was truncated."""
+    def _differentiate(self, term: str, step: int) -> "_Seen":
+        """Accumulate one term's gradient in `.grad`; gives what was seen of its loss."""
         parts = self.spec.gradient_accumulation_steps
-        total, truncated = 0.0, False
+        seen = []
         for part in range(parts):
             batch = self._batch(term, step, part)
             with self.replica.accumulating(last=part == parts - 1):
                 with self._precision():
                     loss: Loss = self.replica.compute(self.method.losses(self.denoiser, {term: batch})[term])
-                value, cut = self._mean([loss.denoising.item(), float(loss.truncated)], batch)
-                if not math.isfinite(value):
-                    raise _BadLoss(f"the {term} loss became {value} in step {step + 1}.")
+                means = self._mean([loss.denoising.item(), loss.truncated, loss.above, loss.limit or 0.0], batch)
+                if not math.isfinite(means[0]):
+                    raise _BadLoss(f"the {term} loss became {means[0]} in step {step + 1}.")
                 (loss.objective * batch.share / parts).backward()
-            total += value / parts
-            truncated |= cut == 1
-        return total, truncated
+            seen.append(means)
+        value, _, above, limit = (sum(values) / parts for values in zip(*seen, strict=True))
+        truncated = any(means[1] == 1 for means in seen)
+        return _Seen(value, truncated, *((None, None) if loss.limit is None else (above, limit)))
 
     def _mean(self, values: list[float], batch: Batch) -> list[float]:
         """Means over a whole micro-batch from those over this process's share of it."""
@@ -313,6 +332,9 @@ class Trainer:
         timesteps = self.objective.sample_timesteps(count, generator)
         held = processes.share(torch.arange(count))
         samples, conditioning = own.take(indices[held], device)
+        if term == "retain" and self.spec.proportion_empty_prompts:
+            dropped = (torch.rand(count, generator=generator) < self.spec.proportion_empty_prompts)[held]
+            conditioning = self._without_prompts(conditioning, dropped.to(device))
         batch = Batch(
             samples,
             conditioning,
@@ -329,6 +351,14 @@ class Trainer:
             return loss + (mean - loss.detach())
 
         return replace(batch, whole=whole)
+
+    def _without_prompts(self, conditioning: Conditioning, dropped: Tensor) -> Conditioning:
+        """The empty prompt in place of those rows that `dropped`, (B,), marks."""
+        assert self.unconditional is not None  # noqa: S101 - the share of empty prompts asks for it
+        kept = dict(conditioning)
+        for name, rows in conditioning.items():
+            kept[name] = torch.where(dropped.reshape(-1, *[1] * (rows.ndim - 1)), self.unconditional[name], rows)
+        return kept
 
     def _context(self, resumed: bool) -> Context:
         def batches(term: str) -> Iterator[Batch]:
@@ -436,7 +466,7 @@ class Trainer:
         with replacing(path) as partial:
             partial.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events))
 
-    def _result(self, seconds: float, steps_now: int) -> TrainingResult:
+    def _result(self, seconds: float, whole: bool) -> TrainingResult:
         events = self.events
         total = sum(event.seconds for event in events)
         tail = events[-max(1, len(events) // 10) :]
@@ -449,8 +479,9 @@ class Trainer:
             return sum(known) / len(known) if known else 0.0
 
         return TrainingResult(
-            steps=self.spec.steps,
-            seconds=seconds if steps_now == self.spec.steps else total,
+            steps=len(events),
+            settled=self.settled,
+            seconds=seconds if whole else total,
             seconds_per_step=total / max(1, len(events)),
             peak_memory_bytes=peak_memory(self.denoiser.device),
             conflict_rate=share([event.conflict for event in events]),
@@ -479,7 +510,11 @@ def check_processes(method: Method[Any], spec: TrainingSection, processes: Proce
         )
     if processes.sharded and spec.preview_every:
         raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
-    if processes.sharded and type(method).prepare is not Method.prepare:
+    if processes.sharded and spec.early_stop:
+        raise UserError(
+            "early_stop looks at whole weights before the first step, which FSDP has cut in parts. Leave it off."
+        )
+    if processes.sharded and (method.measures_limit or type(method).prepare is not Method.prepare):
         raise UserError(
             f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
             "Launch with --multi_gpu in place of --use_fsdp."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from torch import Tensor, nn
 
 from ..gradients import Combination, Tensors
@@ -42,12 +42,18 @@ class RetainWeight(BaseModel):
 class ForgetLimit(BaseModel):
     """Mixin: where forgetting ends."""
 
-    forget_limit: float | None = Field(
+    forget_limit: float | Literal["auto"] | None = Field(
         default=1.6,
         gt=0,
         le=100,
-        description="alpha: above this denoising loss on forget data a step no longer pushes it up (none: no limit)",
+        description="alpha: above this denoising loss on forget data a step no longer pushes it up (none: no limit; "
+        "auto: at each timestep, from the loss that unrelated prompts have on that data)",
     )
+
+    @field_validator("forget_limit", mode="wrap")
+    @classmethod
+    def _auto_or_number(cls, value: object, number: ValidatorFunctionWrapHandler) -> object:
+        return value if value == "auto" else number(value)
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,12 @@ class Batch:
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
     """The denoising loss that the model was trained with, on one batch; a scalar in float32."""
-    prediction, target = _prediction_and_target(denoiser, batch)
+    prediction, target = prediction_and_target(denoiser, batch)
     return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
 
 
-def _prediction_and_target(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
+def prediction_and_target(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the model predicts of a noised batch, and what it should, both shaped like the samples."""
     objective = denoiser.objective
     noisy = objective.add_noise(batch.samples, batch.noise, batch.timesteps)
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
@@ -126,11 +133,15 @@ class Loss:
         objective: the scalar to go down.
         denoising: the denoising loss behind it, or the method's own distance; positive, detached.
         truncated: whether the limit cut the gradient to zero.
+        above: share of what the limit looks at that is above it.
+        limit: the limit, in the mean where each sample has its own; None without one.
     """
 
     objective: Tensor
     denoising: Tensor
     truncated: bool = False
+    above: float = 0.0
+    limit: float | None = None
 
 
 @dataclass
@@ -176,8 +187,21 @@ class Method(Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    @property
+    def measures_limit(self) -> bool:
+        """Whether the forget limit is "auto"."""
+        return getattr(self.config, "forget_limit", None) == "auto"
+
     def prepare(self, context: Context) -> None:
-        """Build what the method needs before the first step (a teacher, a mask). Nothing by default."""
+        """Build what the method needs before the first step (a teacher, a mask); by default a measured limit."""
+        if self.measures_limit:
+            from .limit import measure_limit
+
+            self.measured = measure_limit(context)
+
+    def limit(self, timesteps: Tensor) -> float | Tensor | None:
+        """The limit of samples at `timesteps`, (B,): one number, or with "auto" one for each."""
+        return self.measured(timesteps) if self.measures_limit else getattr(self.config, "forget_limit", None)
 
     def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
         """One callable per term; each is called, and differentiated, by itself.
@@ -185,9 +209,8 @@ class Method(Generic[Config]):
         They are lazy because two forward passes before the first backward pass cost a second graph
         in memory, and give wrong gradients in a distributed run.
         """
-        limit: float | None = getattr(self.config, "forget_limit", None)
         available: dict[str, Callable[[], Loss]] = {
-            "forget": lambda: _ascend(denoiser, batch["forget"], limit),
+            "forget": lambda: _ascend(denoiser, batch["forget"], self.limit(batch["forget"].timesteps)),
             "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
         }
         return {term: available[term] for term in self.terms}
@@ -202,11 +225,12 @@ class Method(Generic[Config]):
         raise NotImplementedError
 
 
-def _ascend(denoiser: Denoiser, batch: Batch, limit: float | None) -> Loss:
+def _ascend(denoiser: Denoiser, batch: Batch, limit: float | Tensor | None) -> Loss:
     """L_f = -(truncated denoising loss); the objective says what is truncated."""
-    prediction, target = _prediction_and_target(denoiser, batch)
+    prediction, target = prediction_and_target(denoiser, batch)
     forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit, batch.whole)
-    return Loss(-forget.loss, forget.denoising, forget.share == 1)
+    mean = limit.mean().item() if isinstance(limit, Tensor) else limit
+    return Loss(-forget.loss, forget.denoising, forget.share == 1, forget.share, mean)
 
 
 def descend(loss: Tensor) -> Loss:
