@@ -37,7 +37,8 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
         page = Page(access, runner, Studio(), Controls(), demo=demo)
         gr.Markdown("# Turpentine\nRemove a concept from a text-to-image model, and leave the rest as it was.")
         queue = gr.HTML(elem_id="queue", padding=False)
-        page.run = gr.Dropdown(label="Run that steps 3 to 5 show", choices=[], elem_id="run", visible=False)
+        page.run = gr.State()
+        chooser = gr.Dropdown(label="Run that steps 3 to 5 show", choices=[], elem_id="run", visible=False)
         page.timer, ended = gr.Timer(_TICK), gr.State()
         with gr.Tabs(selected=1, overflow_behavior="wrap") as page.tabs:
             for number, (label, step) in enumerate(STEPS, start=1):
@@ -46,35 +47,42 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
             with gr.Tab("Runs", id="runs", elem_id="step-runs") as page.runs_tab:
                 runs.build(page)
         page.wire(ended)
-        _follow(page, queue, ended)
+        _follow(page, chooser, queue, ended)
         api.build(page)
     return demo
 
 
-def _follow(page: Page, queue: Any, ended: Any) -> None:
-    """Keep the queue, the list of runs and what hangs on them up to date."""
+def _follow(page: Page, chooser: Any, queue: Any, ended: Any) -> None:
+    """Keep the queue, the list of runs and what hangs on them up to date.
+
+    A tick only writes into a state, and what the page shows follows when that changes: a browser that
+    gets every component anew each second has no time for what its visitor types. The run is a state for the
+    same reason: a dropdown that is hidden says at every update that it has changed.
+    """
     known = gr.State()
 
     def arrive() -> tuple[Any, ...]:
         name = page.current()
         step = gr.Tabs(selected=3) if page.is_live(name) else gr.skip()
-        return gr.Dropdown(choices=page.run_choices(), value=name, visible=name is not None), step
+        return name, step
 
-    def look(name: str | None, before: Any) -> list[Any]:
-        choices = page.run_choices()
+    def look(name: str | None) -> tuple[Any, ...]:
         if name not in page.runner.names():
             name = page.current()
         job = page.runner.job(name) if name else None
         over = (name, job.state) if job and job.state not in UNFINISHED else None
-        waiting = queue_html(page)
-        if before == (choices, name, over, waiting):
-            return [gr.skip()] * 4
-        runs_ = gr.Dropdown(choices=choices, value=name, visible=bool(choices))
-        return [(choices, name, over, waiting), runs_, waiting, over]
+        return page.run_choices(), name, over, queue_html(page)
+
+    def show(seen: tuple[Any, ...], name: str | None) -> list[Any]:
+        choices, _, over, waiting = seen
+        name = name if name in page.runner.names() else page.current()
+        return [name, gr.Dropdown(choices=choices, value=name, visible=bool(choices)), waiting, over]
 
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
     page.demo.load(arrive, None, [page.run, page.tabs], **shared)
-    page.timer.tick(look, [page.run, known], [known, page.run, queue, ended], concurrency_limit=None, **shared)
+    page.timer.tick(look, page.run, known, concurrency_limit=None, **shared)
+    known.change(show, [known, page.run], [page.run, chooser, queue, ended], concurrency_limit=None, **shared)
+    chooser.input(lambda name: name, chooser, page.run, **shared)
 
 
 def queue_html(page: Page) -> str:

@@ -69,9 +69,11 @@ def served(runs: Path, *options: str) -> Iterator[str]:
 
 
 def fill(page: Any, box: str, value: Any) -> None:
-    """Write into the box of an id, as a user does."""
+    """Write into the box of an id, key by key as a user does: text set at once is no `input` to the page."""
     field = page.locator(f"#{box} input, #{box} textarea").first
-    field.fill(str(value))
+    field.press("Control+a")
+    field.press("Delete")
+    field.press_sequentially(str(value))
     field.press("Tab")
 
 

@@ -89,10 +89,9 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
         return tuple(enlarged(shown(image, recipe, revealed)) for image in drawn)
 
     @told
-    def audit_alone(rows_: Any, base: Any, *values: Any) -> Any:
+    def audit_alone(rows_: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        name = page.runner.submit(recipe, "audit", own_pairs(base, rows_, recipe))
-        return gr.Dropdown(choices=page.run_choices(), value=name)
+        return page.runner.submit(recipe, "audit", own_pairs(base, rows_, recipe))
 
     page.follow(show, [figures, reveal, compared, chosen])
     page.follow(lambda name: show_pictures(name, False), [gallery])

@@ -67,7 +67,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
     @told
     def remove(name: str | None) -> tuple[Any, ...]:
         page.runner.delete(name or "")
-        return gr.Dropdown(choices=page.run_choices(), value=page.current()), gr.update(visible=False)
+        return page.current(), gr.update(visible=False)
 
     def pick(event: gr.SelectData) -> Any:
         name = str(event.row_value[0])

@@ -1,7 +1,7 @@
 """Step 3: how hard, start, and watch."""
 
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import pandas as pd
@@ -20,6 +20,16 @@ from .prompts import own_pairs
 _POINTS = 300  # of a curve
 _COLOURS = {"forget": "#c2553f", "retain": "#2a7f8e"}
 SECTIONS = ("method", "samples", "training", "audits", "output")
+
+
+class Seen(NamedTuple):
+    """What one look at a run saw: `count` bytes of events, its newest pictures, and where it stands, in HTML."""
+
+    name: str
+    state: str
+    count: int
+    preview: str | None
+    status: str
 
 
 def build(page: Page) -> None:
@@ -64,7 +74,7 @@ def build(page: Page) -> None:
 def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, start: Any, watched: list[Any]) -> None:
     controls, inputs = page.controls, page.controls.inputs
     _, pause, resume, cancel, *_ = watched
-    seen = gr.State()
+    seen, shown = gr.State(), gr.State()
 
     @told
     def refill(name: str, *values: Any) -> list[Any]:
@@ -85,31 +95,36 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         )
 
     @told
-    def begin(rows: Any, base: Any, *values: Any) -> Any:
+    def begin(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        name = page.runner.submit(recipe, pairs=own_pairs(base, rows, recipe))
-        return gr.Dropdown(choices=page.run_choices(), value=name)
+        return page.runner.submit(recipe, pairs=own_pairs(base, rows, recipe))
 
-    def watch(name: str | None, before: Any) -> list[Any]:
+    def glance(name: str | None) -> Seen | None:
         try:
             job = page.runner.job(name) if name else None
         except UserError:
             job = None
         if name is None or job is None:
-            return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
+            return None
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
         preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
-        now = (name, job.state, count, preview)
-        parts: list[Any] = [now, status_html(page, name, job), *_buttons(job)]
-        curves = (
-            _curves(page.runner.events(name))
-            if before is None or now[:1] + now[2:3] != before[:1] + before[2:3]
-            else None
-        )
-        parts += curves or [gr.skip(), gr.skip()]
-        same = before is not None and (before[0], before[3]) == (name, preview)
-        parts.append(gr.skip() if same else pairs(run.path, run.recipe(), preview, limit=4) if preview else "")
+        return Seen(name, job.state, count, preview, status_html(page, name, job))
+
+    def watch(now: Seen | None, before: Seen | None) -> list[Any]:
+        if now is None:
+            return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
+        last = before if before and before.name == now.name else None
+        parts: list[Any] = [now, now.status, *_buttons(now.state)]
+        if last and last.count == now.count:
+            parts += [gr.skip(), gr.skip()]
+        else:
+            parts += _curves(page.runner.events(now.name))
+        if last and last.preview == now.preview:
+            parts.append(gr.skip())
+        else:
+            run = page.access.run(now.name)
+            parts.append(pairs(run.path, run.recipe(), now.preview, limit=4) if now.preview else "")
         return parts
 
     @told
@@ -126,9 +141,13 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     begun = start.click(begin, edits, page.run, trigger_mode="once", **PRIVATE)
     for button, what in ((pause, "pause"), (resume, "resume"), (cancel, "cancel")):
         button.click(lambda name, what=what: steer(what, name), page.run, None, **shared)
-    ticked: dict[str, Any] = {"fn": watch, "inputs": [page.run, seen], "outputs": [seen, *watched]} | shared
-    gr.on([page.timer.tick, page.run.change], **ticked, concurrency_limit=None, trigger_mode="always_last")
-    begun.success(**ticked)
+    glanced: dict[str, Any] = {"fn": glance, "inputs": page.run, "outputs": seen} | shared
+    gr.on([page.timer.tick, page.run.change], **glanced, concurrency_limit=None, trigger_mode="always_last")
+    begun.success(**glanced)
+    gr.on(
+        [seen.change, page.demo.load], watch, [seen, shown], [shown, *watched], concurrency_limit=None,
+        trigger_mode="always_last", **shared,
+    )  # fmt: skip
 
 
 def status_html(page: Page, name: str, job: Job) -> str:
@@ -156,8 +175,7 @@ def status_html(page: Page, name: str, job: Job) -> str:
     )
 
 
-def _buttons(job: Job | None) -> list[Any]:
-    state = job.state if job else None
+def _buttons(state: str | None) -> list[Any]:
     return [
         gr.update(interactive=state in ("queued", "running")),
         gr.update(interactive=state in RESUMABLE),
