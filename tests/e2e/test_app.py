@@ -210,7 +210,7 @@ def test_mistakes_in_every_box_are_told_in_one_line(page, runs, tmp_path):
     open_part(page, "#advanced > button")
     for section in SECTIONS:
         open_part(page, f"#section-{section} > button")
-    numbers = "elements => elements.map(element => element.closest('.block').id)"
+    numbers = "elements => elements.map(element => element.closest('[id]:not(input)').id)"
     boxes = page.locator("#advanced input[type=number]:visible").evaluate_all(numbers)
     assert len(boxes) > 15 and "method-mask_share" not in boxes  # of another method
     for box in (*boxes, "training-max_grad_norm"):

@@ -99,8 +99,9 @@ def _wire(
     gr.on([*(field.input for field in fields), page.demo.load], **page.remake)
     again.click(**page.remake | {"fn": partial(make, ask=True)})
     page.table.input(check, [page.table, page.base], checks, **shared)
-    imported.upload(read, [imported, *inputs], made, **PRIVATE)
-    export.click(write, [page.table, page.base], exported, **PRIVATE)
+    quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE  # else a mistake covers the table with its mark
+    imported.upload(read, [imported, *inputs], made, **quiet)
+    export.click(write, [page.table, page.base], exported, **quiet)
 
 
 def rows_of(prompts: PromptSet) -> list[list[str]]:

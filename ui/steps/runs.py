@@ -82,7 +82,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
     gr.on([page.demo.load, again.click, page.run.change, page.runs_tab.select], show, None, shown, **shared)
     table.select(pick, None, page.run, **shared)
     made = page.remake["outputs"]
-    clone.click(recipe_of, page.run, [*made, page.tabs, *page.controls.inputs], **PRIVATE)
+    clone.click(recipe_of, page.run, [*made, page.tabs, *page.controls.inputs], **shared)
     delete.click(lambda name: gr.update(visible=bool(name)), page.run, really, **shared)
     keep.click(lambda: gr.update(visible=False), None, really, **shared)
     sure.click(remove, page.run, [page.run, really], **shared).success(show, None, shown, **shared)
