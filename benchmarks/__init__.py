@@ -12,5 +12,6 @@ TABLES: dict[str, str] = {
     "grids": ".tables.grids",
     "tradeoff": ".tables.tradeoff",
     "canvas": ".tables.canvas",
+    "auto": ".tables.auto",
 }
 """Name of a table -> the module, in this package, that holds it as `TABLE`. Adding one: its file and a line here."""
