@@ -13,5 +13,6 @@ TABLES: dict[str, str] = {
     "tradeoff": ".tables.tradeoff",
     "canvas": ".tables.canvas",
     "transformer": ".tables.transformer",
+    "auto": ".tables.auto",
 }
 """Name of a table -> the module, in this package, that holds it as `TABLE`. Adding one: its file and a line here."""

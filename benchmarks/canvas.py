@@ -238,6 +238,7 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
             "violations": [training.violation_rate.forget, training.violation_rate.retain],
             "conflict": training.conflict_rate,
             "truncated": training.truncation_rate,
+            "steps": training.steps,
             "seconds": training.seconds,
         }
     return row

@@ -25,6 +25,10 @@ WORKER = Path(__file__).with_name("processes_worker.py")
 CASES = {
     "ddp": {"strategy": "ddp", "method": "rgd", "training": {"gradient_accumulation_steps": 2}},
     "ddp-uneven": {"strategy": "ddp", "method": "rgd", "training": {"batch_size": 3, "guard": True}},
+    "ddp-auto": {
+        "strategy": "ddp", "method": "rgd", "options": {"forget_limit": "auto"},
+        "training": {"batch_size": 3, "proportion_empty_prompts": 0.5, "early_stop": True},
+    },
     "ddp-salun": {"strategy": "ddp", "method": "salun", "folder": "ddp-salun"},
     "ddp-esd": {
         "strategy": "ddp", "method": "esd-x", "options": {"start_steps": 2}, "training": {"parameters": "xattn"}
@@ -91,7 +95,7 @@ def parts(place, name, rank=0):
     )
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-uneven", "ddp-limit", "ddp-salun", "ddp-esd", "fsdp"])
+@pytest.mark.parametrize("name", ["ddp", "ddp-uneven", "ddp-limit", "ddp-auto", "ddp-salun", "ddp-esd", "fsdp"])
 def test_two_processes_take_the_direction_of_one(place, name):
     case = json.loads((place / "cases.json").read_text())[name]
     direction, weights, events = run_case({k: v for k, v in case.items() if k != "folder"}, place)

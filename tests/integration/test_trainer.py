@@ -107,6 +107,49 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, method, spec):
     assert len(trainer.events) == 6
 
 
+def test_an_early_end_is_found_again_after_a_stop(tmp_path):
+    """Everything is above a tiny limit from the first step on, so the run ends after a pass and its cool-down."""
+    config = {"forget_limit": 1e-6}
+    spec = {"steps": 20, "early_stop": True, "learning_rate": 1e-6, "lr_scheduler": "cosine"}
+    _, result, trainer = train("rgd", folder=tmp_path / "whole", config=config, **spec)
+    assert result.steps == len(trainer.events) == 6 and result.settled == 3
+    assert [path.name for path in trainer.checkpoints()] == ["step-000006.safetensors"]
+    assert trainer.events[-1].learning_rate == pytest.approx(trainer.events[2].learning_rate / 3, rel=0.1)
+    train("rgd", folder=tmp_path / "cut", config=config, **(spec | {"steps": 4}))
+    _, again, _ = train("rgd", folder=tmp_path / "cut", config=config, resume=True, **spec)
+    assert again.steps == 6 and again.settled == 3
+    # the cosine of the cut run is another one, so the weights are compared with a level rate
+    level = {**spec, "lr_scheduler": "constant"}
+    a, _, _ = train("rgd", folder=tmp_path / "a", config=config, **level)
+    train("rgd", folder=tmp_path / "b", config=config, **(level | {"steps": 4}))
+    b, _, _ = train("rgd", folder=tmp_path / "b", config=config, resume=True, **level)
+    assert same(weights(a), weights(b)) and not same(weights(a), weights(build_tiny_pipeline("epsilon").unet))
+
+
+def test_a_measured_limit_is_recorded_and_resumed(tmp_path):
+    config, spec = {"forget_limit": "auto"}, {"learning_rate": 1e-3, "lr_scheduler": "constant"}
+    whole, _, trainer = train("rgd", folder=tmp_path / "whole", config=config, steps=6, **spec)
+    assert all(event.forget_limit > 0 and 0 <= event.above_limit <= 1 for event in trainer.events)
+    train("rgd", folder=tmp_path / "cut", config=config, steps=3, **spec)
+    resumed, _, _ = train("rgd", folder=tmp_path / "cut", config=config, steps=6, resume=True, **spec)
+    assert same(weights(whole), weights(resumed))
+
+
+def test_empty_prompts_take_the_place_of_retain_prompts_only():
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    section = TrainingSection(steps=1, batch_size=6, proportion_empty_prompts=0.5)
+    trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), section)
+    plain = Trainer(denoiser, trainer.method, make_samples(denoiser), TrainingSection(steps=1, batch_size=6))
+    (name, empty), *_ = denoiser.encode_prompts([""]).items()
+    retain, before = (t._batch("retain", 0, 0) for t in (trainer, plain))
+    dropped = torch.tensor([torch.equal(row, empty[0]) for row in retain.conditioning[name]])
+    assert 0 < dropped.sum() < 6
+    assert torch.equal(retain.conditioning[name][~dropped], before.conditioning[name][~dropped])
+    assert torch.equal(retain.noise, before.noise) and torch.equal(retain.timesteps, before.timesteps)
+    forget = trainer._batch("forget", 0, 0).conditioning[name]
+    assert torch.equal(forget, plain._batch("forget", 0, 0).conditioning[name])
+
+
 def test_checkpoints_are_kept_few(tmp_path):
     train(folder=tmp_path, steps=6, checkpoint_every=1)
     names = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]

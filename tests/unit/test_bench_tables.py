@@ -7,7 +7,7 @@ import torch
 from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
-from turpentine.benchmarks.tables import canvas, tradeoff, transformer, update
+from turpentine.benchmarks.tables import auto, canvas, tradeoff, transformer, update
 from turpentine.pipeline.gradients import restricted_gradient
 
 
@@ -101,3 +101,23 @@ def test_curve_begins_at_the_base_model():
     }
     points = tradeoff.curve(Record({"row": "rgd"}, 0, 1.0, figures, {}))
     assert points == [pytest.approx((0.98, 1.0)), pytest.approx((0.3, 0.75))]
+
+
+def test_auto_compares_the_worst_concepts(tmp_path):
+    def record(row, concept, tag, ua, retain):
+        figures = {"UA": ua, "IRA": 1.0, "CRA": 1.0, "retain_test": retain, "steps": 100}
+        return Record({"row": row, "concept": concept, "tag": tag}, 0, 1.0, figures, {})
+
+    records = {}
+    for concept, fixed, measured in (("cat", (1.0, 0.5), (0.9, 0.78)), ("neon", (0.8, 0.8), (1.0, 0.8))):
+        of_row = {"": fixed, "fixed, empty prompts": fixed, "auto": measured}
+        records[f"none{concept}"] = record("none", concept, "", 0.0, 0.8)
+        for tag, (ua, retain) in of_row.items():
+            records[f"rgd{concept}{tag}"] = record("rgd", concept, tag, ua, retain)
+    found = {row: auto.values(list(records.values()), row) for row in auto.ROWS}
+    assert found["fixed"]["UA ↑"] == {"cat": 1.0, "neon": 0.8}
+    assert found["auto"]["retain-test loss, % ↓"] == pytest.approx({"cat": 2.5, "neon": 0.0})
+    said = auto.verdict(found)
+    assert "UA 0.90 against 0.80: yes" in said and "loss, % 2.50 against 37.50: yes" in said
+    page = auto.page(records, tmp_path)
+    assert "| fixed | 0.90 ± 0.14 (0.80)" in page and "(37.50)" in page and "| neon |" in page

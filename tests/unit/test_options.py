@@ -98,7 +98,7 @@ def test_help_tells_meaning_range_default_and_owner(path, field, note):
 def test_help_renders():
     text = make_parser().format_help()
     assert f"--method {'|'.join(METHODS)}" in text
-    assert "--forget-limit X|none" in text
+    assert "--forget-limit X|auto|none" in text
     assert "--parameters full|xattn|noxattn|lora" in text
     assert "--guard true|false" in text
     assert "--formats diffusers|denoiser|single_file|lora|lora_diffusers|delta,…" in text

@@ -1,0 +1,89 @@
+"""One setting for every concept: the measured forget limit and end against the fixed ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..canvas import STORE, cell, every_concept, pick
+from ..show import claims, markdown, mean_sd
+from ..table import Cell, Options, Record, Table
+
+METHOD = "rgd"
+ROWS: dict[str, dict[str, Any]] = {
+    "fixed": {},
+    "fixed, empty prompts": {"training": {"proportion_empty_prompts": 0.1}},
+    "auto": {
+        "method": {"forget_limit": "auto"},
+        "training": {"proportion_empty_prompts": 0.1, "early_stop": True},
+    },
+}
+"""Row -> what it changes in the shipped recipe of `METHOD`; the second tells what of the third the empty prompts do."""
+
+METRICS = {"UA ↑": min, "IRA ↑": min, "CRA ↑": min, "retain-test loss, % ↓": max}
+"""Column -> what picks the worst of the concepts."""
+
+
+def cells(options: Options) -> list[Cell]:
+    """The base model and every row on every concept; the fixed row's cells are those of the table `canvas`."""
+    concepts = ["cat"] if options.quick else every_concept()
+    found = []
+    for seed in options.seeds:
+        for concept in concepts:
+            found.append(cell("none", concept, seed, options))
+            for row, changes in ROWS.items():
+                found.append(cell(METHOD, concept, seed, options, changes, "" if row == "fixed" else row))
+    return found
+
+
+def values(records: Sequence[Record], row: str) -> dict[str, dict[str, float]]:
+    """Column -> concept -> value, in the mean over seeds."""
+    tag = "" if row == "fixed" else row
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in METRICS}
+    for record in pick(records, row=METHOD, tag=tag):
+        concept, figures = record.labels["concept"], record.figures
+        (before,) = (r.figures for r in pick(records, row="none", concept=concept) if r.seed == record.seed)
+        numbers = [figures[name] for name in ("UA", "IRA", "CRA")]
+        numbers.append(100 * (1 - figures["retain_test"] / before["retain_test"]))
+        for name, number in zip(METRICS, numbers, strict=True):
+            found[name].setdefault(concept, []).append(number)
+    return {name: {concept: sum(n) / len(n) for concept, n in of.items()} for name, of in found.items()}
+
+
+def page(records: Mapping[str, Record], folder: Path) -> str:
+    """Spread over concepts, every concept, and what follows."""
+    every = list(records.values())
+    found = {row: values(every, row) for row in ROWS}
+    concepts = list(found["auto"]["UA ↑"])
+    spread = []
+    for row, columns in found.items():
+        texts = [_spread(list(columns[name].values()), worst) for name, worst in METRICS.items()]
+        steps = [r.figures["steps"] for r in pick(every, row=METHOD, tag="" if row == "fixed" else row)]
+        spread.append([row, *texts, mean_sd(steps, 0)])
+    single = [
+        [concept, *(" / ".join(f"{columns[name][concept]:.2f}" for name in METRICS) for columns in found.values())]
+        for concept in concepts
+    ]
+    return (
+        f"RGD on each of {len(concepts)} concepts with one recipe: its forget limit and steps as shipped (fixed), the "
+        "same with a tenth of the retain samples under the empty prompt, and that with `forget_limit: auto` and "
+        "`early_stop: true`. Mean ± standard deviation over concepts, the worst in brackets; the loss is that of "
+        "alignment on held-out retain prompts against the base model's.\n\n"
+        f"{markdown(['', *METRICS, 'steps'], spread)}\n\n"
+        f"{markdown([' / '.join(METRICS), *found], single)}\n\n{verdict(found)}"
+    )
+
+
+def verdict(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Whether the worst concept fares no worse with the measured setting than with the fixed one."""
+    checks = {}
+    for name, worst in METRICS.items():
+        auto, fixed = (worst(found[row][name].values()) for row in ("auto", "fixed"))
+        checks[f"{name.rsplit(' ', 1)[0]} {auto:.2f} against {fixed:.2f}"] = worst(auto, fixed) == fixed
+    return f"The worst concept, auto against fixed, is it no worse? {claims(checks).split('. ', 1)[1]}"
+
+
+def _spread(numbers: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:
+    return f"{mean_sd(numbers, 2)} ({worst(numbers):.2f})"
+
+
+TABLE = Table("One setting for every concept", cells, page, STORE)

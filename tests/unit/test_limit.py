@@ -1,0 +1,95 @@
+"""The measured forget limit, and limits of each sample by itself."""
+
+import pytest
+import torch
+from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods.base import Context
+from turpentine.pipeline.methods.limit import LIMIT_FILE, MARGIN, MeasuredLimit, curve
+from turpentine.pipeline.objectives import EDM, Epsilon, FlowMatching
+from turpentine.pipeline.recipe import build_recipe
+
+from .test_methods import ALPHAS, Linear, make_batch, rows
+
+
+def test_curve_is_the_mean_of_neighbours_and_linear_between():
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.arange(64)[order]
+    limit = curve(timesteps, torch.where(timesteps < 32, 1.0, 3.0))
+    assert limit.timesteps == (15.5, 47.5) and limit.limits == (1.0, 3.0)
+    found = limit(torch.tensor([0, 15, 31, 60]))
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0, 1.0 + 2 * 15.5 / 32, 3.0]))
+
+
+@pytest.mark.parametrize("timesteps", [torch.full((40,), 7), torch.full((80,), 0.25), torch.tensor([3])])
+def test_few_or_equal_timesteps_give_one_level(timesteps):
+    limit = curve(timesteps, torch.full((len(timesteps),), 0.5))
+    assert limit(torch.tensor([0.0, 500.0])).tolist() == [0.5, 0.5]
+
+
+def test_limit_survives_its_file(tmp_path):
+    limit = MeasuredLimit((0.1, 900.0), (1 / 3, 2e-9))
+    limit.save(tmp_path / LIMIT_FILE)
+    assert MeasuredLimit.load(tmp_path / LIMIT_FILE) == limit
+
+
+OBJECTIVES = {
+    "epsilon": (Epsilon(ALPHAS), torch.tensor([0, 2])),
+    "flow": (FlowMatching(), torch.tensor([300.0, 700.0])),
+    "edm": (EDM(), torch.tensor([0.3, 2.0])),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_only_samples_below_their_own_limit_are_pushed(name):
+    objective, timesteps = OBJECTIVES[name]
+    target = torch.zeros(2, 1, 2, 2)
+    prediction = torch.tensor([1.0, 3.0]).reshape(-1, 1, 1, 1).expand(2, 1, 2, 2).clone().requires_grad_()
+    weight = objective.weight(timesteps)
+    squares = torch.tensor([1.0, 9.0])
+    own = objective.sample_losses(prediction, target, timesteps).detach()
+    torch.testing.assert_close(own, squares if name == "edm" else weight * squares)
+    for factors, pushed in (((1.1, 0.9), [True, False]), ((0.9, 1.1), [False, True]), ((0.9, 0.9), [False, False])):
+        limits = own * torch.tensor(factors)
+        prediction.grad = None
+        found = objective.truncated_loss(prediction, target, timesteps, limits)
+        found.loss.backward()
+        assert prediction.grad.flatten(1).abs().sum(1).gt(0).tolist() == pushed
+        assert found.share == pytest.approx(1 - sum(pushed) / 2)
+        held = torch.minimum(own, limits)
+        torch.testing.assert_close(found.loss.detach(), (weight * held if name == "edm" else held).mean())
+        torch.testing.assert_close(found.denoising, (weight * squares).mean())
+
+
+def context(denoiser, batches, folder=None, resumed=False):
+    return Context(denoiser, {}, lambda term: iter(batches), rows(0.0), folder, resumed)
+
+
+@pytest.mark.parametrize("name", ["grad_diff", "rg", "rgd"])
+def test_limit_is_what_the_paired_prompt_has_before_the_first_step(name, tmp_path):
+    denoiser, batch = Linear(), make_batch(forget=3.0, paired=-1.0, count=6)
+    method = build_method(METHODS[name][0](forget_limit="auto"))
+    method.prepare(context(denoiser, [batch], tmp_path))
+    x = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
+    expected = MARGIN * (0.5 * x + 2.0 * -1.0 - batch.noise).square().mean().float()
+    torch.testing.assert_close(method.limit(batch.timesteps), expected.expand(6))
+    denoiser.module.w.data.fill_(100.0)  # training has spoiled it since
+    assert method.losses(denoiser, {"forget": batch})["forget"]().limit == pytest.approx(expected.item())
+    again = build_method(METHODS[name][0](forget_limit="auto"))
+    again.prepare(context(denoiser, [batch], tmp_path, resumed=True))
+    assert again.measured == method.measured, "a resumed run reads what the first one measured"
+
+
+def test_recipe_takes_auto_a_number_or_none():
+    def limit(value):
+        return build_recipe({"concept": "cat", "method": {"name": "rgd", "forget_limit": value}}).method.forget_limit
+
+    assert (limit("auto"), limit("2.5"), limit(None)) == ("auto", 2.5, None)
+    with pytest.raises(UserError, match=r"method\.forget_limit: .*number.*'many'.*method\.forget_limit: .*'auto'"):
+        limit("many")
+
+
+@pytest.mark.parametrize("method", [{"name": "finetune"}, {"name": "rgd", "forget_limit": None}])
+def test_early_stop_needs_a_limit(method):
+    with pytest.raises(UserError, match=r"early_stop needs a method with a forget limit"):
+        build_recipe({"concept": "cat", "method": method, "training": {"early_stop": True}})
