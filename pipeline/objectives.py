@@ -300,7 +300,7 @@ class EDM(Objective):
         So alpha is a squared error of pixels, whatever the noise level, and a batch goes on pushing
         those elements that are still below it.
         """
-        error = (prediction.float() - target.float()).square()
+        error = (_wide(prediction) - _wide(target)).square()
         weight = _like(self.weight(timesteps), error)
         above = 0.0 if limit is None else (error > limit).float().mean().item()
         return Truncated((weight * truncate(error, limit)).mean(), (weight * error).mean().detach(), above)
@@ -325,14 +325,14 @@ def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) 
 
 
 def denoising_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean squared error over the batch, in float32; a scalar.
+    """Weighted mean squared error over the batch, in at least float32; a scalar.
 
     Args:
         prediction: model output, (B, ...).
         target: same shape.
         weight: (B,).
     """
-    error = (prediction.float() - target.float()).square().flatten(1).mean(1)
+    error = (_wide(prediction) - _wide(target)).square().flatten(1).mean(1)
     return (weight * error).mean()
 
 
@@ -343,3 +343,7 @@ def truncate(loss: Tensor, limit: float | None) -> Tensor:
     element (class-conditional models).
     """
     return loss if limit is None else loss.clamp(max=limit)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
