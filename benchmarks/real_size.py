@@ -91,7 +91,7 @@ def in_a_process(procedure: str, width: int, side: int, limit: int) -> dict[str,
 
     command = [sys.executable, "-m", "turpentine.benchmarks.real_size", "--here", procedure, str(width), str(side)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=environment, preexec_fn=guard, stdout=subprocess.PIPE, text=True)  # noqa: PLW1509
+    done = subprocess.run(command, env=environment, preexec_fn=guard, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"{procedure} at width {width} ended with code {done.returncode} under {limit / GB:.1f} GiB.")
     return json.loads(done.stdout)

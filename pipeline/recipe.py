@@ -122,7 +122,7 @@ class TrainingSection(Section):
     )
     forget_gradient: GradientKeeping = Field(
         default="whole",
-        description="how the forget gradient waits for the retain one: as it is, rounded to bf16, or in the CPU's memory",
+        description="how the forget gradient waits for the retain one: whole, rounded to bf16, or on the CPU",
     )
     torch_compile: bool = Field(default=False, description="compile the network first: minutes once, faster steps")
     channels_last: bool = Field(
