@@ -129,16 +129,17 @@ class Waiting(Sequence[Tensor]):
     """A gradient that waits for another one in less room, and is given back one tensor at a time.
 
     Args:
-        tensors: the gradient, taken over: the list holds empty tensors afterwards.
+        tensors: the gradient, taken over: where it is a list, that holds empty tensors afterwards.
         keeping: "bf16", rounded to bfloat16 (relative error up to 2^-9), or "cpu", exact and off the device.
     """
 
-    def __init__(self, tensors: list[Tensor], keeping: Literal["bf16", "cpu"]) -> None:
+    def __init__(self, tensors: Tensors, keeping: Literal["bf16", "cpu"]) -> None:
         self.likes = [(tensor.device, tensor.dtype) for tensor in tensors]
         self.held: list[Tensor] = []
         for index, tensor in enumerate(tensors):
             self.held.append(tensor.to(torch.bfloat16) if keeping == "bf16" else tensor.cpu())
-            tensors[index] = torch.empty(0)
+            if isinstance(tensors, list):
+                tensors[index] = torch.empty(0)
 
     def __len__(self) -> int:
         return len(self.held)

@@ -63,7 +63,7 @@ class Plan:
     def name(self) -> str:
         """The options that decide memory."""
         spec = self.setting
-        said = [spec.parameters, spec.precision]
+        said: list[str] = [spec.parameters, spec.precision]
         if spec.gradient_checkpointing:
             said.append("checkpointing")
         if spec.optimizer != "adam":
