@@ -24,8 +24,8 @@ unit, as in Stable Diffusion 1.4): its direction, its update, and what Adam need
 CUDA it is the allocator's peak; on the CPU every allocation of PyTorch's CPU allocator is counted,
 as resident memory also holds what malloc keeps and buffers of the kernels.
 
-`flattened` is the same step in the obvious way: both gradients concatenated into long vectors,
-projected, and split again. It does not record what the step did.
+`flattened` is the same step by the reference procedure (`FlattenedTrainer`): both gradients joined into long
+vectors, projected, and split again. It does not record what the step did.
 """
 
 import argparse
@@ -115,26 +115,27 @@ class Clock:
 
 
 class FlattenedTrainer(Trainer):
-    """The same step on concatenated gradients (Ko et al. 2024, Eq. 4, written out)."""
+    """The reference procedure from its description: flatten, clone, project, unflatten (Ko et al. 2024, Eq. 4).
+
+    Each term's gradient is cloned tensor by tensor and joined into one vector; each vector is cloned, so that it is
+    projected against the other's original; their sum is split again, and every weight gets a clone of its part.
+    """
 
     def _step(self, step: int) -> None:  # type: ignore[override]
         flat: dict[str, Tensor] = {}
         for term in self.method.terms:
             self._differentiate(term, step)
-            flat[term] = torch.cat([p.grad.reshape(-1) for p in self.parameters])
+            flat[term] = torch.cat([p.grad.clone().flatten() for p in self.parameters])
             self.optimizer.zero_grad()
-        forget, retain = flat["forget"], flat["retain"]
-        dot = torch.dot(forget, retain)
+        forget, retain = flat["forget"].clone(), flat["retain"].clone()
+        dot = torch.dot(flat["forget"], flat["retain"])
         if dot < 0:
-            forget, retain = (
-                forget - dot / retain.norm() ** 2 * retain,
-                retain - dot / forget.norm() ** 2 * forget,
-            )
+            forget -= dot / flat["retain"].norm() ** 2 * flat["retain"]
+            retain -= dot / flat["forget"].norm() ** 2 * flat["forget"]
         direction = forget + self.method.config.retain_weight * retain
-        start = 0
-        for p in self.parameters:
-            p.grad = direction[start : start + p.numel()].view_as(p)
-            start += p.numel()
+        parts = direction.split([p.numel() for p in self.parameters])
+        for p, part in zip(self.parameters, parts, strict=True):
+            p.grad = part.view_as(p).clone()
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -18,6 +18,18 @@ _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "a
 """diffusers' names of the linear layers of its attention modules."""
 
 
+def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
+    """Put a LoRA into a network; see `injected`."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))  # type: ignore[arg-type]
+        module.add_adapter(config, adapter_name=_NAME)
+
+
 @contextmanager
 def injected(
     module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int
@@ -37,17 +49,11 @@ def injected(
     Raises:
         MissingExtra: peft is not installed.
     """
-    try:
-        from peft import LoraConfig
-        from peft.tuners.lora import LoraLayer
-    except ImportError:
-        raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
     trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     layers: dict[str, Factors] = {}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))  # type: ignore[arg-type]
-        module.add_adapter(config, adapter_name=_NAME)
+    inject(module, rank, alpha, targets, seed)
+    from peft.tuners.lora import LoraLayer
+
     try:
         yield layers
     finally:

@@ -12,11 +12,13 @@ long float32 vector does not.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Tensors = Sequence[Tensor]
+GradientKeeping = Literal["whole", "bf16", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,47 @@ class Weighted(Sequence[Tensor]):
         return self.tensors[index] * self.weights[index]
 
 
+class Waiting(Sequence[Tensor]):
+    """A gradient that waits for another one in less room, and is given back one tensor at a time.
+
+    Args:
+        tensors: the gradient, taken over: where it is a list, that holds empty tensors afterwards.
+        keeping: "bf16", rounded to bfloat16 (relative error up to 2^-9), or "cpu", exact and off the device.
+    """
+
+    def __init__(self, tensors: Tensors, keeping: Literal["bf16", "cpu"]) -> None:
+        self.likes = [(tensor.device, tensor.dtype) for tensor in tensors]
+        self.held: list[Tensor] = []
+        for index, tensor in enumerate(tensors):
+            self.held.append(tensor.to(torch.bfloat16) if keeping == "bf16" else tensor.cpu())
+            if isinstance(tensors, list):
+                tensors[index] = torch.empty(0)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        device, dtype = self.likes[index]
+        return self.held[index].to(device, dtype)
+
+    def __setitem__(self, index: int, tensor: Tensor) -> None:
+        self.held[index] = tensor
+
+
 def gram_per_tensor(forget: Tensors, retain: Tensors, weights: Tensors | None = None) -> list[Gram]:
     """The three inner products of every tensor; their sum is the global one.
 
     Args:
-        forget: g_f as a list of tensors; `Shards` where each process holds a part of every tensor.
-        retain: g_r, same shapes.
+        forget: g_f as a list of tensors.
+        retain: g_r, same shapes; `Shards` where each process holds a part of every tensor.
         weights: the diagonal P of the metric <a, b>_P = sum P a b, same shapes, >= 0 (None: P = 1).
             May be a lazy sequence: each tensor is asked for when it is needed.
     """
     left_f: Tensors = forget if weights is None else Weighted(forget, weights)
     left_r: Tensors = retain if weights is None else Weighted(retain, weights)
     ff, rr, fr = inner_products([(left_f, forget), (left_r, retain), (left_f, retain)])
-    if isinstance(forget, Shards):
-        total = forget.total([*ff, *rr, *fr])
+    if isinstance(retain, Shards):
+        total = retain.total([*ff, *rr, *fr])
         ff, rr, fr = (total[start : start + len(ff)] for start in range(0, len(total), len(ff)))
     return [Gram(*values) for values in zip(ff, rr, fr, strict=True)]
 
@@ -205,7 +234,9 @@ class Combination(Sequence[Tensor]):
         gram: Gram | None = None,
     ) -> None:
         length = len(next(iter(grads.values())))
-        self.grads = {term: list(tensors) for term, tensors in grads.items()}
+        self.grads = {
+            term: tensors if isinstance(tensors, Waiting) else list(tensors) for term, tensors in grads.items()
+        }
         self.coefficients = {
             term: [value] * length if isinstance(value, int | float) else list(value)
             for term, value in coefficients.items()
@@ -229,7 +260,7 @@ class Combination(Sequence[Tensor]):
     def release(self, index: int) -> None:
         """Let go of the gradients of one tensor, which is not asked for again."""
         for tensors in self.grads.values():
-            tensors[index] = tensors[index].new_empty(0)
+            tensors[index] = torch.empty(0)
 
 
 def weighted_sum(grads: Mapping[str, Tensors], retain_weight: float) -> Combination:

@@ -313,7 +313,7 @@ class EDM(Objective):
         So alpha is a squared error of pixels, whatever the noise level, and a batch goes on pushing
         those elements that are still below it. With limits (B,) every sample's elements have its own.
         """
-        error = (prediction.float() - target.float()).square()
+        error = (_wide(prediction) - _wide(target)).square()
         weight = _like(self.weight(timesteps), error)
         if isinstance(limit, Tensor):
             limit = _like(limit, error)
@@ -340,7 +340,7 @@ def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) 
 
 
 def denoising_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean squared error over the batch, in float32; a scalar.
+    """Weighted mean squared error over the batch, in at least float32; a scalar.
 
     Args:
         prediction: model output, (B, ...).
@@ -351,8 +351,8 @@ def denoising_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor
 
 
 def _sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample, (B,), in float32."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+    """Mean squared error of each sample, (B,), in at least float32."""
+    return (_wide(prediction) - _wide(target)).square().flatten(1).mean(1)
 
 
 def _share_above(losses: Tensor, limit: float | Tensor) -> float:
@@ -366,3 +366,7 @@ def truncate(loss: Tensor, limit: float | Tensor | None) -> Tensor:
     element (class-conditional models); the limit may be a tensor that goes with them.
     """
     return loss if limit is None else loss.clamp(max=limit)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

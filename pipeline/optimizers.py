@@ -1,4 +1,5 @@
-"""Adam, twice: torch's own, and one whose preconditioner is also the metric of the projection.
+"""Adam, three times: torch's own, bitsandbytes' with moments in 8 bits, and one whose preconditioner is also
+the metric of the projection.
 
 Adam divides a direction by the root of its second moments and averages it over steps, so the
 direction that leaves the combination is not the one that the weights take. `MetricAdam` lets the
@@ -11,15 +12,20 @@ and likewise for g_f: the guarantee of Theorem 4 holds for the step that is take
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .errors import MissingExtra
 from .gradients import Tensors, weighted_sum
 from .recipe import TrainingSection
 
 _FUSED = ("cpu", "cuda", "mps", "xpu")
 """Devices on which torch has an Adam in one pass, without temporary tensors."""
+_TABLES = "qmap"
+"""bitsandbytes' tables of the values that 8 bits stand for: the same for every parameter, and not kept."""
 
 
 class MetricAdam(torch.optim.Optimizer):
@@ -79,12 +85,51 @@ class Metric(Sequence[Tensor]):
         return (state["exp_avg_sq"] / correction).sqrt_().add_(self.optimizer.defaults["eps"]).reciprocal_()
 
 
-def build_optimizer(metric: str, parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Adam without weight decay (Ko et al. 2024), or `MetricAdam`."""
-    if metric == "adam":
+def check_optimizer(spec: TrainingSection) -> None:
+    """Find out, before anything is drawn, whether the optimizer is installed.
+
+    Raises:
+        MissingExtra: bitsandbytes is not.
+    """
+    if spec.optimizer == "adam8bit" and find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "adam8bit", "training.optimizer 'adam8bit'")
+
+
+def build_optimizer(spec: TrainingSection, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam without weight decay (Ko et al. 2024), or `MetricAdam`, or bitsandbytes' 8-bit Adam (Dettmers et al. 2022).
+
+    Raises:
+        MissingExtra: bitsandbytes is not installed.
+    """
+    lr = spec.learning_rate
+    if spec.metric == "adam":
         return MetricAdam(parameters, lr)
+    if spec.optimizer == "adam8bit":
+        check_optimizer(spec)
+        from bitsandbytes.optim import Adam8bit
+
+        return Adam8bit(parameters, lr)
     fused = all(parameter.device.type in _FUSED for parameter in parameters)
     return torch.optim.Adam(parameters, lr, fused=fused or None)
+
+
+def moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What an optimizer remembers of a parameter, as tensors to keep."""
+    state = optimizer.state[parameter]
+    return {key: torch.as_tensor(value) for key, value in state.items() if not key.startswith(_TABLES)}
+
+
+def restore_moments(optimizer: Any, parameter: nn.Parameter, kept: Mapping[str, Tensor]) -> None:
+    """Put back what `moments` gave."""
+    state = optimizer.state[parameter]
+    if "state1" not in kept:
+        for key, value in kept.items():  # laid out in memory as the parameter is, which a fused Adam relies on
+            state[key] = torch.empty_like(parameter).copy_(value) if value.ndim else value.to(parameter.device)
+        return
+    place = next(i for i, held in enumerate(optimizer.param_groups[0]["params"]) if held is parameter)
+    optimizer.init_state(optimizer.param_groups[0], parameter, 0, place)  # bitsandbytes': with its tables
+    for key, value in kept.items():
+        state[key] = int(value) if key == "step" else state[key].copy_(value)
 
 
 def learning_rate(spec: TrainingSection, step: int) -> float:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from .adapters import AdapterTargets
 from .errors import UserError
 from .files import write_text
+from .gradients import GradientKeeping
 from .lineage import lineage_of
 from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
@@ -128,6 +129,17 @@ class TrainingSection(Section):
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of forward and backward passes")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, slower")
+    optimizer: Literal["adam", "adam8bit"] = Field(
+        default="adam", description="Adam, or Adam with its moments in 8 bits (bitsandbytes)"
+    )
+    forget_gradient: GradientKeeping = Field(
+        default="whole",
+        description="how the forget gradient waits for the retain one: whole, rounded to bf16, or on the CPU",
+    )
+    torch_compile: bool = Field(default=False, description="compile the network first: minutes once, faster steps")
+    channels_last: bool = Field(
+        default=False, description="convolutions' weights with channels innermost, which CUDA prefers in bf16"
+    )
     max_grad_norm: float | None = Field(default=None, gt=0, description="clip the combined direction to this norm")
     checkpoint_every: int = Field(default=100, ge=1, le=1_000_000, description="steps between checkpoints")
     preview_every: int = Field(
@@ -219,6 +231,10 @@ class Recipe(Section):
     def _consistent(self) -> "Recipe":
         if self.training.metric == "adam" and self.method.name not in ("rg", "rgd"):
             raise ValueError(f"training.metric 'adam' belongs to rg and rgd, got method {self.method.name!r}")
+        if self.training.metric == "adam" and self.training.optimizer != "adam":
+            raise ValueError(f"training.metric 'adam' needs training.optimizer 'adam', got {self.training.optimizer!r}")
+        if self.training.forget_gradient != "whole" and self.method.name not in ("rg", "rgd", "grad_diff"):
+            raise ValueError(f"training.forget_gradient belongs to rg, rgd and grad_diff, got {self.method.name!r}")
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "

@@ -122,5 +122,5 @@ def plan_table(model: str, plans: list[Plan], vram: float | None = None) -> Tabl
         parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
         cells = [f"{part / GB:.1f}" for part in parts]
         fits = ["yes" if plan.total < 0.9 * vram * GB else "no"] if vram else []
-        table.add_row(str(plan.setting), *cells, *fits)
+        table.add_row(plan.name, *cells, *fits)
     return table

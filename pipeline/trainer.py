@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +24,10 @@ from torch import Tensor
 from .errors import Cancelled, UserError
 from .events import Event
 from .files import replacing
-from .gradients import Combination, Tensors, guard_coefficients, inner_products
+from .gradients import Combination, Tensors, Waiting, guard_coefficients, inner_products
 from .methods import Batch, Context, Loss, Method
 from .models import Conditioning, Denoiser
-from .optimizers import MetricAdam, build_optimizer, learning_rate
+from .optimizers import MetricAdam, build_optimizer, learning_rate, moments, restore_moments
 from .parameters import select_parameters
 from .processes import ALONE, Processes
 from .progress import Progress, Silent
@@ -36,6 +36,7 @@ from .replicas import build_replica
 from .results import Pair, TrainingResult
 from .samples import SampleSet
 from .stopping import EarlyStop
+from .tuning import tuned
 
 _BUCKET = 1_000_000  # weights whose direction and update exist at one time
 _KEPT_CHECKPOINTS = 2
@@ -92,7 +93,7 @@ class Trainer:
             raise UserError(str(error)) from None
         self.replica = build_replica(denoiser.module, self.named, processes)
         self.parameters = self.replica.parameters
-        self.optimizer = build_optimizer(spec.metric, self.parameters, spec.learning_rate)
+        self.optimizer = build_optimizer(spec, self.parameters)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.terms
         self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
         self.events: list[Event] = []
@@ -120,14 +121,14 @@ class Trainer:
         was_training = module.training
         began = time.perf_counter()
         start = done = 0
+        tuning = ExitStack()
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
             for parameter in self.named.values():
                 parameter.requires_grad_(True)
             module.train()
-            if spec.gradient_checkpointing:
-                module.enable_gradient_checkpointing()  # type: ignore[operator]
+            tuning.enter_context(tuned(module, spec))
             with self.processes.main_first():
                 self.method.prepare(self._context(resume))  # before the checkpoint: teachers and masks are the base's
             self.early_stop = self.processes.on_main(self._early_stop) if spec.early_stop else None
@@ -158,8 +159,7 @@ class Trainer:
             self.replica.drop_gradients()
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            if spec.gradient_checkpointing:
-                module.disable_gradient_checkpointing()  # type: ignore[operator]
+            tuning.close()
             module.train(was_training)
         self._save(done)
         return self._result(time.perf_counter() - began, whole=start == 0)
@@ -196,6 +196,8 @@ class Trainer:
         for term in self.method.terms:
             seen[term] = self._differentiate(term, step)
             grads[term] = self.replica.take_gradients()
+            if self.spec.forget_gradient != "whole" and term != self.method.terms[-1]:
+                grads[term] = Waiting(grads[term], self.spec.forget_gradient)
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
         changes, size = self._apply(direction)
@@ -289,7 +291,8 @@ class Trainer:
         mu, nu = guard_coefficients(gram, changes["forget"], changes["retain"])
         if mu or nu:
             for term, factor in (("forget", mu), ("retain", nu)):
-                torch._foreach_add_(list(self.parameters), list(direction.grads[term]), alpha=-factor)
+                for parameter, grad in zip(self.parameters, direction.grads[term], strict=True):
+                    parameter.add_(grad, alpha=-factor)
         return {
             "forget": changes["forget"] - mu * gram.ff - nu * gram.fr,
             "retain": changes["retain"] - mu * gram.fr - nu * gram.rr,
@@ -416,8 +419,8 @@ class Trainer:
         tensors = {}
         for name, parameter in zip(self.named, self.parameters, strict=True):
             tensors[f"weights.{name}"] = self._whole(name, parameter.detach())
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{key}.{name}"] = self._whole(name, torch.as_tensor(value))
+            for key, value in moments(self.optimizer, parameter).items():
+                tensors[f"optimizer.{key}.{name}"] = self._whole(name, value)
         path = self.folder / "checkpoints" / f"step-{step:06d}.safetensors"
         if not self.processes.main:
             return path
@@ -446,11 +449,13 @@ class Trainer:
             held = dict(zip(self.named, self.parameters, strict=True))
             for name, parameter in held.items():
                 parameter.copy_(self.replica.part(name, file.get_tensor(f"weights.{name}")))
+            kept: dict[str, dict[str, Tensor]] = {name: {} for name in held}
             for key in file.keys():
                 if key.startswith("optimizer."):
                     _, field, name = key.split(".", 2)
-                    value = self.replica.part(name, file.get_tensor(key))
-                    self.optimizer.state[held[name]][field] = value.to(self.denoiser.device)
+                    kept[name][field] = self.replica.part(name, file.get_tensor(key))
+            for name, parameter in held.items():
+                restore_moments(self.optimizer, parameter, kept[name])
         self._cut_events(step)
         return step
 
@@ -508,6 +513,10 @@ def check_processes(method: Method[Any], spec: TrainingSection, processes: Proce
             f"expected at least one pair of every micro-batch for each of {processes.size} processes, got {smallest} "
             "(batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer processes."
         )
+    if processes.sharded and spec.optimizer != "adam":
+        raise UserError(f"optimizer {spec.optimizer!r} can't be cut in parts by FSDP. Set it to 'adam'.")
+    if processes.sharded and (spec.torch_compile or spec.channels_last):
+        raise UserError("torch_compile and channels_last need a whole network, which FSDP cuts in parts. Leave them.")
     if processes.sharded and spec.preview_every:
         raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
     if processes.sharded and spec.early_stop:

@@ -16,6 +16,7 @@ from .errors import UserError
 from .files import file_name
 from .methods import build_method
 from .models import Denoiser, class_names, load_denoiser
+from .optimizers import check_optimizer
 from .processes import ALONE, Processes
 from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
@@ -99,6 +100,7 @@ def run_recipe(
     """
     progress, clock = progress or Silent(), _Clock()
     began = time.perf_counter()
+    check_optimizer(recipe.training)
     check_processes(build_method(recipe.method), recipe.training, processes)
     run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):

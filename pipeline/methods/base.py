@@ -84,7 +84,7 @@ class Batch:
 
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """The denoising loss that the model was trained with, on one batch; a scalar in float32."""
+    """The denoising loss that the model was trained with, on one batch; a scalar in at least float32."""
     prediction, target = prediction_and_target(denoiser, batch)
     return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import traceback
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ def run_case(case, place, processes=ALONE, progress=None):
     if folder:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     samples = SampleSet.load(place / "samples.safetensors")
+    if case.get("double"):
+        samples = in_double(denoiser, samples)
     with shared_out(denoiser, processes):
         trainer = Trainer(denoiser, method, samples, spec, 0, folder, progress, processes=processes)
         directions = {}
@@ -66,6 +69,19 @@ def run_case(case, place, processes=ALONE, progress=None):
         trainer.train(resume=case.get("resume", False))
     events = [[e.loss_forget, e.loss_retain, e.cosine, e.change_forget, e.change_retain] for e in trainer.events]
     return directions, {k: v.clone() for k, v in denoiser.module.state_dict().items()}, events
+
+
+def in_double(denoiser, samples):
+    """Let the network compute in float64, where the order of sums is no excuse."""
+    predict = denoiser.predict
+    denoiser.module.double()
+    denoiser.predict = lambda noisy, timesteps, conditioning: predict(noisy.double(), timesteps, conditioning)
+    wider = {}
+    for term in ("forget", "retain"):
+        own = getattr(samples, term)
+        conditioning = {name: value.double() for name, value in own.conditioning.items()}
+        wider[term] = replace(own, latents=own.latents.double(), conditioning=conditioning)
+    return SampleSet(**wider)
 
 
 def work(place):

@@ -22,7 +22,7 @@ from .processes_worker import PROMPTS, SPEC, run_case
 from .test_trainer import make_samples
 
 WORKER = Path(__file__).with_name("processes_worker.py")
-CASES = {
+DIRECTIONS = {
     "ddp": {"strategy": "ddp", "method": "rgd", "training": {"gradient_accumulation_steps": 2}},
     "ddp-uneven": {"strategy": "ddp", "method": "rgd", "training": {"batch_size": 3, "guard": True}},
     "ddp-auto": {
@@ -33,19 +33,25 @@ CASES = {
     "ddp-esd": {
         "strategy": "ddp", "method": "esd-x", "options": {"start_steps": 2}, "training": {"parameters": "xattn"}
     },
+    "ddp-adam": {"strategy": "ddp", "method": "rgd", "training": {"metric": "adam", "batch_size": 3}},
     "fsdp": {
         "strategy": "fsdp", "method": "rgd",
         "training": {"gradient_accumulation_steps": 2, "guard": True, "max_grad_norm": 0.1},
     },
     "fsdp-adam": {"strategy": "fsdp", "method": "rgd", "training": {"metric": "adam", "batch_size": 3}},
-    "ddp-adam": {"strategy": "ddp", "method": "rgd", "training": {"metric": "adam", "batch_size": 3}},
+}  # fmt: skip
+"""Also in float64, where rounding can't hide a mistake."""
+CASES = {
+    **{f"{name}-64": {**case, "double": True} for name, case in DIRECTIONS.items()},
+    "ddp": DIRECTIONS["ddp"],
+    "fsdp": DIRECTIONS["fsdp"],
     "ddp-cut": {"strategy": "ddp", "method": "rgd", "folder": "ddp-cut", "stop": True},
     "fsdp-cut": {"strategy": "fsdp", "method": "rgd", "folder": "fsdp-cut", "stop": True},
     "ddp-on": {"strategy": "ddp", "method": "rgd", "folder": "alone-cut", "resume": True},
     "fsdp-on": {"strategy": "fsdp", "method": "rgd", "folder": "alone-cut-2", "resume": True},
     "fsdp-salun": {"strategy": "fsdp", "method": "salun"},
     "few": {"strategy": "ddp", "method": "rgd", "training": {"gradient_accumulation_steps": 4}},
-}  # fmt: skip
+}
 PLAIN = {"method": "rgd"}
 
 
@@ -61,7 +67,8 @@ def place(tmp_path_factory):
     _, _, events = run_case(PLAIN, folder)
     # between the loss of the whole first batch and that of one process's half of it
     limit = events[0][0] * 1.001
-    cases = CASES | {"ddp-limit": {"strategy": "ddp", "method": "rgd", "options": {"forget_limit": limit}}}
+    limited = {"strategy": "ddp", "method": "rgd", "options": {"forget_limit": limit}, "double": True}
+    cases = CASES | {"ddp-limit-64": limited}
     for name in ("alone-cut", "alone-cut-2"):
         run_case({**PLAIN, "folder": name, "training": {"steps": 2}}, folder)
     (folder / "cases.json").write_text(json.dumps(cases))
@@ -95,25 +102,22 @@ def parts(place, name, rank=0):
     )
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-uneven", "ddp-limit", "ddp-auto", "ddp-salun", "ddp-esd", "fsdp"])
+@pytest.mark.parametrize("name", [*(f"{name}-64" for name in DIRECTIONS), "ddp-limit-64", "ddp", "fsdp"])
 def test_two_processes_take_the_direction_of_one(place, name):
     case = json.loads((place / "cases.json").read_text())[name]
     direction, weights, events = run_case({k: v for k, v in case.items() if k != "folder"}, place)
     found, ended = parts(place, name)
-    assert gap(found, direction) < 5e-6  # what float32 gives for passes with fewer samples at once
+    exact, scaled = case.get("double", False), case.get("training", {}).get("metric") == "adam"
+    # float32: passes with fewer samples at once. Adam's metric divides by gradients near 0, which enlarges rounding.
+    assert gap(found, direction) < (5e-6 if not exact else 1e-4 if scaled else 1e-6)
     before = build_tiny_pipeline().unet.state_dict()
     moved = {k: v - before[k] for k, v in weights.items()}
-    assert gap({k: v - before[k] for k, v in ended.items()}, moved) < 0.02  # Adam divides rounding by tiny moments
+    # Adam divides rounding by tiny moments
+    assert gap({k: v - before[k] for k, v in ended.items()}, moved) < (1e-5 if exact and not scaled else 0.02)
     first, expected = json.loads((place / f"{name}-0.json").read_text())[0], events[0]
     assert [value or 0 for value in first] == pytest.approx([value or 0 for value in expected], rel=1e-3, abs=1e-7)
     other = parts(place, name, rank=1)[1]
     assert all(torch.equal(other[k], ended[k]) for k in ended), "all processes end with the same weights"
-
-
-def test_parts_take_the_direction_of_copies(place):
-    """Adam's metric divides by gradients near 0, which enlarges rounding: 50 times more against one process."""
-    for found, expected in zip(parts(place, "fsdp-adam"), parts(place, "ddp-adam"), strict=True):
-        assert gap(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["ddp-on", "fsdp-on"])

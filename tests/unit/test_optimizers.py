@@ -129,8 +129,8 @@ def test_the_step_that_is_taken_harms_neither_objective(seed):
 
 def test_build_optimizer():
     parameters = [torch.nn.Parameter(torch.zeros(1))]
-    assert isinstance(build_optimizer("adam", parameters, LR), MetricAdam)
-    plain = build_optimizer("euclidean", parameters, LR)
+    assert isinstance(build_optimizer(TrainingSection(metric="adam"), parameters), MetricAdam)
+    plain = build_optimizer(TrainingSection(learning_rate=LR), parameters)
     assert type(plain) is torch.optim.Adam
     assert plain.param_groups[0]["lr"] == LR and plain.param_groups[0]["weight_decay"] == 0
 

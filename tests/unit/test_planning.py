@@ -6,7 +6,8 @@ from diffusers import UNet2DConditionModel
 from turpentine.pipeline.cli import main
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.models.architectures import example_inputs, saved_bytes
-from turpentine.pipeline.planning import SETTINGS, Setting, plan
+from turpentine.pipeline.planning import SETTINGS, plan
+from turpentine.pipeline.recipe import TrainingSection as Setting
 
 SMALL = {
     "block_out_channels": (32, 64),
@@ -36,7 +37,7 @@ def test_a_plan_is_what_real_tensors_take(folder):
 
 
 def test_settings_save_what_they_promise(folder):
-    settings = (Setting(), Setting(gradient_checkpointing=True), Setting("xattn"))
+    settings = (Setting(), Setting(gradient_checkpointing=True), Setting(parameters="xattn"))
     full, checkpointed, xattn = plan(str(folder), settings)
     assert checkpointed.activations < 0.5 * full.activations
     assert xattn.gradients < 0.5 * full.gradients
@@ -49,7 +50,7 @@ def test_activations_grow_with_the_batch(folder):
 
 
 def test_stable_diffusion_has_its_published_size():
-    (planned,) = plan("sd14", [Setting("xattn", gradient_checkpointing=True)])
+    (planned,) = plan("sd14", [Setting(parameters="xattn", gradient_checkpointing=True)])
     assert planned.weights == 4 * 859_520_964
 
 
