@@ -11,7 +11,7 @@ from .comfyui import ComfyUI
 
 CHROMIUM = shutil.which("chromium")
 
-_READY = "window.app?.graph && LiteGraph.registered_node_types['TurpentineUnlearnConcept']"
+_READY = "Boolean(window.app?.graph) && 'TurpentineUnlearnConcept' in LiteGraph.registered_node_types"
 
 _OPEN = """async ([workflow, name]) => {
   await app.loadGraphData(workflow, true, true, name);

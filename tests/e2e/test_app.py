@@ -26,7 +26,7 @@ browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chr
 PATIENCE = 240  # seconds: states are waited for, and a busy machine may take its time
 
 
-CUT_SHORT = ("AbortError", "TimeoutError")
+CUT_SHORT = ("AbortError", "TimeoutError", "Unexpected error Connection errored out")
 """What the page's own client writes when a reload cuts a stream, or a busy machine answers its ping late."""
 
 
