@@ -13,11 +13,15 @@ CHROMIUM = shutil.which("chromium")
 
 _READY = "Boolean(window.app?.graph) && 'TurpentineUnlearnConcept' in LiteGraph.registered_node_types"
 
+_SETTINGS = {"Comfy.TutorialCompleted": "true", "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": "0"}
+"""No greeting of a first visit, and words on nodes that are far away; JSON."""
+
 _OPEN = """async ([workflow, name]) => {
   await app.loadGraphData(workflow, true, true, name);
   const nodes = app.graph._nodes, view = app.canvas.ds, element = app.canvas.canvas;
   const left = Math.min(...nodes.map(n => n.pos[0])), right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]));
-  const top = Math.min(...nodes.map(n => n.pos[1] - 50)), bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]));
+  const top = Math.min(...nodes.map(n => n.pos[1] - 50)), height = n => n.flags.collapsed ? 0 : n.size[1];
+  const bottom = Math.max(...nodes.map(n => n.pos[1] + height(n)));
   const wide = element.clientWidth - 120, high = element.clientHeight - 90;
   view.scale = Math.min(wide / (right - left), high / (bottom - top), 1);
   view.offset = [80 / view.scale - left, 75 / view.scale - top];
@@ -90,8 +94,9 @@ def open_editor(server: ComfyUI) -> Iterator[Editor]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1800, "height": 1100})
         page.set_default_timeout(240_000)
+        for setting, value in _SETTINGS.items():
+            page.request.post(f"{server.address}/settings/{setting}", data=value)
         page.goto(server.address)
         page.wait_for_function(_READY)
-        page.keyboard.press("Escape")  # closes the greeting of a first visit
         yield Editor(page)
         browser.close()

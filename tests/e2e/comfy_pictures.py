@@ -32,6 +32,7 @@ _LAY_OUT = """async ([api, name]) => {
   for (const node of nodes) {
     const size = node.computeSize(), preview = {PreviewImage: 430, PreviewAny: 130}[node.type] ?? 0;
     node.setSize([Math.max(preview ? 380 : 300, size[0]), size[1] + preview]);
+    node.flags.collapsed = node.type === 'TurpentineUnlearnOptions';  // every number of a recipe: a tall node
   }
   const level = node => {  // the longest way from a source
     if (!depth.has(node.id)) {
@@ -44,12 +45,12 @@ _LAY_OUT = """async ([api, name]) => {
   let x = 40;
   for (const column of columns) {
     let y = 80;
-    for (const node of column) { node.pos = [x, y]; y += node.size[1] + 70; }
+    for (const node of column) { node.pos = [x, y]; y += (node.flags.collapsed ? 0 : node.size[1]) + 70; }
     x += Math.max(...column.map(node => node.size[0])) + 80;
   }
   for (const node of nodes)
     for (const widget of node.widgets ?? []) if (widget.name === 'control_after_generate') widget.value = 'fixed';
-  return graph.serialize();
+  return JSON.stringify(graph.serialize());  // what is undefined stays out
 }"""
 
 
@@ -66,7 +67,7 @@ def main(docs: Path, options: list[str]) -> None:
     ):
         editor.page.evaluate("() => app.ui.settings.setSettingValue('Comfy.Minimap.Visible', false)")
         for path in WORKFLOWS:
-            workflow = editor.page.evaluate(_LAY_OUT, [json.loads(path.read_text()), path.stem])
+            workflow = json.loads(editor.page.evaluate(_LAY_OUT, [json.loads(path.read_text()), path.stem]))
             workflow["extra"] = {}
             example = ROOT / "example_workflows" / path.name
             example.write_text(json.dumps(workflow, indent=1) + "\n")
