@@ -15,8 +15,8 @@ from .recipe import OutputSection, Recipe
 from .report import write_report
 from .results import Results, WeightsFile
 from .runs import RunFolder
-from .unlearning import training_lora, weights_name
-from .weights import Adapter, base_hashes, check_formats, header, needs_base, read_header, snapshot, write_weights
+from .unlearning import training_lora, write_run
+from .weights import Adapter, base_hashes, check_formats, needs_base, read_header, snapshot
 from .weights.apply import apply
 from .weights.diffusers_folder import write_diffusers
 from .weights.job import Job
@@ -54,20 +54,8 @@ def export_run(
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
         trained = _restore(denoiser, run, recipe, results.training.steps, written)
-    figures = results.audits.after.model_dump(mode="json", exclude_none=True)
-    records = write_weights(
-        denoiser,
-        run.path / "weights",
-        output.formats,
-        output.dtype,
-        header(denoiser, recipe, hashes, figures),
-        weights_name(recipe),
-        base=before,
-        rank=output.lora_rank,
-        energy=output.lora_energy,
-        trained=trained,
-        progress=progress or Silent(),
-    )
+    after = results.audits.after
+    records = write_run(denoiser, run, recipe, output, hashes, after, before, trained, progress or Silent())
     others = [file for file in results.weights if file.format not in output.formats]
     results.model_copy(update={"weights": [*others, *records]}).save(run.path / "results.json")
     write_report(run.path)

@@ -1,13 +1,14 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .adapters import as_adapter, injected
 from .audits import AlignmentAudit, AuditImages, ClassAudit, ClassJudge, ImageSet, NudityAudit, audit, interference
@@ -20,10 +21,10 @@ from .optimizers import check_optimizer
 from .processes import ALONE, Processes
 from .progress import Progress, Silent
 from .prompts import LLMSource, PromptSet
-from .recipe import Recipe
+from .recipe import OutputSection, Recipe
 from .replicas import shared_out
 from .report import write_report
-from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
+from .results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
 from .runs import PREVIEWED, PREVIEWS, RunFolder, preview_name
 from .samples import SampleSet, draw_latents
 from .tiny_canvas.world import dimension_of, labels_of
@@ -122,21 +123,8 @@ def run_recipe(
     with clock("audits"):
         after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
-        figures = after.model_dump(mode="json", exclude_none=True)
         written = processes.on_main(
-            lambda: write_weights(
-                denoiser,
-                run.path / "weights",
-                output.formats,
-                output.dtype,
-                header(denoiser, recipe, hashes, figures),
-                weights_name(recipe),
-                base=base,
-                rank=output.lora_rank,
-                energy=output.lora_energy,
-                trained=trained,
-                progress=progress,
-            )
+            lambda: write_run(denoiser, run, recipe, output, hashes, after, base, trained, progress)
         )
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
@@ -167,6 +155,45 @@ def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
+
+
+def write_run(
+    denoiser: Denoiser,
+    run: RunFolder,
+    recipe: Recipe,
+    output: OutputSection,
+    hashes: dict[str, str],
+    after: AuditResult,
+    base: Mapping[str, Tensor] | None,
+    trained: Adapter | None,
+    progress: Progress,
+) -> list[WeightsFile]:
+    """Write the weights of a run into its folder, with their provenance.
+
+    Args:
+        denoiser: with the weights as unlearned.
+        run: where they go.
+        recipe: what was done.
+        output: formats, dtype and LoRA rank; not always those of the recipe.
+        hashes: of the base weights, see `base_hashes`.
+        after: the figures that the header tells.
+        base: the base weights, where a format needs them.
+        trained: the LoRA, if one was trained.
+        progress: told of long work.
+    """
+    return write_weights(
+        denoiser,
+        run.path / "weights",
+        output.formats,
+        output.dtype,
+        header(denoiser, recipe, hashes, after.model_dump(mode="json", exclude_none=True)),
+        weights_name(recipe),
+        base=base,
+        rank=output.lora_rank,
+        energy=output.lora_energy,
+        trained=trained,
+        progress=progress,
+    )
 
 
 def weights_name(recipe: Recipe) -> str:

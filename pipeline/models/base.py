@@ -1,7 +1,7 @@
 """What the adapters of diffusers' text-to-image pipelines share: drawing, coding, memory, saving."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,44 @@ from ..errors import UserError
 from ..objectives import Objective
 from ..progress import Progress, batches
 from .protocol import Conditioning
+
+
+def drawn_in_batches(
+    draw: Callable[[list[str], list[torch.Generator], Callable[[], None]], Tensor],
+    module: nn.Module,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    batch_size: int,
+    progress: Progress,
+    stage: str,
+) -> Tensor:
+    """Draw in batches, the network in evaluation mode; each image has its own generator, so its seed alone decides it.
+
+    Args:
+        draw: gives the latents of a batch from its prompts and generators; calls what it is given as the
+            third argument after each denoising step, so that the drawing can be cancelled.
+        module: the network that draws; afterwards in the mode in which it was.
+        prompts: one for each image.
+        seeds: as many.
+        batch_size: images at once.
+        progress: told of each batch.
+        stage: what the progress calls it.
+
+    Returns:
+        (N, C, h, w) in float32 on the CPU.
+    """
+    was_training = module.training
+    module.eval()
+    latents: list[Tensor] = []
+    try:
+        with progress.stage(stage, len(prompts)) as advance:
+            for part in batches(zip(prompts, seeds, strict=True), batch_size):
+                texts, generators = [text for text, _ in part], [torch.Generator("cpu").manual_seed(s) for _, s in part]
+                latents.append(draw(texts, generators, lambda: advance(0)).float().cpu())
+                advance(len(part))
+    finally:
+        module.train(was_training)
+    return torch.cat(latents)
 
 
 class PipelineDenoiser(ABC):
@@ -99,7 +137,7 @@ class PipelineDenoiser(ABC):
         stage: str,
         image_size: int | None = None,
     ) -> Tensor:
-        """See `Denoiser.sample`. Each image has its own generator, so its seed alone decides it.
+        """See `Denoiser.sample`.
 
         Raises:
             UserError: an image size that the model can't draw.
@@ -108,37 +146,32 @@ class PipelineDenoiser(ABC):
         multiple = pipe.vae_scale_factor * self.patch_size
         if image_size is not None and image_size % multiple:
             raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
-        own_scheduler, was_training = pipe.scheduler, module.training
+        own_scheduler = pipe.scheduler
         if scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)
-        module.eval()
-        latents: list[Tensor] = []
+
+        def draw(texts: list[str], generators: list[torch.Generator], keep_alive: Callable[[], None]) -> Tensor:
+            def after_step(_pipe: Any, _step: int, _timestep: Any, kwargs: dict) -> dict:
+                keep_alive()
+                return kwargs
+
+            result = pipe(
+                prompt=texts,
+                height=image_size,
+                width=image_size,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generators,
+                output_type="latent",
+                callback_on_step_end=after_step,
+                **self.call_options,
+            )
+            return self.unpack(result.images, image_size)
+
         try:
-            with progress.stage(stage, len(prompts)) as advance:
-                for part in batches(zip(prompts, seeds, strict=True), batch_size):
-                    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in part]
-
-                    def keep_alive(_pipe: Any, _step: int, _timestep: Any, kwargs: dict) -> dict:
-                        advance(0)
-                        return kwargs
-
-                    result = pipe(
-                        prompt=[prompt for prompt, _ in part],
-                        height=image_size,
-                        width=image_size,
-                        num_inference_steps=num_inference_steps,
-                        guidance_scale=guidance_scale,
-                        generator=generators,
-                        output_type="latent",
-                        callback_on_step_end=keep_alive,
-                        **self.call_options,
-                    )
-                    latents.append(self.unpack(result.images, image_size).float().cpu())
-                    advance(len(part))
+            return drawn_in_batches(draw, module, prompts, seeds, batch_size, progress, stage)
         finally:
             pipe.scheduler = own_scheduler
-            module.train(was_training)
-        return torch.cat(latents)
 
     def _scale_and_shift(self) -> tuple[float, float]:
         config = self.pipeline.vae.config

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..objectives import EDM
-from ..progress import Progress, batches
+from ..progress import Progress
 from ..samplers import heun, karras_sigmas
-from .base import _cast
+from .base import _cast, drawn_in_batches
 from .protocol import Conditioning
 
 
@@ -222,26 +222,19 @@ class ClassConditional:
         chosen = None
         if scheduler == "dpm-solver++":
             chosen = EDMDPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-        was_training = pipe.unet.training
-        pipe.unet.eval()
-        latents: list[Tensor] = []
-        try:
-            with progress.stage(stage, len(prompts)) as advance:
-                for part in batches(zip(prompts, seeds, strict=True), batch_size):
-                    result = pipe(
-                        [prompt for prompt, _ in part],
-                        num_inference_steps=num_inference_steps,
-                        guidance_scale=guidance_scale,
-                        generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in part],
-                        output_type="latent",
-                        callback_on_step_end=lambda: advance(0),
-                        scheduler=chosen,
-                    )
-                    latents.append(result.images.float().cpu())
-                    advance(len(part))
-        finally:
-            pipe.unet.train(was_training)
-        return torch.cat(latents)
+
+        def draw(texts: list[str], generators: list[torch.Generator], keep_alive: Callable[[], None]) -> Tensor:
+            return pipe(
+                texts,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generators,
+                output_type="latent",
+                callback_on_step_end=keep_alive,
+                scheduler=chosen,
+            ).images
+
+        return drawn_in_batches(draw, pipe.unet, prompts, seeds, batch_size, progress, stage)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixels in [-1, 1]; grey where the model has one channel."""
