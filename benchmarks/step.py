@@ -1,19 +1,20 @@
 """What the two-gradient step costs beside plain training, in time and in memory.
 
-    python benchmarks/step.py [--json] [--width N] [--steps N] [--batch N]
+    python benchmarks/step.py [--json] [--width N] [--size N] [--steps N] [--batch N]
 
 Time is measured on a UNet of Stable Diffusion 1's shape but narrower, with random weights, on
-latents of 32 x 32. A step splits into the two forward-backward passes (`Trainer._differentiate`,
-all of it), Adam's own update (`optimizer.step`), and the rest, which is the price of the method:
-three inner products, the combination, and the first-order changes that are recorded.
-`overhead_share` is that rest over the whole step and does not include Adam, which any training
-pays; `optimizer_share` is Adam's. Figures are medians over the steps after a warm-up.
+its latents of 64 x 64 and a batch of 8. A step splits into the two forward-backward passes
+(`Trainer._differentiate`, all of it), Adam's own update (`optimizer.step`), and the rest, which is
+the price of the method: three inner products, the combination, and the first-order changes that are
+recorded. `overhead_share` is that rest over the whole step and does not include Adam, which any
+training pays; `optimizer_share` is Adam's. Figures are medians over the steps after a warm-up.
 
 The overhead is so many seconds a weight, whatever the batch and resolution are, so its share falls
 with the arithmetic that a weight takes part in. That is `flops_per_weight` here, against 44,800 for
 Stable Diffusion 1.4 at 512 pixels and a batch of 8 (2,800 flops a weight and sample, forward and
 backward, counted on the same class; two passes). `overhead_share_stable_diffusion` is computed from
-the seconds of this run with the passes scaled by that ratio; it is not measured.
+the seconds of this run with the passes scaled by that ratio; it is not measured. Smaller latents
+(`--size 32`) are quicker to try and have a larger share.
 
 Memory is measured on a wider UNet with more weights, at batch 1 and latents of 8 x 8, so that
 activations are negligible beside a gradient (their size is given as `activation_gradients` and is
@@ -202,9 +203,9 @@ def weights_of(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def benchmark(width: int, steps: int, batch: int, device: torch.device) -> dict[str, Any]:
-    result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch": batch}
-    stand = Stand(width, 32, device)
+def benchmark(width: int, size: int, steps: int, batch: int, device: torch.device) -> dict[str, Any]:
+    result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch": batch, "size": size}
+    stand = Stand(width, size, device)
     result["weights"] = weights_of(stand.module)
     result |= measure_time(build(Trainer, stand, batch), steps)
     flattened = measure_time(build(FlattenedTrainer, stand, batch), steps)
@@ -247,14 +248,15 @@ def main() -> None:
     parser.add_argument(
         "--width", type=int, default=64, metavar="N", help="channels of the first level, a multiple of 32; default 64"
     )
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps that are timed; default 5")
+    parser.add_argument("--size", type=int, default=64, metavar="N", help="height and width of the latents; default 64")
+    parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps that are timed; default 3")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="batch size; default 8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …; default auto")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = benchmark(options.width, options.steps, options.batch, choose_device(options.device))
+    result = benchmark(options.width, options.size, options.steps, options.batch, choose_device(options.device))
     if options.json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
     else:

@@ -66,7 +66,7 @@ def _scheduler(patcher: Any) -> DDIMScheduler:
         trained_betas=betas.clone().numpy(),
         prediction_type=prediction_type(patcher),
         clip_sample=False,
-        set_alpha_to_one=False,
+        set_alpha_to_one=True,  # ComfyUI's last step goes to no noise at all
         steps_offset=1,
     )
 

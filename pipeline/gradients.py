@@ -50,7 +50,7 @@ class Gram:
         return Gram(self.ff + other.ff, self.rr + other.rr, self.fr + other.fr)
 
 
-_BLOCK = 16_384  # float32 sums of many more terms than this lose digits, and two blocks fit a core's cache
+_BLOCK = 32_768  # float32 sums of many more terms than this lose digits, those of fewer are mostly calls
 
 
 def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]]:
@@ -73,7 +73,8 @@ def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]
     lengths = {len(each) for each in lists.values()}
     if len(lengths) > 1:
         raise ValueError(f"inner_products expected lists of one length, got {sorted(lengths)} tensors.")
-    scalars: list[Tensor] = []
+    dots: list[Tensor] = []
+    counts: list[int] = []
     for index in range(max(lengths, default=0)):
         tensors = {key: each[index] for key, each in lists.items()}
         shapes = {tensor.shape for tensor in tensors.values()}
@@ -81,14 +82,12 @@ def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]
             shown = " and ".join(str([*shape]) for shape in shapes)
             raise ValueError(f"inner_products expected equal shapes at {index}, got {shown}.")
         blocks = {key: _blocks(tensor) for key, tensor in tensors.items()}
-        count = len(next(iter(blocks.values())))
-        dots = torch.stack(
-            [torch.dot(blocks[id(a)][place], blocks[id(b)][place]) for place in range(count) for a, b in pairs]
-        )
-        wide = torch.float32 if dots.device.type == "mps" else torch.float64  # MPS knows no float64
-        scalars.append(dots.view(count, len(pairs)).sum(0, dtype=wide))
-    values = torch.stack(scalars, 1).tolist() if scalars else []
-    return values or [[] for _ in pairs]
+        counts.append(len(next(iter(blocks.values()))))
+        dots += [torch.dot(blocks[id(a)][place], blocks[id(b)][place]) for place in range(counts[-1]) for a, b in pairs]
+    if not dots:
+        return [[] for _ in pairs]
+    table = torch.stack(dots).cpu().double().view(-1, len(pairs))
+    return torch.stack([rows.sum(0) for rows in table.split(counts)], 1).tolist()
 
 
 def _blocks(tensor: Tensor) -> Sequence[Tensor]:
@@ -96,7 +95,7 @@ def _blocks(tensor: Tensor) -> Sequence[Tensor]:
     flat = tensor.reshape(-1)
     if flat.dtype in (torch.float16, torch.bfloat16):
         flat = flat.float()
-    return flat.split(_BLOCK) if flat.device.type == "cpu" else (flat,)
+    return flat.split(_BLOCK) if flat.device.type == "cpu" and flat.numel() > _BLOCK else (flat,)
 
 
 class Shards(list[Tensor]):
