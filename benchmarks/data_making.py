@@ -47,7 +47,7 @@ def make_as_reference(
     own = denoiser.pipeline.scheduler
     spec = SampleSection(
         num_inference_steps=50,
-        guidance_scale=recipe.samples.guidance_scale,
+        guidance_scale=recipe.samples.for_training().guidance_scale,
         sample_batch_size=recipe.samples.sample_batch_size,
     )
     parts, seconds = {}, {"draw": 0.0, "encode_an_epoch": 0.0}

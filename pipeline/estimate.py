@@ -11,7 +11,7 @@ from .models import Denoiser
 from .parameters import TrainableParameters, select_parameters
 from .progress import Silent
 from .prompts import PromptSet
-from .recipe import Recipe
+from .recipe import Recipe, SampleSection
 from .unlearning import audit_prompts
 
 _PROBE_STEPS, _PROBE_BATCH = 2, 8
@@ -53,13 +53,16 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
         prompts: the recipe's prompts.
     """
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
-    image = evaluation * recipe.samples.num_inference_steps * (2 if recipe.samples.guidance_scale > 1 else 1)
+
+    def image(spec: SampleSection) -> float:
+        return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
+
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe).values()))
     terms = len(METHODS[recipe.method.name][1].terms)
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(
-        drawing=2 * len(prompts.train) * image,
-        auditing=audited * image,
+        drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),
+        auditing=audited * image(recipe.samples),
         training=per_step * recipe.training.steps,
         memory=least_memory(denoiser, recipe.training.parameters),
         available=free_memory(denoiser.device),

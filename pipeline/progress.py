@@ -27,6 +27,22 @@ class Silent:
         yield lambda units=1, note="": None
 
 
+class Within:
+    """Work inside a stage that is open: reports nothing of its own, and is cancelled with it.
+
+    Args:
+        advance: of the open stage.
+    """
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self.advance = advance
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """See `Progress`."""
+        yield lambda units=1, note="": self.advance(0)
+
+
 def batches(items: "Iterable[Item]", size: int) -> "Iterator[list[Item]]":
     """Split into lists of `size`, the last one shorter."""
     batch: list[Item] = []

@@ -71,7 +71,13 @@ class SampleSection(Section):
     """How the model draws its own training and audit images."""
 
     num_inference_steps: int = Field(default=50, ge=1, le=1000, description="denoising steps an image")
-    guidance_scale: float = Field(default=7.5, ge=0, le=50, description="classifier-free guidance of training images")
+    guidance_scale: float = Field(default=7.5, ge=0, le=50, description="classifier-free guidance")
+    training_guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=50,
+        description="guidance of the training images alone; less keeps the model nearer to itself (none: the same)",
+    )
     scheduler: Literal["own", "dpm-solver++"] = Field(
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
@@ -79,6 +85,12 @@ class SampleSection(Section):
     image_size: int | None = Field(
         default=None, ge=8, le=4096, description="side of the images in pixels (none: the model's own)"
     )
+
+    def for_training(self) -> "SampleSection":
+        """How training images are drawn."""
+        if self.training_guidance_scale is None:
+            return self
+        return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
 
 
 class TrainingSection(Section):

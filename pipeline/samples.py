@@ -75,7 +75,7 @@ class SampleSet:
         processes: Processes = ALONE,
     ) -> "SampleSet":
         """Let the model draw its own training images. Pairs share the seed of their noise."""
-        spec, progress = spec or SampleSection(), progress or Silent()
+        spec, progress = (spec or SampleSection()).for_training(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
         drawn = {
             term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images", processes)

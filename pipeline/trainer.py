@@ -30,7 +30,7 @@ from .models import Conditioning, Denoiser
 from .optimizers import MetricAdam, build_optimizer, learning_rate, moments, restore_moments
 from .parameters import select_parameters
 from .processes import ALONE, Processes
-from .progress import Progress, Silent
+from .progress import Progress, Silent, Within
 from .recipe import TrainingSection
 from .replicas import build_replica
 from .results import Pair, TrainingResult
@@ -66,7 +66,8 @@ class Trainer:
         seed: decides the order of the data, noise and timesteps.
         folder: where `events.jsonl` and `checkpoints/` go; None keeps nothing on disk.
         progress: told of every step.
-        after_step: called with the number of steps done, after each; it may look at the model.
+        after_step: called after each step with the number of steps done and a progress that cancels with the
+            training; it may look at the model.
         processes: who else trains the same network. Each takes its share of every micro-batch, with the
             noise and timesteps that one process alone would draw; `replicas.shared_out` comes before.
     """
@@ -80,7 +81,7 @@ class Trainer:
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
-        after_step: Callable[[int], None] | None = None,
+        after_step: Callable[[int, Progress], None] | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self.after_step = after_step
@@ -147,7 +148,7 @@ class Trainer:
                     if done % spec.checkpoint_every == 0 and done < self._end:
                         self._save(done)
                     if self.after_step:
-                        self.after_step(done)
+                        self.after_step(done, Within(advance) if self.processes.size == 1 else Silent())
                     advance(1, _note(event))
         except (Cancelled, _BadLoss) as stop:
             where = self._save(done)

@@ -353,13 +353,13 @@ def make_samples(
 
 def _previews(
     run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
-) -> Callable[[int], None]:
+) -> Callable[[int, Progress], None]:
     """Draws a few audit images every so many steps."""
     texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
 
-    def preview(done: int) -> None:
+    def preview(done: int, progress: Progress) -> None:
         if done % recipe.training.preview_every == 0:
-            images = draw_audit_images(denoiser, texts, recipe, Silent(), "", processes)
+            images = draw_audit_images(denoiser, texts, recipe, progress, "preview", processes)
             processes.on_main(lambda: run.save_images(preview_name(done), images, None))
 
     return preview
@@ -373,7 +373,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     processes: Processes = ALONE,
-    after_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int, Progress], None] | None = None,
 ) -> tuple[TrainingResult, Adapter | None]:
     """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained.
 

@@ -1,17 +1,19 @@
 """What a program that follows a run is told: pictures while it trains, a progress file, an estimate before."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 import turpentine
 from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.estimate import estimate
-from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.presets import preset_for
+from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import build_recipe
 from turpentine.pipeline.terminal import TerminalProgress
-from turpentine.pipeline.unlearning import make_prompts
+from turpentine.pipeline.unlearning import make_prompts, make_samples
 
 from ..conftest import build_tiny_pipeline
 
@@ -40,6 +42,30 @@ def test_pictures_while_training_change_nothing(pairs, tmp_path):
     assert not list((tmp_path / "0" / "images").glob("step-*"))
 
 
+def test_a_picture_being_drawn_stops_with_the_training(pairs, tmp_path):
+    class Drawing(Silent):
+        """Cancels at the second sign of life after a training step, which comes from the picture."""
+
+        @contextmanager
+        def stage(self, name, total):
+            signs = []
+
+            def advance(units=1, note=""):
+                signs.append(units)
+                if name == "unlearning" and signs[-2:] == [1, 0]:
+                    raise Cancelled("stop")
+
+            yield advance
+
+    with pytest.raises(Cancelled, match="after step 2 of 4"):
+        turpentine.unlearn(
+            build_tiny_pipeline(), "cat", out=tmp_path / "run", steps=4, batch_size=2, num_inference_steps=2,
+            prompts=pairs, preview_every=2, audits={"images": 2, "retain_train_images": 1, "alignment": False},
+            progress=Drawing(),
+        )  # fmt: skip
+    assert not (tmp_path / "run" / "images" / "step-000002").exists()
+
+
 def test_the_progress_file_tells_stage_and_place(tmp_path):
     file = tmp_path / "progress.json"
     progress = TerminalProgress(quiet=True, file=file)
@@ -64,3 +90,17 @@ def test_an_estimate_grows_with_the_work(pairs):
 def test_an_unknown_preset_is_told():
     with pytest.raises(turpentine.UserError, match="preset must be one of"):
         preset_for("brutal", "tiny-canvas", "rgd")
+
+
+def test_training_images_have_their_own_guidance(pairs):
+    """The two guidances differ in the training images alone."""
+
+    denoiser = load_denoiser("tiny-canvas", "cpu")
+
+    def drawn(**samples):
+        recipe = build_recipe({"concept": "cat", "prompts": pairs, "samples": {"num_inference_steps": 2, **samples}})
+        return make_samples(denoiser, make_prompts(recipe), recipe, Silent()).forget.latents
+
+    weak = drawn(guidance_scale=2.0, training_guidance_scale=None)
+    assert torch.equal(weak, drawn(guidance_scale=3.0, training_guidance_scale=2.0))
+    assert not torch.equal(weak, drawn(guidance_scale=3.0, training_guidance_scale=None))
