@@ -49,6 +49,7 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
         page.wire(ended)
         _follow(page, chooser, queue, ended)
         api.build(page)
+    _spare_the_browser(demo, queue)
     return demo
 
 
@@ -83,6 +84,17 @@ def _follow(page: Page, chooser: Any, queue: Any, ended: Any) -> None:
     page.timer.tick(look, page.run, known, concurrency_limit=None, **shared)
     known.change(show, [known, page.run], [page.run, chooser, queue, ended], concurrency_limit=None, **shared)
     chooser.input(lambda name: name, chooser, page.run, **shared)
+
+
+def _spare_the_browser(demo: Any, leaf: Any) -> None:
+    """Let every event without a visible progress mark `leaf` as what waits for it.
+
+    At each message of any event, the page goes through all components that have ever been so marked, copies their
+    properties, and those of everything inside them: with the tabs or a long table among them that took half a core.
+    """
+    for event in demo.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [leaf]
 
 
 def queue_html(page: Page) -> str:

@@ -69,7 +69,7 @@ class Page:
     def next_button(self, number: int) -> gr.Button:
         """The button that leads to a step of the walkthrough."""
         button = gr.Button("Next", variant="primary", elem_id=f"next-{number}", elem_classes="next")
-        button.click(lambda: gr.Tabs(selected=number), outputs=self.tabs, **PRIVATE)
+        button.click(lambda: gr.Tabs(selected=number), outputs=self.tabs, show_progress="hidden", **PRIVATE)
         return button
 
     def run_choices(self) -> list[tuple[str, str]]:
