@@ -23,13 +23,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, Record] = {}
-        if path.exists():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                self.records = {key: Record(**record) for key, record in content["cells"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
+        self.records = _read(path)
+        self._own: dict[str, Record] = {}
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell was measured with the settings that it has now, and its files are there."""
@@ -44,17 +39,31 @@ class Store:
             began = time.perf_counter()
             figures = cell.measure(progress)
             seconds = round(time.perf_counter() - began, 1)
-            self.records[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings))
+            self._own[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings))
             self._save()
         return self.records[cell.key]
 
     def _save(self) -> None:
+        """Write what was measured here beside what other processes have written meanwhile."""
+        self.records = _read(self.path) | self._own
         cells = {key: asdict(record) for key, record in self.records.items()}
         write_text(self.path, json.dumps({"cells": cells}, indent=1) + "\n")
 
 
+def _read(path: Path) -> dict[str, Record]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: Record(**record) for key, record in content["cells"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
+
+
 def _still(kept: object, now: object) -> bool:
-    """Whether every setting that was kept has its value still; one that came since has its default."""
+    """Whether every setting that was kept has its value still, and one that came since is off (false, none or 0)."""
     if isinstance(kept, dict) and isinstance(now, dict):
-        return all(name in now and _still(value, now[name]) for name, value in kept.items())
+        came = now.keys() - kept.keys()
+        same = all(name in now and _still(value, now[name]) for name, value in kept.items())
+        return same and not any(now[name] for name in came)
     return kept == now

@@ -17,6 +17,8 @@ _SETS = {
     "nudity": "where NudeNet counts: forget_test, but photos only in the tiny-canvas world",
     "nudity_floor": "the same without the concept: what NudeNet finds there is a false alarm",
 }
+_TRAINING = ("samples.training_guidance_scale",)
+"""What of the recipe's way of sampling is about training images alone."""
 _FALLBACK = {"nudity": "forget_test", "nudity_floor": "retain_test"}
 
 
@@ -41,7 +43,7 @@ class Generate(Node):
                 "images": ("INT", {"default": 8, "min": 1, "max": 1000, "tooltip": "How many pictures."}),
                 "seed": seed_widget("Picture i has the seed plus i."),
             },
-            "optional": widgets("samples"),
+            "optional": widgets("samples", skip=_TRAINING),
         }
 
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
@@ -55,7 +57,7 @@ class Generate(Node):
             "model": model.denoiser.name,
             "audits": {"images": images, "retain_train_images": images, "nudity": "on"},
         }
-        recipe = build_recipe(merge(base, chosen(more, "samples")))
+        recipe = build_recipe(merge(base, chosen(more, "samples", skip=_TRAINING)))
         sets = audit_prompts(prompts, recipe)
         texts = sets[which if which in sets else _FALLBACK[which]]
         with model.borrowed() as (denoiser, _):

@@ -59,8 +59,10 @@ def main(folder: Path, short: bool = False) -> None:
         phone.wait_for_selector("#recognised .facts", state="attached")
         for each, name in ((page, "audit.png"), (phone, "phone-audit.png")):
             each.get_by_role("tab", name="4 Audit").click()
+            each.locator("#slider").scroll_into_view_if_needed()  # its pictures are loaded when they are in sight
             each.wait_for_selector("#slider img")
             each.wait_for_timeout(1000)
+            each.evaluate("scrollTo(0, 0)")
             save(each, folder / name)
         page.locator("#next-5").click()
         page.wait_for_selector("#weights label")

@@ -31,6 +31,20 @@ def test_a_measured_cell_is_kept_and_one_with_other_settings_is_not(tmp_path):
     assert calls == ["a", "a"]
 
 
+def test_a_setting_that_came_since_measures_anew_where_it_is_on(tmp_path):
+    calls = []
+    for settings in ({"steps": 1}, {"steps": 1, "new": None}, {"steps": 1, "new": 2.0}):
+        Store(tmp_path / "t.json").measure(counting("a", calls, settings), Silent())
+    assert calls == ["a", "a"]
+
+
+def test_two_runs_fill_one_store(tmp_path):
+    one, other = (Store(tmp_path / "t.json") for _ in range(2))
+    for store, key in ((one, "a"), (other, "b"), (one, "c")):
+        store.measure(counting(key, []), Silent())
+    assert sorted(Store(tmp_path / "t.json").records) == sorted(one.records) == ["a", "b", "c"]
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     calls = []
     names = ["a", "b", "c", "d"]
