@@ -157,7 +157,7 @@ class Bench:
         images: what the last audit drew, (N, H, W, 3) uint8 by the names of `AuditImages`.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str = "tiny-canvas") -> None:
         self.denoiser = load_denoiser(model, "cpu")
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
