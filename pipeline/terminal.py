@@ -115,9 +115,9 @@ def plan_table(model: str, plans: list[Plan], vram: float | None = None) -> Tabl
     """Gigabytes of each setting; with `vram` (GB) also which of them fit, a tenth left free."""
     title = f"{model}: GB while training" + (f", and what fits in {vram:g} GB" if vram else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("setting", no_wrap=True)
+    table.add_column("setting")
     for heading in ("weights", "Adam", "gradients", "activations", "total", *(["fits"] if vram else [])):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for plan in plans:
         parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
         cells = [f"{part / GB:.1f}" for part in parts]

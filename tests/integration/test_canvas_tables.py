@@ -1,9 +1,13 @@
 """Tables on tiny-canvas, end to end with two steps and a few pictures: measured, stopped, continued, shared, shown."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import turpentine
 from diffusers import AutoencoderTiny
 from PIL import Image
 from turpentine.benchmarks.bench import bench
@@ -149,3 +153,27 @@ def test_a_missing_file_has_a_cell_measured_again(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"")
     store.measure(one, Silent())
     assert len(calls) == 2
+
+
+SHORT = (
+    "prompts.n=8,prompts.n_test=4,training.steps=2,training.batch_size=2,samples.num_inference_steps=2,"
+    "audits.images=4,audits.retain_train_images=2"
+)
+
+
+def script(name, *words):
+    path = Path(turpentine.__file__).parent / "benchmarks" / name
+    return subprocess.run([sys.executable, path, *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_sweep_keeps_its_values_and_names_the_best(tmp_path):
+    words = ["--method", "finetune", "--concept", "cat", "--set", SHORT, "--out", tmp_path / "s.json", "--threads", "1"]
+    shown = script("sweep.py", *words, "--values", "1e-4")
+    assert "best: training.learning_rate = 0.0001" in shown
+    ((name, kept),) = json.loads((tmp_path / "s.json").read_text()).items()
+    assert name.startswith("cat, training.learning_rate") and set(kept) == {"before", "0.0001"}
+
+
+def test_both_ways_of_making_data_are_measured():
+    found = json.loads(script("data_making.py", "--quick"))
+    assert found["faster"] > 0 and {"UA", "IRA"} <= set(found["ours"]) & set(found["reference"])
