@@ -36,6 +36,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = 
             dest=destination(path),
             metavar=_metavar(field),
             **({"action": "append"} if path in REPEATED else {}),
+            **({"nargs": "?", "const": "true"} if field.annotation is bool else {}),  # --guard is --guard true
             help=f"{field.description}{bounds(field)}{default}{owner}".replace("%", "%%"),
         )
     if not only or "method" in only:

@@ -100,7 +100,7 @@ def test_help_renders():
     assert f"--method {'|'.join(METHODS)}" in text
     assert "--forget-limit X|auto|none" in text
     assert "--parameters full|xattn|noxattn|lora" in text
-    assert "--guard true|false" in text
+    assert "--guard [true|false]" in text
     assert "--formats diffusers|denoiser|single_file|lora|lora_diffusers|delta,…" in text
     assert "VALUE" not in text, "every type has a word of its own"
 
@@ -140,3 +140,8 @@ def test_a_default_spelled_out_changes_nothing(method):
         words += [f"{option_name(path)}={text}"]
     assert build_recipe(read(*words)) == plain
     assert isinstance(plain, Recipe)
+
+
+def test_a_switch_needs_no_word():
+    assert read("--guard", "--steps", "7") == {"training": {"guard": "true", "steps": "7"}}
+    assert read("--guard", "false") == {"training": {"guard": "false"}}
