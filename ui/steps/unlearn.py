@@ -18,21 +18,16 @@ from ..texts import STATES
 from .prompts import own_pairs
 
 _POINTS = 300  # of a curve
-_REDRAW = 5
-"""Seconds between two drawings of the curves: a browser takes half a core to draw them each second."""
 _COLOURS = {"forget": "#c2553f", "retain": "#2a7f8e"}
 SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """What one look at a run saw: when its events were last written, its newest pictures, and where it stands, in HTML.
-
-    The time is counted in units of `_REDRAW`.
-    """
+    """What one look at a run saw: `count` bytes of events, its newest pictures, and where it stands, in HTML."""
 
     name: str
     state: str
-    written: int
+    count: int
     preview: str | None
     status: str
 
@@ -112,18 +107,16 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         if name is None or job is None:
             return None
         run = page.access.run(name)
-        events = run.path / "events.jsonl"
-        written = int(events.stat().st_mtime / _REDRAW) if events.exists() else 0
+        count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
         preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
-        return Seen(name, job.state, written, preview, status_html(page, name, job))
+        return Seen(name, job.state, count, preview, status_html(page, name, job))
 
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
         if now is None:
             return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
         last = before if before and before.name == now.name else None
-        same_state = last is not None and last.state == now.state
-        parts: list[Any] = [now, now.status, *([gr.skip()] * 3 if same_state else _buttons(now.state))]
-        if same_state and last.written == now.written:
+        parts: list[Any] = [now, now.status, *_buttons(now.state)]
+        if last and last.count == now.count:
             parts += [gr.skip(), gr.skip()]
         else:
             parts += _curves(page.runner.events(now.name))
