@@ -57,7 +57,7 @@ def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]
     """Inner products per tensor of several pairs of lists, with one transfer from the device.
 
     All pairs are taken of one block before the next one, so memory is read once for each list and
-    not once for each pair. Sums are at least float32; on the CPU blocks are added in float64.
+    not once for each pair. A block's sum is at least float32; blocks are added in float64.
 
     Args:
         pairs: (a, b) lists of tensors, all of the same lengths, shapes and devices. A list that

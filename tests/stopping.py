@@ -1,21 +1,29 @@
 """A progress that stops the work, as somebody who presses Ctrl-C does."""
 
 from contextlib import contextmanager
+from functools import partial
 
 from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.progress import Silent
 
 
-class StopAfter2(Silent):
-    """Cancels when a stage has advanced twice."""
+class StopWhen(Silent):
+    """Cancels when `reached(stage, told)` of the units that a stage has been told of so far, call by call."""
+
+    def __init__(self, reached):
+        self.reached = reached
 
     @contextmanager
     def stage(self, name, total):
-        done = []
+        told = []
 
         def advance(units=1, note=""):
-            done.append(note)
-            if len(done) == 2:
+            told.append(units)
+            if self.reached(name, told):
                 raise Cancelled("stop")
 
         yield advance
+
+
+StopAfter2 = partial(StopWhen, lambda stage, told: len(told) == 2)
+"""Cancels when a stage has advanced twice."""

@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import traceback
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 from turpentine.pipeline.cli import main
-from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.processes import ALONE, Processes, launched
@@ -23,22 +21,10 @@ from turpentine.pipeline.recipe import SampleSection, TrainingSection
 from turpentine.pipeline.replicas import shared_out
 from turpentine.pipeline.samples import SampleSet, draw_latents
 from turpentine.pipeline.trainer import Trainer
+from turpentine.tests.stopping import StopWhen
 
 PROMPTS = [f"a cat {index}" for index in range(7)]
 SPEC = SampleSection(num_inference_steps=2, sample_batch_size=2)
-
-
-class StopAt2(Silent):
-    @contextmanager
-    def stage(self, name, total):
-        seen = []
-
-        def advance(units=1, note=""):
-            seen.extend([1] * units)
-            if len(seen) == 2:
-                raise Cancelled("stop")
-
-        yield advance
 
 
 def run_case(case, place, processes=ALONE, progress=None):
@@ -88,7 +74,9 @@ def work(place):
     together = launched("cpu")
     for name, case in json.loads((place / "cases.json").read_text()).items():
         processes = Processes(together.rank, together.size, case["strategy"], together.device)
-        progress = StopAt2() if case.get("stop") and not processes.main else None  # one alone is told
+        progress = (
+            StopWhen(lambda stage, told: sum(told) == 2) if case.get("stop") and not processes.main else None
+        )  # one alone is told
         try:
             directions, weights, events = run_case(case, place, processes, progress)
         except Exception:

@@ -1,7 +1,6 @@
 """Every family behind the one protocol, on its real classes at tiny width."""
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -29,6 +28,7 @@ from turpentine.pipeline.recipe import TrainingSection
 from turpentine.pipeline.samples import Samples, SampleSet
 from turpentine.pipeline.trainer import Trainer
 
+from ..stopping import StopWhen
 from ..tiny_models import BUILDERS, IMAGE, build_family
 
 FAMILY = {
@@ -256,24 +256,11 @@ def test_only_selected_weights_move(name, which):
         } and all("add" in key for key in moved)  # fmt: skip
 
 
-class StopAfter1(Silent):
-    @contextmanager
-    def stage(self, name, total):
-        seen = []
-
-        def advance(units=1, note=""):
-            seen.extend([1] * units)
-            if seen:
-                raise Cancelled("stop")
-
-        yield advance
-
-
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
 def test_resumed_run_equals_the_uninterrupted_one(name, tmp_path):
     whole, _ = train(name, tmp_path / "whole")
     with pytest.raises(Cancelled, match="after step 1 of 2"):
-        train(name, tmp_path / "cut", progress=StopAfter1())
+        train(name, tmp_path / "cut", progress=StopWhen(lambda stage, told: sum(told) >= 1))
     resumed, _ = train(name, tmp_path / "cut", resume=True)
     assert same(weights(whole.module), weights(resumed.module))
 

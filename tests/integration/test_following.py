@@ -1,7 +1,6 @@
 """What a program that follows a run is told: pictures while it trains, a progress file, an estimate before."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from turpentine.pipeline.terminal import TerminalProgress
 from turpentine.pipeline.unlearning import make_prompts, make_samples
 
 from ..conftest import build_tiny_pipeline
+from ..stopping import StopWhen
 
 
 @pytest.fixture
@@ -43,25 +43,15 @@ def test_pictures_while_training_change_nothing(pairs, tmp_path):
 
 
 def test_a_picture_being_drawn_stops_with_the_training(pairs, tmp_path):
-    class Drawing(Silent):
-        """Cancels at the second sign of life after a training step, which comes from the picture."""
-
-        @contextmanager
-        def stage(self, name, total):
-            signs = []
-
-            def advance(units=1, note=""):
-                signs.append(units)
-                if name == "unlearning" and signs[-2:] == [1, 0]:
-                    raise Cancelled("stop")
-
-            yield advance
+    def drawing(stage, told):
+        """The second sign of life after a training step comes from the picture."""
+        return stage == "unlearning" and told[-2:] == [1, 0]
 
     with pytest.raises(Cancelled, match="after step 2 of 4"):
         turpentine.unlearn(
             build_tiny_pipeline(), "cat", out=tmp_path / "run", steps=4, batch_size=2, num_inference_steps=2,
             prompts=pairs, preview_every=2, audits={"images": 2, "retain_train_images": 1, "alignment": False},
-            progress=Drawing(),
+            progress=StopWhen(drawing),
         )  # fmt: skip
     assert not (tmp_path / "run" / "images" / "step-000002").exists()
 

@@ -11,6 +11,7 @@ from turpentine.pipeline.objectives import Epsilon, VPrediction
 from turpentine.pipeline.progress import Silent
 
 from ..conftest import build_tiny_pipeline
+from ..stopping import StopWhen
 
 PROMPTS = ["a photo of a cat", "a photo of a dog", "a cat", "a dog in the rain", "pop art"]
 SEEDS = [5, 6, 7, 8, 9]
@@ -78,19 +79,14 @@ def test_sampling_leaves_the_pipeline_and_the_global_generator_as_they_were(deno
 
 
 def test_cancelling_between_denoising_steps(denoiser):
-    class StopAtOnce(Silent):
-        @contextmanager
-        def stage(self, name, total):
-            def advance(units=1, note=""):
-                calls.append(units)
-                raise Cancelled("stop")
-
-            yield advance
+    def at_once(stage, told):
+        calls.extend(told)
+        return True
 
     calls, scheduler = [], denoiser.pipeline.scheduler
     denoiser.module.train()
     with pytest.raises(Cancelled, match="stop"):
-        draw(denoiser, scheduler="dpm-solver++", progress=StopAtOnce())
+        draw(denoiser, scheduler="dpm-solver++", progress=StopWhen(at_once))
     assert calls == [0], "asked after the first denoising step"
     assert denoiser.pipeline.scheduler is scheduler and denoiser.module.training
 

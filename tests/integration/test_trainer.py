@@ -1,7 +1,6 @@
 """The loop on real diffusers classes at tiny size: every method, and every promise of the trainer."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,12 +8,12 @@ from turpentine.pipeline.errors import Cancelled, UserError
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.parameters import select_parameters
-from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import TrainingSection
 from turpentine.pipeline.samples import Samples, SampleSet
 from turpentine.pipeline.trainer import Trainer
 
 from ..conftest import build_tiny_pipeline
+from ..stopping import StopWhen
 
 
 def make_samples(denoiser, count=6):
@@ -86,20 +85,9 @@ def test_only_selected_weights_move(which, method):
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path, method, spec):
     whole, _, _ = train(method, folder=tmp_path / "whole", steps=6, **spec)
 
-    class StopAt3(Silent):
-        @contextmanager
-        def stage(self, name, total):
-            seen = []
-
-            def advance(units=1, note=""):
-                seen.extend([1] * units)
-                if name == "unlearning" and len(seen) == 3:
-                    raise Cancelled("stop")
-
-            yield advance
-
+    stop = StopWhen(lambda stage, told: stage == "unlearning" and sum(told) == 3)
     with pytest.raises(Cancelled, match=r"after step 3 of 6.*checkpoints"):
-        train(method, folder=tmp_path / "cut", steps=6, progress=StopAt3(), **spec)
+        train(method, folder=tmp_path / "cut", steps=6, progress=stop, **spec)
     resumed, _, trainer = train(method, folder=tmp_path / "cut", steps=6, resume=True, **spec)
     assert same(weights(whole), weights(resumed))
     lines = (tmp_path / "cut" / "events.jsonl").read_text().splitlines()
