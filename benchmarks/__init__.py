@@ -2,6 +2,7 @@
 
 TABLES: dict[str, str] = {
     "knobs": ".tables.knobs",
+    "sweeps": ".tables.sweeps",
     "classes": ".tables.classes",
     "diversity": ".tables.diversity",
     "sensitivity": ".tables.sensitivity",

@@ -163,6 +163,7 @@ class Bench:
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
         self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
+        self._peaks: dict[str, int] = {}
 
     def run(self, recipe: Recipe) -> Figures:
         """Train from the base weights, audit, and compare with the base."""
@@ -211,9 +212,15 @@ class Bench:
         return measure(self.images, texts, recipe, Silent())
 
     def peak_memory(self, recipe: Recipe) -> int:
-        """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps."""
-        two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
-        return peak_bytes(self.trainer(two).train, self.denoiser.device)
+        """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
+
+        No concept takes more than another, so it is measured once for a method and its settings.
+        """
+        key = _key(recipe, "method", "training")
+        if key not in self._peaks:
+            two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
+            self._peaks[key] = peak_bytes(self.trainer(two).train, self.denoiser.device)
+        return self._peaks[key]
 
 
 @cache

@@ -18,39 +18,68 @@ from turpentine.pipeline.weights.layouts import Layout, denoiser_layout, open_cl
 _BIG_G_LAYERS = 32
 
 
-def write_sd15(path: Path) -> None:
+def sd15_unet() -> UNet2DConditionModel:
     """Stable Diffusion 1.5: one level."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=8, block_out_channels=(320,), layers_per_block=1, cross_attention_dim=768, attention_head_dim=8,
         down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
         mid_block_type="UNetMidBlock2DCrossAttn",
     )  # fmt: skip
-    _write(path, _denoiser(unet), _clip_l("cond_stage_model.transformer."), _vae(4))
 
 
-def write_sdxl(path: Path) -> None:
+def sd21_unet() -> UNet2DConditionModel:
+    """Stable Diffusion 2.1: one level."""
+    return UNet2DConditionModel(
+        sample_size=8, block_out_channels=(320,), layers_per_block=1, cross_attention_dim=1024, attention_head_dim=5,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type="UNetMidBlock2DCrossAttn", use_linear_projection=True,
+    )  # fmt: skip
+
+
+def sdxl_unet() -> UNet2DConditionModel:
     """Stable Diffusion XL: three levels of the same width, with the depths of Segmind-Vega."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=8, block_out_channels=(320, 320, 320), layers_per_block=2, cross_attention_dim=2048,
         attention_head_dim=5, transformer_layers_per_block=(1, 1, 2), use_linear_projection=True,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
-    _write(path, _denoiser(unet), _clip_l("conditioner.embedders.0.transformer."), _clip_g(), _vae(4))
 
 
-def write_sd3(path: Path) -> None:
-    """Stable Diffusion 3: two joint blocks, one text encoder of three."""
-    torch.manual_seed(0)
-    transformer = SD3Transformer2DModel(
+def sd3_transformer() -> SD3Transformer2DModel:
+    """Stable Diffusion 3: two joint blocks."""
+    return SD3Transformer2DModel(
         sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, num_attention_heads=2,
         attention_head_dim=64, joint_attention_dim=4096, caption_projection_dim=128, pooled_projection_dim=2048,
         pos_embed_max_size=16,
     )  # fmt: skip
-    _write(path, _denoiser(transformer), _clip_l("text_encoders.clip_l.transformer."), _vae(16))
+
+
+def clip_config(width: int, heads: int, layers: int, act: str = "quick_gelu") -> CLIPTextConfig:
+    """Of a text encoder with the vocabulary and the context of OpenAI's CLIP."""
+    return CLIPTextConfig(
+        vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, hidden_act=act,
+        num_attention_heads=heads, projection_dim=width, bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+    )  # fmt: skip
+
+
+def write_sd15(path: Path) -> None:
+    """A whole checkpoint of Stable Diffusion 1.5's class."""
+    torch.manual_seed(0)
+    _write(path, _denoiser(sd15_unet()), _clip_l("cond_stage_model.transformer."), _vae(4))
+
+
+def write_sdxl(path: Path) -> None:
+    """A whole checkpoint of Stable Diffusion XL's class."""
+    torch.manual_seed(0)
+    _write(path, _denoiser(sdxl_unet()), _clip_l("conditioner.embedders.0.transformer."), _clip_g(), _vae(4))
+
+
+def write_sd3(path: Path) -> None:
+    """A whole checkpoint of Stable Diffusion 3's class, with one text encoder of three."""
+    torch.manual_seed(0)
+    _write(path, _denoiser(sd3_transformer()), _clip_l("text_encoders.clip_l.transformer."), _vae(16))
 
 
 def _write(path: Path, *parts: Mapping[str, Tensor]) -> None:
@@ -67,21 +96,14 @@ def _denoiser(module: nn.Module) -> dict[str, Tensor]:
     return _original(module, denoiser_layout(module), "model.diffusion_model.")
 
 
-def _config(width: int, heads: int, layers: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, projection_dim=width, bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
-    )  # fmt: skip
-
-
 def _clip_l(prefix: str) -> dict[str, Tensor]:
-    encoder = CLIPTextModel(_config(768, 12, layers=12))
+    encoder = CLIPTextModel(clip_config(768, 12, layers=12))
     return _original(encoder, text_encoder_layout(encoder), prefix)
 
 
 def _clip_g() -> dict[str, Tensor]:
     """One layer, written as often as ComfyUI expects layers: making 32 takes longer than all tests on them."""
-    encoder = CLIPTextModelWithProjection(_config(1280, 20, layers=1))
+    encoder = CLIPTextModelWithProjection(clip_config(1280, 20, layers=1))
     made = _original(encoder, open_clip_layout(encoder), "conditioner.embedders.1.model.")
     return {
         name.replace(".resblocks.0.", f".resblocks.{layer}."): tensor.half().clone()

@@ -14,8 +14,8 @@ from turpentine.benchmarks.bench import bench
 from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
 from turpentine.benchmarks.canvas import bench as shared_bench
 from turpentine.benchmarks.store import Store
-from turpentine.benchmarks.table import Cell, Options
-from turpentine.benchmarks.tables import canvas, concepts, grids, tradeoff
+from turpentine.benchmarks.table import Cell, Options, Record
+from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
 from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.models import BUNDLED
@@ -105,16 +105,18 @@ def test_a_stop_of_a_run_is_a_run_of_that_length(measured, monkeypatch):
         assert second[figure] == whole[figure], figure
 
 
-def test_tradeoff_update_and_canvas(measured, monkeypatch):
+def test_tradeoff_update_canvas_and_sweeps(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
     for table in (tradeoff, canvas):
         monkeypatch.setattr(table, "methods", lambda: ["rgd"])
-    bench(["tradeoff", "update", "canvas"], QUICK, Silent(), folder, folder)
+    monkeypatch.setattr(sweeps, "SWEEPS", {"rgd": {"method.retain_weight": (2, 5)}})
+    bench(["tradeoff", "update", "canvas", "sweeps"], QUICK, Silent(), folder, folder)
     assert "Pareto front" in (folder / "tradeoff.md").read_text() and (folder / "tradeoff.svg").exists()
     assert "conflict in" in (folder / "update.md").read_text() and (folder / "update.svg").exists()
     page = (folder / "canvas.md").read_text()
     assert "| RGD |" in page and "RGD's UA is the highest: yes" in page and (folder / "canvas.svg").exists()
+    assert "| RGD: retain_weight 2 |" in (folder / "sweeps.md").read_text() and (folder / "sweeps.svg").exists()
 
 
 def test_transformer(measured, monkeypatch, tmp_path):
@@ -155,25 +157,32 @@ def test_a_missing_file_has_a_cell_measured_again(tmp_path):
     assert len(calls) == 2
 
 
-SHORT = (
-    "prompts.n=8,prompts.n_test=4,training.steps=2,training.batch_size=2,samples.num_inference_steps=2,"
-    "audits.images=4,audits.retain_train_images=2"
-)
-
-
 def script(name, *words):
     path = Path(turpentine.__file__).parent / "benchmarks" / name
     return subprocess.run([sys.executable, path, *words], check=True, capture_output=True, text=True).stdout
 
 
-def test_a_sweep_keeps_its_values_and_names_the_best(tmp_path):
-    words = ["--method", "finetune", "--concept", "cat", "--set", SHORT, "--out", tmp_path / "s.json", "--threads", "1"]
-    shown = script("sweep.py", *words, "--values", "1e-4")
-    assert "best: training.learning_rate = 0.0001" in shown
-    ((name, kept),) = json.loads((tmp_path / "s.json").read_text()).items()
-    assert name.startswith("cat, training.learning_rate") and set(kept) == {"before", "0.0001"}
+def sweep_record(tag, scores, alignment):
+    """A cell of a sweep over rg's forget limit."""
+    one = next(c for c in sweeps.cells(Options()) if c.labels["row"] == "rg" and c.labels["tag"] == tag)
+    figures = dict(zip(("UA", "IRA", "CRA"), scores, strict=True)) | {"retain_test": alignment}
+    return Record(dict(one.labels), 0, 1.0, figures, dict(one.settings))
+
+
+def test_a_sweep_chooses_by_the_accuracies_then_by_alignment(monkeypatch):
+    monkeypatch.setattr(sweeps, "SWEEPS", {"rg": {"method.forget_limit": (1, 2, 4)}})
+    scores = {"forget_limit 1": (1, 0.5, 0.6), "forget_limit 2": (0.6, 1, 0.5), "forget_limit 4": (0.5, 0.5, 0.5)}
+    records = {tag: sweep_record(tag, row, 0.7 + 0.01 * i) for i, (tag, row) in enumerate(scores.items())}
+    assert sweeps.best(records, "rg") is records["forget_limit 2"], "equal means: the more alignment"
+    assert sweeps.shipped(records["forget_limit 2"]) and not sweeps.shipped(records["forget_limit 1"])
+    told = "Every recipe has the best value. No best value is at an end of what was tried."
+    assert sweeps.verdict(records) == told
+    records["forget_limit 4"].figures["UA"] = 2.0
+    told = "Recipes with another value: RG (forget_limit 4 is best). At an end of what was tried: RG's forget_limit 4."
+    assert sweeps.verdict(records) == told
 
 
 def test_both_ways_of_making_data_are_measured():
     found = json.loads(script("data_making.py", "--quick"))
-    assert found["faster"] > 0 and {"UA", "IRA"} <= set(found["ours"]) & set(found["reference"])
+    for name in ("ours", "fewer_steps"):
+        assert found[name]["faster"] > 0 and {"UA", "IRA"} <= set(found[name]) & set(found["reference"])
