@@ -85,7 +85,9 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     result = measure(images, texts, recipe, Silent()).classes
     assert result is not None
     return {
-        **result.model_dump(include={"UA", "RA", "FID", "CMMD", "noise", "by_class", "images", "real_images"}),
+        **result.model_dump(
+            include={"UA", "RA", "FID", "FID_error", "CMMD", "noise", "by_class", "images", "real_images"}
+        ),
         **cost,
     }
 

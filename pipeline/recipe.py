@@ -182,6 +182,11 @@ class AuditSection(Section):
     class_judge: str = Field(
         default="digits", description="classifier of class-conditional models: 'digits' or a folder with one"
     )
+    distance_features: str | None = Field(
+        default=None,
+        description="features of FID and CMMD: 'inception:FILE' with InceptionV3's weights, or a CLIP model as "
+        "alignment_model names one (none: the classifier's)",
+    )
 
 
 class OutputSection(Section):

@@ -109,8 +109,10 @@ class ClassResult(_Record):
     UA: float = Field(description="1 - accuracy on images asked for with the forgotten class")
     RA: float = Field(description="accuracy on images of the other classes")
     RA_interval: Interval
-    FID: float = Field(description="Fréchet distance of the other classes' images from real ones, judge's features")
+    FID: float = Field(description="Fréchet distance of the other classes' images from real ones, in `features`")
+    FID_error: float | None = Field(default=None, description="half of FID's 95 % interval over resampled images")
     CMMD: float = Field(description="RBF-MMD of the same features at unit norm, times 1000")
+    features: str = Field(default="judge", description="in which both are: the judge's, or those of the recipe")
     noise: float = Field(description="share of the forgotten class's images that the judge calls random noise")
     by_class: dict[str, float] = Field(description="accuracy of each other class")
     images: int

@@ -306,7 +306,8 @@ def _class_audit(recipe: Recipe) -> ClassAudit:
         raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
     judge = ClassJudge.load(recipe.audits.class_judge)
     real = load_images(recipe.data.dataset, "test", judge.size, judge.channels)
-    return ClassAudit(judge, (real.images, [real.names[label] for label in real.labels.tolist()]))
+    names = [real.names[label] for label in real.labels.tolist()]
+    return ClassAudit(judge, (real.images, names), recipe.audits.distance_features)
 
 
 def _audit(

@@ -56,10 +56,27 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows without "
         "figures of the paper are not in its Table 2. All rows are measured on the same prompts and seeds. The paper's "
         "columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not values.",
+        f"## In short\n\n{headline(records)}",
         *(_alignment(kind, records) for kind in kinds),
         _detections(records, folder),
         _steps(records),
     ])  # fmt: skip
+
+
+def headline(records: Mapping[str, Record]) -> str:
+    """One line for each method, as the README shows it: accuracies, and alignment on held-out retain prompts."""
+    concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
+    header = ["method", *(text for name in concepts for text in (f"{name}: UA / IRA / CRA ↑", "alignment"))]
+    table = []
+    for row in rows():
+        line = [f"`{row}`"]
+        for concept in concepts:
+            found = pick(records.values(), concept=concept)
+            own, base = pick(found, row=row), pick(found, row="none")
+            lost = 100 * (mean(own, "retain_test") / mean(base, "retain_test") - 1)
+            line += [" / ".join(f"{mean(own, name):.2f}" for name in ("UA", "IRA", "CRA")), f"{lost:+.1f} %"]
+        table.append(line)
+    return markdown(header, table)
 
 
 def _alignment(kind: str, records: Mapping[str, Record]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..audits.class_judge import NOISE, ClassJudge
-from ..audits.classes import fidelity
+from ..audits.features import fidelity, load_features
 from ..datasets import LabelledImages, load_images
 from ..files import write_text
 from ..models.class_conditional import ClassConditional, ClassConditionalPipeline, to_pixels
@@ -200,7 +200,8 @@ def measure_model(pipeline: ClassConditionalPipeline, judge: ClassJudge, test: L
         name: round(sum(g == n for g, n in zip(guesses, names, strict=True) if n == name) / each, 3)
         for name in pipeline.class_names
     }
-    return {"generated_images": len(names), "accuracy": accuracy, **fidelity(judge, images, test.images)}
+    distances = fidelity(load_features(None, judge), images, test.images)
+    return {"generated_images": len(names), "accuracy": accuracy, **distances}
 
 
 def _repeat(names: list[str], each: int) -> Iterator[str]:
@@ -229,7 +230,7 @@ def main() -> None:
     pipeline.save_pretrained(out)
     pipeline.unet.float()  # the rounded weights are the ones that are measured
     results = {"steps": options.steps, "batch": options.batch, **measure_model(pipeline, judge, test, 100)}
-    reference = fidelity(judge, data.images, test.images)
+    reference = fidelity(load_features(None, judge), data.images, test.images)
     results["training images against held-out ones"] = reference
     write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     sheet(pipeline, 12).save(options.work / "generated.png")

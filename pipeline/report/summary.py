@@ -211,7 +211,9 @@ def _class_rows(before: ClassResult, after: ClassResult) -> list[Row]:
         ("CMMD", "CMMD", "The same by maximum mean discrepancy"),
     ):
         x, y = getattr(before, key), getattr(after, key)
-        text = f"{meaning}, in the judge's features. Lower is better."
+        where = "the judge's features" if after.features == "judge" else f"features of {after.features}"
+        sure = f" (± {number(after.FID_error)} by resampling)" if key == "FID" and after.FID_error is not None else ""
+        text = f"{meaning}, in {where}{sure}. Lower is better."
         change = percent(relative(x, y))
         result.append(Row(name, x, y, number(x), number(y), change, _moved(x, y, "lower"), "lower", text))
     return result

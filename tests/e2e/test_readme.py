@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+from turpentine.benchmarks.bench import RESULTS
+from turpentine.benchmarks.store import Store
+from turpentine.benchmarks.table import Options
+from turpentine.benchmarks.tables import concepts
 from turpentine.pipeline.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +58,8 @@ def test_python_example(tmp_path, tiny_pipeline, monkeypatch):
     assert (result.run / "report.html").exists()
     again = type(tiny_pipeline).from_pretrained(result.run / "weights/diffusers")
     assert again.unet.config.sample_size == tiny_pipeline.unet.config.sample_size
+
+
+def test_the_headline_table_is_the_measured_one():
+    records = Store(RESULTS / "canvas.json").records
+    assert concepts.headline({cell.key: records[cell.key] for cell in concepts.cells(Options())}) in README

@@ -1,0 +1,130 @@
+"""Features in which two sets of images are compared, and the distances between them.
+
+FID is the Fréchet distance in InceptionV3's features (Heusel et al. 2017), CMMD the maximum mean
+discrepancy in CLIP's (Jayasumana et al. 2024). Small images of a small world are better told apart by a
+judge of that world, so its features are the default; figures in different features don't compare.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import MissingExtra, UserError
+from ..metrics import cmmd, frechet_distance
+from .class_judge import ClassJudge
+from .clip import ClipModel
+
+INCEPTION = "inception:"
+"""What the name of a file of InceptionV3's weights begins with."""
+
+_RESAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature module.
+
+    Attributes:
+        name: as a recipe has it; "judge" for the judge's.
+        extract: gives (N, D), float32, of images (N, C, H, W) in [-1, 1], C 1 or 3.
+        sigma: width of CMMD's kernel: 10 for CLIP, as in its paper, 0.5 for the others, whose unit-norm
+            features lie closer together.
+    """
+
+    name: str
+    extract: Callable[[Tensor], Tensor]
+    sigma: float = 0.5
+
+
+def load_features(name: str | None, judge: ClassJudge) -> Features:
+    """The judge's features, or others by name.
+
+    Args:
+        name: None for the judge's penultimate layer; "inception:FILE" for InceptionV3's 2048 pool3
+            features with the weights of torch-fidelity's release (`weights-inception-2015-12-05-6726825d.pth`);
+            anything else is a model for `ClipModel.load`.
+        judge: the judge of the audit.
+
+    Raises:
+        MissingExtra: torch-fidelity or open_clip is not installed.
+        UserError: no such file or model, or a file with something else in it.
+    """
+    if name is None:
+        return Features("judge", judge.features)
+    if name.startswith(INCEPTION):
+        return Features(name, _inception(Path(name.removeprefix(INCEPTION)).expanduser()))
+    clip = ClipModel.load(name)
+    return Features(name, lambda images: clip.encode_images(_pixels(images).permute(0, 2, 3, 1).numpy()), sigma=10)
+
+
+def _inception(path: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        if not path.is_file():
+            raise UserError(f"expected a file with InceptionV3's weights after 'inception:', found none at {path}.")
+        torch.load(path, weights_only=True)  # torch-fidelity loads any pickle: refuse one that is more than tensors
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
+    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} does not hold InceptionV3's weights as torch-fidelity has them: {error}") from None
+    except ImportError:
+        raise MissingExtra("torch-fidelity", "inception", "InceptionV3's features") from None
+    return lambda images: torch.cat([network(part) for part in _pixels(images).split(32)]).float()
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] as uint8 RGB, (N, 3, H, W)."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+@torch.no_grad()
+def fidelity(features: Features, images: Tensor, real: Tensor) -> dict[str, float]:
+    """Distances between two sets of images.
+
+    Args:
+        features: in which they are compared.
+        images: (N, C, H, W) in [-1, 1].
+        real: (M, C, H, W) in [-1, 1].
+
+    Returns:
+        FID: Fréchet distance (torchmetrics). FID_error: half its 95 % interval, 1.96 standard deviations over
+        100 resamples of `images` (their mean is no centre for it: doubled images raise the distance). CMMD:
+        RBF-MMD of the features at unit norm, times 1000.
+
+    Raises:
+        MissingExtra: torchmetrics is not installed.
+    """
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError:
+        raise MissingExtra("torchmetrics", "classes", "the Fréchet distance") from None
+    drawn, found = features.extract(images), features.extract(real)
+    distance = FrechetInceptionDistance(feature=_Extracted(found.shape[1]), normalize=False)
+    distance.update(found, real=True)
+    distance.update(drawn, real=False)
+    generator = torch.Generator().manual_seed(0)
+    again = [
+        frechet_distance(drawn[torch.randint(len(drawn), (len(drawn),), generator=generator)], found)
+        for _ in range(_RESAMPLES)
+    ]
+    return {
+        "FID": distance.compute().item(),
+        "FID_error": 1.96 * torch.tensor(again).std().item(),
+        "CMMD": cmmd(F.normalize(drawn, dim=1), F.normalize(found, dim=1), sigma=features.sigma),
+    }
+
+
+class _Extracted(nn.Module):
+    """Stands where torchmetrics expects a network: what comes in are features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
