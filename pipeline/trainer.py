@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +23,11 @@ from torch import Tensor
 
 from .errors import Cancelled, UserError
 from .events import Event
+from .feed import Feed
 from .files import replacing
 from .gradients import Combination, Tensors, Waiting, guard_coefficients, inner_products
-from .methods import Batch, Context, Loss, Method
-from .models import Conditioning, Denoiser
+from .methods import Context, Loss, Method
+from .models import Denoiser
 from .optimizers import MetricAdam, build_optimizer, learning_rate, moments, restore_moments
 from .parameters import select_parameters
 from .processes import ALONE, Processes
@@ -85,9 +86,8 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.after_step = after_step
-        self.denoiser, self.method, self.samples, self.spec, self.seed = denoiser, method, samples, spec, seed
+        self.denoiser, self.method, self.samples, self.spec = denoiser, method, samples, spec
         self.folder, self.progress, self.processes = folder, progress or Silent(), processes
-        self.objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         try:
             self.named = select_parameters(denoiser.module, spec.parameters)
         except ValueError as error:
@@ -97,16 +97,11 @@ class Trainer:
         self.optimizer = build_optimizer(spec, self.parameters)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.terms
         self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
+        objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
+        self.feed = Feed(samples, objective, spec, seed, denoiser.device, self.processes, self.unconditional)
         self.events: list[Event] = []
         self.early_stop: EarlyStop | None = None
         self.settled: int | None = None
-        self._orders: dict[int, tuple[int, list[int]]] = {}
-        whole, parts = len(samples.retain), spec.gradient_accumulation_steps
-        if spec.retain_batch == "all" and whole % parts:
-            raise UserError(
-                f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
-                f"its {whole} samples, got {parts}."
-            )
         check_processes(method, spec, processes)
 
     def train(self, resume: bool = False) -> TrainingResult:
@@ -165,6 +160,17 @@ class Trainer:
         self._save(done)
         return self._result(time.perf_counter() - began, whole=start == 0)
 
+    def _context(self, resumed: bool) -> Context:
+        return Context(
+            denoiser=self.denoiser,
+            parameters=self.named,
+            batches=self.feed.one_pass,
+            unconditional=self.unconditional,
+            folder=self.folder,
+            resumed=resumed or not self.processes.main,  # the others find what the first process kept
+            progress=self.progress,
+        )
+
     @property
     def _end(self) -> int:
         """How many steps there will be, as far as is known."""
@@ -176,7 +182,7 @@ class Trainer:
         """The rule, from what the model that came in has on the retain data."""
         losses = []
         with self.progress.stage("retain loss", len(self.samples.retain)) as advance, torch.no_grad():
-            for batch in self._context(resumed=False).batches("retain"):
+            for batch in self.feed.one_pass("retain"):
                 with self._precision():
                     loss = self.method.losses(self.denoiser, {"retain": batch})["retain"]()
                 losses.append(loss.denoising.item())
@@ -232,11 +238,11 @@ class Trainer:
         parts = self.spec.gradient_accumulation_steps
         seen = []
         for part in range(parts):
-            batch = self._batch(term, step, part)
+            batch = self.feed.batch(term, step, part)
             with self.replica.accumulating(last=part == parts - 1):
                 with self._precision():
                     loss: Loss = self.replica.compute(self.method.losses(self.denoiser, {term: batch})[term])
-                means = self._mean([loss.denoising.item(), loss.truncated, loss.above, loss.limit or 0.0], batch)
+                means = self.feed.mean([loss.denoising.item(), loss.truncated, loss.above, loss.limit or 0.0], batch)
                 if not math.isfinite(means[0]):
                     raise _BadLoss(f"the {term} loss became {means[0]} in step {step + 1}.")
                 (loss.objective * batch.share / parts).backward()
@@ -244,12 +250,6 @@ class Trainer:
         value, _, above, limit = (sum(values) / parts for values in zip(*seen, strict=True))
         truncated = any(means[1] == 1 for means in seen)
         return _Seen(value, truncated, *((None, None) if loss.limit is None else (above, limit)))
-
-    def _mean(self, values: list[float], batch: Batch) -> list[float]:
-        """Means over a whole micro-batch from those over this process's share of it."""
-        if self.processes.size == 1:
-            return values
-        return [total / self.processes.size for total in self.processes.sums([v * batch.share for v in values])]
 
     def _combine(self, grads: dict[str, Tensors]) -> Combination:
         if isinstance(self.optimizer, MetricAdam):
@@ -320,84 +320,6 @@ class Trainer:
             bucket.append(index)
             size += count
         yield bucket
-
-    # data ---------------------------------------------------------------------------------------
-
-    def _batch(self, term: str, step: int, part: int) -> Batch:
-        """Micro-batch `part` of a step, with its own noise. Terms of one length get the same pairs."""
-        indices = self._indices(term, step, part)
-        return self._noised(term, indices, self._generator(step, 2 * part + (term == "retain")), self.processes)
-
-    def _noised(self, term: str, indices: Tensor, generator: torch.Generator, processes: Processes = ALONE) -> Batch:
-        """This process's share of a micro-batch, noised as it is in the whole one."""
-        device, count = self.denoiser.device, len(indices)
-        own, other = getattr(self.samples, term), getattr(self.samples, "forget" if term == "retain" else "retain")
-        noise = torch.randn((count, *own.latents.shape[1:]), generator=generator)
-        timesteps = self.objective.sample_timesteps(count, generator)
-        held = processes.share(torch.arange(count))
-        samples, conditioning = own.take(indices[held], device)
-        if term == "retain" and self.spec.proportion_empty_prompts:
-            dropped = (torch.rand(count, generator=generator) < self.spec.proportion_empty_prompts)[held]
-            conditioning = self._without_prompts(conditioning, dropped.to(device))
-        batch = Batch(
-            samples,
-            conditioning,
-            noise[held].to(device),
-            timesteps[held].to(device),
-            paired_conditioning=other.conditioning_of(indices[held] % len(other), device),
-        )
-        if processes.size == 1:
-            return batch
-        batch = replace(batch, first_timestep=timesteps[:1].to(device), share=len(held) * processes.size / count)
-
-        def whole(loss: Tensor) -> Tensor:
-            (mean,) = self._mean([loss.item()], batch)
-            return loss + (mean - loss.detach())
-
-        return replace(batch, whole=whole)
-
-    def _without_prompts(self, conditioning: Conditioning, dropped: Tensor) -> Conditioning:
-        """The empty prompt in place of those rows that `dropped`, (B,), marks."""
-        assert self.unconditional is not None  # noqa: S101 - the share of empty prompts asks for it
-        kept = dict(conditioning)
-        for name, rows in conditioning.items():
-            kept[name] = torch.where(dropped.reshape(-1, *[1] * (rows.ndim - 1)), self.unconditional[name], rows)
-        return kept
-
-    def _context(self, resumed: bool) -> Context:
-        def batches(term: str) -> Iterator[Batch]:
-            size = self.spec.batch_size // self.spec.gradient_accumulation_steps
-            for number, indices in enumerate(torch.arange(len(getattr(self.samples, term))).split(size)):
-                yield self._noised(term, indices, self._generator(number, -2))
-
-        return Context(
-            denoiser=self.denoiser,
-            parameters=self.named,
-            batches=batches,
-            unconditional=self.unconditional,
-            folder=self.folder,
-            resumed=resumed or not self.processes.main,  # the others find what the first process kept
-            progress=self.progress,
-        )
-
-    def _indices(self, term: str, step: int, part: int) -> Tensor:
-        parts, length = self.spec.gradient_accumulation_steps, len(getattr(self.samples, term))
-        if term == "retain" and self.spec.retain_batch == "all":
-            return torch.arange(length)[part::parts]
-        size = self.spec.batch_size // parts
-        first = step * self.spec.batch_size + part * size
-        return torch.tensor([self._sample(first + offset, length) for offset in range(size)])
-
-    def _sample(self, position: int, length: int) -> int:
-        """Which of `length` samples stands at a position of the endless, per-epoch shuffled sequence."""
-        epoch, place = divmod(position, length)
-        if self._orders.get(length, (-1,))[0] != epoch:
-            self._orders[length] = epoch, torch.randperm(length, generator=self._generator(epoch, -1)).tolist()
-        return self._orders[length][1][place]
-
-    def _generator(self, step: int, stream: int) -> torch.Generator:
-        """Randomness that depends on the seed and the place, not on what ran before."""
-        return torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + step) * 4099 + stream + 1)
 
     def _precision(self) -> Any:
         if self.spec.precision == "fp32":

@@ -18,7 +18,7 @@ LIMIT_RATE: dict[str, Sequence[float]] = {
 SWEEPS: dict[str, dict[str, Sequence[float]]] = {
     "grad_diff": LIMIT_RATE,
     "rg": LIMIT_RATE,
-    "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10)},
+    "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10, 20)},
     "esd": {"training.learning_rate": (5e-5, 1e-4, 2e-4, 5e-4)},
     "esd-x": {"training.learning_rate": (1e-4, 2e-4, 5e-4, 1e-3)},
     "esd-u": {"training.learning_rate": (5e-5, 1e-4, 2e-4)},

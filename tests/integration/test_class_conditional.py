@@ -118,9 +118,9 @@ def test_the_whole_retain_set_is_in_each_step():
     samples = make_samples(denoiser, retain=12)
     spec = TrainingSection(steps=1, batch_size=4, gradient_accumulation_steps=2, retain_batch="all")
     trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), samples, spec)
-    parts = [trainer._batch("retain", 0, part).samples for part in range(2)]
+    parts = [trainer.feed.batch("retain", 0, part).samples for part in range(2)]
     assert sorted(map(bytes, torch.cat(parts).numpy())) == sorted(map(bytes, samples.retain.latents.numpy()))
-    assert len(trainer._batch("forget", 0, 0).samples) == 2
+    assert len(trainer.feed.batch("forget", 0, 0).samples) == 2
     with pytest.raises(UserError, match="must divide its 9 samples, got 2"):
         Trainer(denoiser, trainer.method, make_samples(denoiser), spec)
 

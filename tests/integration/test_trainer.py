@@ -129,13 +129,13 @@ def test_empty_prompts_take_the_place_of_retain_prompts_only():
     trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), section)
     plain = Trainer(denoiser, trainer.method, make_samples(denoiser), TrainingSection(steps=1, batch_size=6))
     (name, empty), *_ = denoiser.encode_prompts([""]).items()
-    retain, before = (t._batch("retain", 0, 0) for t in (trainer, plain))
+    retain, before = (t.feed.batch("retain", 0, 0) for t in (trainer, plain))
     dropped = torch.tensor([torch.equal(row, empty[0]) for row in retain.conditioning[name]])
     assert 0 < dropped.sum() < 6
     assert torch.equal(retain.conditioning[name][~dropped], before.conditioning[name][~dropped])
     assert torch.equal(retain.noise, before.noise) and torch.equal(retain.timesteps, before.timesteps)
-    forget = trainer._batch("forget", 0, 0).conditioning[name]
-    assert torch.equal(forget, plain._batch("forget", 0, 0).conditioning[name])
+    forget = trainer.feed.batch("forget", 0, 0).conditioning[name]
+    assert torch.equal(forget, plain.feed.batch("forget", 0, 0).conditioning[name])
 
 
 def test_checkpoints_are_kept_few(tmp_path):
@@ -153,7 +153,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     accumulated = [p.grad.clone() for p in trainer.parameters]
     by_hand = [torch.zeros_like(g) for g in accumulated]
     for part in range(2):
-        loss = trainer.method.losses(denoiser, {"retain": trainer._batch("retain", 0, part)})["retain"]()
+        loss = trainer.method.losses(denoiser, {"retain": trainer.feed.batch("retain", 0, part)})["retain"]()
         for total, gradient in zip(by_hand, torch.autograd.grad(loss.objective, trainer.parameters), strict=True):
             total += gradient / 2
     for a, b in zip(accumulated, by_hand, strict=True):
@@ -206,7 +206,7 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     trainer = Trainer(
         denoiser, build_method(METHODS["rgd"][0]()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
     )
-    samples.retain.latents[trainer._sample(2 * 2, len(samples.retain))] = float("nan")  # met in the third step
+    samples.retain.latents[trainer.feed.sample(2 * 2, len(samples.retain))] = float("nan")  # met in the third step
     with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
         trainer.train()
     assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())
