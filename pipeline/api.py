@@ -35,18 +35,18 @@ def unlearn(
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
     denoiser = wrap_pipeline(pipe)
-    recipe = recipe_for(concept, str(denoiser.name), fields)
+    recipe = recipe_for(concept, str(denoiser.name), fields, type(pipe).__name__)
     unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 
 
-def recipe_for(concept: str, model: str, fields: dict[str, Any]) -> Recipe:
+def recipe_for(concept: str, model: str, fields: dict[str, Any], pipeline_class: str | None = None) -> Recipe:
     """The recipe of a model and of fields as `unlearn` takes them.
 
     Raises:
         UserError: an unknown field or a value out of range.
     """
-    return build_recipe(merge({"concept": concept, "model": model}, _nested(fields)))
+    return build_recipe(merge({"concept": concept, "model": model}, _nested(fields)), pipeline_class)
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:

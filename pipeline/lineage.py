@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 
@@ -33,6 +35,25 @@ def lineage_of(model: str) -> Lineage:
         return Lineage(model)
     forgotten = json.loads(metadata.get("turpentine.forgotten", json.dumps([concept])))
     return Lineage(metadata.get("turpentine.origin", base), tuple(forgotten))
+
+
+def pipeline_class_of(model: str) -> str | None:
+    """Name of the diffusers pipeline class of a model, as far as it is known without the network.
+
+    Args:
+        model: a diffusers folder, or a hub id that has been downloaded; None comes of anything else.
+    """
+    index = Path(model).expanduser() / "model_index.json"
+    if not index.exists():
+        try:
+            found = try_to_load_from_cache(model, "model_index.json")
+        except HFValidationError:
+            return None
+        index = Path(found) if isinstance(found, str) else index
+    try:
+        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever loads the model will tell what is wrong with it
 
 
 def _weights_file(path: Path) -> Path | None:

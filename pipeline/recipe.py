@@ -13,7 +13,7 @@ from .adapters import AdapterTargets
 from .errors import UserError
 from .files import write_text
 from .gradients import GradientKeeping
-from .lineage import lineage_of
+from .lineage import lineage_of, pipeline_class_of
 from .methods import METHODS, AnyMethodConfig
 from .methods.restricted import RGDConfig
 from .parameters import TrainableParameters
@@ -356,31 +356,55 @@ _FAMILIES = {
 }
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 
+_CLASSES = {
+    "StableDiffusionXL": "stable-diffusion-xl",
+    "StableDiffusion3": "stable-diffusion-3",
+    "Flux": "flux",
+}
+"""What the pipeline class of another model begins with -> the folder that builds on "stable-diffusion"."""
 
-def defaults_for(model: str, method: str) -> dict[str, Any]:
-    """The shipped starting point for a model and method: `recipes/<family>/<method>.yaml`.
 
-    A family can build on another one; then its file holds what differs.
+def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
+    """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
+
+    A family can build on another one; then its files hold what differs.
+
+    Args:
+        model: as a recipe names it.
+        method: of `METHODS`.
+        pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
     if method not in METHODS:
         raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    origin = Path(lineage_of(model).origin).name
     found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
-    for family in _FAMILIES.get(origin, ("stable-diffusion",)):
-        path = RECIPES / family / f"{method}.yaml"
-        found = merge(found, read_yaml(path) if path.exists() else {})
+    for family in _families(model, pipeline_class):
+        for name in ("all", method):
+            path = RECIPES / family / f"{name}.yaml"
+            found = merge(found, read_yaml(path) if path.exists() else {})
     return found
 
 
-def build_recipe(chosen: Mapping[str, Any]) -> Recipe:
+def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
+    origin = lineage_of(model).origin
+    if Path(origin).name in _FAMILIES:
+        return _FAMILIES[Path(origin).name]
+    kind = pipeline_class or pipeline_class_of(model) or ""
+    return "stable-diffusion", *(family for start, family in _CLASSES.items() if kind.startswith(start))
+
+
+def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:
     """Fill what was chosen (nested dictionaries) with the defaults of its model and method.
+
+    Args:
+        chosen: fields of a recipe.
+        pipeline_class: see `defaults_for`.
 
     Raises:
         UserError: an unknown key or a value out of range, one line each.
     """
     method = chosen.get("method") or {}
     name = method.get("name", "rgd") if isinstance(method, Mapping) else method
-    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name))
+    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
     try:
         return Recipe.model_validate(merge(base, chosen))
     except ValidationError as error:

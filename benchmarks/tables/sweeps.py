@@ -18,9 +18,9 @@ LIMIT_RATE: dict[str, Sequence[float]] = {
 SWEEPS: dict[str, dict[str, Sequence[float]]] = {
     "grad_diff": LIMIT_RATE,
     "rg": LIMIT_RATE,
-    "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10, 20)},
+    "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10, 20), "samples.training_guidance_scale": (2, 3)},
     "esd": {"training.learning_rate": (5e-5, 1e-4, 2e-4, 5e-4)},
-    "esd-x": {"training.learning_rate": (1e-4, 2e-4, 5e-4, 1e-3)},
+    "esd-x": {"training.learning_rate": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)},
     "esd-u": {"training.learning_rate": (5e-5, 1e-4, 2e-4)},
 }
 """Method -> knob -> values; one knob moves, the others stay as shipped. The rest of the recipe is the same for all."""

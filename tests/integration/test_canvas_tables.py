@@ -157,6 +157,22 @@ def test_a_missing_file_has_a_cell_measured_again(tmp_path):
     assert len(calls) == 2
 
 
+def test_a_cell_that_differs_by_its_tag_alone_is_not_measured_again(tmp_path):
+    calls = []
+
+    def one(key, tag, value=1, row="a"):
+        labels = {"row": row, "tag": tag}
+        return Cell(key, labels, 0, {"x": value}, lambda progress: calls.append(key) or {"UA": len(calls)})
+
+    store = Store(tmp_path / "t.json")
+    first = store.measure(one("sweep", "x 1"), Silent())
+    again = Store(tmp_path / "t.json").measure(one("shipped", ""), Silent())
+    assert calls == ["sweep"] and again.figures == first.figures and again.labels["tag"] == ""
+    store.measure(one("other value", "", value=2), Silent())
+    store.measure(one("other row", "", row="b"), Silent())
+    assert calls == ["sweep", "other value", "other row"]
+
+
 def script(name, *words):
     path = Path(turpentine.__file__).parent / "benchmarks" / name
     return subprocess.run([sys.executable, path, *words], check=True, capture_output=True, text=True).stdout

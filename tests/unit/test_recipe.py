@@ -1,9 +1,11 @@
 """The recipe: what it accepts, what it refuses and in which words."""
 
+import json
 from collections import Counter
 
 import pytest
 import yaml
+from turpentine.pipeline import lineage
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.recipe import (
@@ -70,23 +72,24 @@ def test_recipe_is_frozen():
 def test_shipped_recipe_loads(path):
     content = read_yaml(path)
     recipe = build_recipe({"concept": "cat", "model": path.parent.name, **content})
-    assert recipe.method.name == content["method"]["name"]
+    if path.stem != "all":
+        assert recipe.method.name == content["method"]["name"]
     for section, values in content.items():
         for key, value in values.items() if isinstance(values, dict) else ():
             assert getattr(getattr(recipe, section), key) == value
     if path.parent != RECIPES:
-        assert path.stem == recipe.method.name, "defaults are named after their method"
+        assert path.stem in (recipe.method.name, "all"), "defaults are named after their method"
         assert recipe.model == path.parent.name or "model" not in content
     else:
         assert load_recipe(path).concept == content["concept"], "a recipe beside the defaults is complete"
 
 
 def test_every_method_has_defaults_on_the_bundled_model():
-    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == set(METHODS)
+    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *METHODS}
 
 
 def test_defaults_give_way_to_what_is_chosen():
-    assert build().training.steps == read_yaml(RECIPES / "tiny-canvas" / "rgd.yaml")["training"]["steps"]
+    assert build().training.steps == read_yaml(RECIPES / "tiny-canvas" / "all.yaml")["training"]["steps"]
     chosen = build(training={"steps": 7})
     assert chosen.training.steps == 7
     assert chosen.training.batch_size == build().training.batch_size, "its neighbours keep their defaults"
@@ -103,6 +106,39 @@ def test_defaults_of_a_family_build_on_another():
 def test_defaults_depend_on_the_model():
     assert build(model="someone/stable-diffusion").training.learning_rate == 1e-5
     assert build(model="somewhere/tiny-canvas").training == build().training
+
+
+@pytest.mark.parametrize(
+    ("kind", "guidance", "steps"),
+    [
+        ("StableDiffusionPipeline", 7.5, 50),
+        ("StableDiffusionXLImg2ImgPipeline", 5.0, 50),
+        ("StableDiffusion3Pipeline", 7.0, 28),
+        ("FluxPipeline", 3.5, 28),
+        ("SomethingElse", 7.5, 50),
+    ],
+)
+def test_how_a_family_draws(kind, guidance, steps, tmp_path):
+    """Known from the folder, or said by whoever has the pipeline."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    for recipe in (build(model=str(tmp_path)), build_recipe({"concept": "cat", "model": "somebody/name"}, kind)):
+        assert (recipe.samples.guidance_scale, recipe.samples.num_inference_steps) == (guidance, steps)
+    chosen = build(model=str(tmp_path), samples={"guidance_scale": 2.0})
+    assert (chosen.samples.guidance_scale, chosen.samples.num_inference_steps) == (2.0, steps)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"other": 1}'])
+def test_an_index_that_says_nothing_leaves_the_common_defaults(content, tmp_path):
+    (tmp_path / "model_index.json").write_text(content)
+    assert build(model=str(tmp_path)).samples == build(model="somebody/name").samples
+
+
+def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "FluxPipeline"}')
+    monkeypatch.setattr(lineage, "try_to_load_from_cache", lambda repo, name: str(index) if repo == "a/flux" else None)
+    assert build(model="a/flux").samples.guidance_scale == 3.5
+    assert build(model="a/other").samples.guidance_scale == 7.5
 
 
 # what is refused --------------------------------------------------------------------------------
