@@ -110,13 +110,16 @@ def test_tradeoff_update_canvas_and_sweeps(measured, monkeypatch):
     monkeypatch.chdir(folder)
     for table in (tradeoff, canvas):
         monkeypatch.setattr(table, "methods", lambda: ["rgd"])
-    monkeypatch.setattr(sweeps, "SWEEPS", {"rgd": {"method.retain_weight": (2, 5)}})
+    monkeypatch.setattr(sweeps, "SWEEPS", {"tiny-canvas": {"rgd": {"method.retain_weight": (2, 5)}}})
     bench(["tradeoff", "update", "canvas", "sweeps"], QUICK, Silent(), folder, folder)
     assert "Pareto front" in (folder / "tradeoff.md").read_text() and (folder / "tradeoff.svg").exists()
     assert "conflict in" in (folder / "update.md").read_text() and (folder / "update.svg").exists()
     page = (folder / "canvas.md").read_text()
     assert "| RGD |" in page and "RGD's UA is the highest: yes" in page and (folder / "canvas.svg").exists()
-    assert "| RGD: retain_weight 2 |" in (folder / "sweeps.md").read_text() and (folder / "sweeps.svg").exists()
+    assert (
+        "| RGD: retain_weight 2 |" in (folder / "sweeps.md").read_text()
+        and (folder / "sweeps-tiny-canvas.svg").exists()
+    )
 
 
 def test_transformer(measured, monkeypatch, tmp_path):
@@ -186,16 +189,16 @@ def sweep_record(tag, scores, alignment):
 
 
 def test_a_sweep_chooses_by_the_accuracies_then_by_alignment(monkeypatch):
-    monkeypatch.setattr(sweeps, "SWEEPS", {"rg": {"method.forget_limit": (1, 2, 4)}})
+    monkeypatch.setattr(sweeps, "SWEEPS", {"tiny-canvas": {"rg": {"method.forget_limit": (1, 2, 4)}}})
     scores = {"forget_limit 1": (1, 0.5, 0.6), "forget_limit 2": (0.6, 1, 0.5), "forget_limit 4": (0.5, 0.5, 0.5)}
-    records = {tag: sweep_record(tag, row, 0.7 + 0.01 * i) for i, (tag, row) in enumerate(scores.items())}
-    assert sweeps.best(records, "rg") is records["forget_limit 2"], "equal means: the more alignment"
-    assert sweeps.shipped(records["forget_limit 2"]) and not sweeps.shipped(records["forget_limit 1"])
+    records = [sweep_record(tag, row, 0.7 + 0.01 * i) for i, (tag, row) in enumerate(scores.items())]
+    assert sweeps.best(records) is records[1], "equal means: the more alignment"
+    assert sweeps.shipped(records[1]) and not sweeps.shipped(records[0])
     told = "Every recipe has the best value. No best value is at an end of what was tried."
-    assert sweeps.verdict(records) == told
-    records["forget_limit 4"].figures["UA"] = 2.0
+    assert sweeps.verdict("tiny-canvas", records) == told
+    records[2].figures["UA"] = 2.0
     told = "Recipes with another value: RG (forget_limit 4 is best). At an end of what was tried: RG's forget_limit 4."
-    assert sweeps.verdict(records) == told
+    assert sweeps.verdict("tiny-canvas", records) == told
 
 
 def test_both_ways_of_making_data_are_measured():
