@@ -404,6 +404,8 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
     """
     method = chosen.get("method") or {}
     name = method.get("name", "rgd") if isinstance(method, Mapping) else method
+    if pipeline_class is None and chosen.get("model_config_folder"):
+        pipeline_class = pipeline_class_of(str(chosen["model_config_folder"]))
     base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
     try:
         return Recipe.model_validate(merge(base, chosen))

@@ -121,7 +121,11 @@ def test_defaults_depend_on_the_model():
 def test_how_a_family_draws(kind, guidance, steps, tmp_path):
     """Known from the folder, or said by whoever has the pipeline."""
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    for recipe in (build(model=str(tmp_path)), build_recipe({"concept": "cat", "model": "somebody/name"}, kind)):
+    for recipe in (
+        build(model=str(tmp_path)),
+        build(model="one.safetensors", model_config_folder=str(tmp_path)),
+        build_recipe({"concept": "cat", "model": "somebody/name"}, kind),
+    ):
         assert (recipe.samples.guidance_scale, recipe.samples.num_inference_steps) == (guidance, steps)
     chosen = build(model=str(tmp_path), samples={"guidance_scale": 2.0})
     assert (chosen.samples.guidance_scale, chosen.samples.num_inference_steps) == (2.0, steps)
