@@ -214,7 +214,8 @@ class Recipe(Section):
         default="object", description="what sort of concept it is ('class': of a class-conditional model)"
     )
     model: str = Field(
-        default="tiny-canvas", description="'tiny-canvas', a diffusers folder, a .safetensors checkpoint or a hub id"
+        default="tiny-canvas",
+        description="'tiny-canvas', 'tiny-canvas-dit', a diffusers folder, a .safetensors checkpoint or a hub id",
     )
     model_config_folder: str | None = Field(
         default=None,

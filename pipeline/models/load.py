@@ -8,13 +8,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import UserError
+from ..tiny_canvas.world import MODELS as CANVAS_MODELS
 from .class_conditional import ClassConditionalPipeline
 from .protocol import Denoiser
 from .registry import wrap_pipeline
 from .single_file import load_single_file
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {"tiny-canvas": ASSETS / "tiny-canvas", "digits": ASSETS / "digits"}
+BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
 """Models that come with the package: name -> diffusers folder."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.progress import Silent
 
 from ..tiny_models import build_family
 
@@ -27,3 +28,22 @@ def test_tokens_for_an_absent_t5(joint_attention_dim, zeros):
         denoiser.pipeline(PROMPTS, num_inference_steps=1, output_type="latent", height=16, width=16,
                           **denoiser.call_options)  # fmt: skip
     assert length["n"] == text + zeros, "drawing sees what training sees"
+
+
+def test_the_bundled_transformer():
+    denoiser = load_denoiser("tiny-canvas-dit", "cpu")
+    assert denoiser.family == "stable-diffusion-3" and denoiser.call_options == {"max_sequence_length": 0}
+    assert denoiser.encode_prompts(PROMPTS)["prompt_embeds"].shape == (2, 24, 160)
+    first, again = (
+        denoiser.sample(
+            PROMPTS, [1, 2], num_inference_steps=2, guidance_scale=3.0, scheduler="dpm-solver++", batch_size=2,
+            progress=Silent(), stage="",
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first.shape == (2, 16, 8, 8) and torch.equal(first, again) and first.isfinite().all()
+
+
+def test_bundled_weights_stay_small():
+    sizes = {name: sum(file.stat().st_size for file in folder.rglob("*.*")) for name, folder in BUNDLED.items()}
+    assert sizes["tiny-canvas-dit"] < 20e6 and sum(sizes.values()) < 40e6
