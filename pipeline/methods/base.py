@@ -47,7 +47,7 @@ class ForgetLimit(BaseModel):
         gt=0,
         le=100,
         description="alpha: above this denoising loss on forget data a step no longer pushes it up (none: no limit; "
-        "auto: at each timestep, from the loss that unrelated prompts have on that data)",
+        "auto: at each timestep, the distance between the targets of two samples)",
     )
 
     @field_validator("forget_limit", mode="wrap")

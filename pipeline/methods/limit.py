@@ -1,30 +1,28 @@
-"""The forget limit "auto": measured on the model as it came, before the first step.
+"""The forget limit "auto": measured on the data, before the first step.
 
-A sample is forgotten when its own prompt explains it no better than one that does not name the
-concept. So the limit at timestep t is
+A sample is forgotten when the model's prediction of it has no more to do with its target than the target
+of any other sample. So the limit at timestep t is
 
-    alpha(t) = MARGIN * E ||target - prediction(x_t, t, c_r)||^2,
+    alpha(t) = E_ij ||target_i - target_j||^2,
 
-x_t a noised forget sample and c_r the retain prompt that it is paired with. It is a limit of each
-sample by itself, because losses at different timesteps differ a hundredfold: a limit of the batch's
-mean is reached by a few noisy-loss samples while the others stay as they were.
+i and j two forget samples with noise of their own, at the same timestep. Of a predicted noise that is
+twice its variance, 2, at every timestep; of v, a flow's velocity or a clean image it depends on the data.
+It is a limit of each sample by itself, because losses at different timesteps differ a hundredfold: a limit
+of the batch's mean is reached by a few noisy-loss samples while the others stay as they were.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..files import write_text
-from ..models.protocol import Denoiser
-from .base import Batch, Context, prediction_and_target
+from .base import Context
 
 LIMIT_FILE = "forget_limit.json"
-
-MARGIN = 2.0
-"""At 1 the losses are those of an unrelated prompt, and guidance still draws the concept; see docs/methods.md."""
 
 _GROUP = 32  # samples of neighbouring timesteps whose mean is one point of the curve
 
@@ -62,25 +60,25 @@ class MeasuredLimit:
         return cls(tuple(content["timesteps"]), tuple(content["limits"]))
 
 
-@torch.no_grad()
-def unrelated_losses(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """The loss of each sample under the prompt of its partner in the other term's data, (B,)."""
-    prediction, target = prediction_and_target(denoiser, replace(batch, conditioning=batch.paired_conditioning))
-    return denoiser.objective.sample_losses(prediction, target, batch.timesteps)
-
-
 def measure_limit(context: Context) -> MeasuredLimit:
-    """Measure alpha(t) in one pass over the forget data, or read what an earlier `prepare` of the run kept."""
+    """Measure alpha(t) on the forget data, or read what an earlier `prepare` of the run kept.
+
+    Raises:
+        UserError: one sample alone.
+    """
     kept = context.folder / LIMIT_FILE if context.folder else None
     if kept and context.resumed and kept.exists():
         return MeasuredLimit.load(kept)
     batches = list(context.batches("forget"))
-    losses = []
-    with context.progress.stage("forget limit", len(batches)) as advance:
-        for batch in batches:
-            losses.append(unrelated_losses(context.denoiser, batch))
-            advance()
-    limit = curve(torch.cat([batch.timesteps for batch in batches]), MARGIN * torch.cat(losses))
+    samples, noise, timesteps = (
+        torch.cat([getattr(batch, name) for batch in batches]) for name in ("samples", "noise", "timesteps")
+    )
+    if len(samples) < 2:
+        raise UserError("forget_limit 'auto' compares forget samples with each other, got one. Give it a number.")
+    objective = context.denoiser.objective
+    own = objective.target(samples, noise, timesteps)
+    other = objective.target(samples.roll(1, 0), noise.roll(1, 0), timesteps)
+    limit = curve(timesteps, objective.sample_losses(other, own, timesteps))
     if kept:
         limit.save(kept)
     return limit

@@ -1,11 +1,13 @@
 """The measured forget limit, and limits of each sample by itself."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS, build_method
-from turpentine.pipeline.methods.base import Context
-from turpentine.pipeline.methods.limit import LIMIT_FILE, MARGIN, MeasuredLimit, curve
+from turpentine.pipeline.methods.base import Batch, Context
+from turpentine.pipeline.methods.limit import LIMIT_FILE, MeasuredLimit, curve, measure_limit
 from turpentine.pipeline.objectives import EDM, Epsilon, FlowMatching
 from turpentine.pipeline.recipe import build_recipe
 
@@ -66,18 +68,38 @@ def context(denoiser, batches, folder=None, resumed=False):
 
 
 @pytest.mark.parametrize("name", ["grad_diff", "rg", "rgd"])
-def test_limit_is_what_the_paired_prompt_has_before_the_first_step(name, tmp_path):
+def test_limit_is_how_far_targets_are_from_each_other(name, tmp_path):
     denoiser, batch = Linear(), make_batch(forget=3.0, paired=-1.0, count=6)
     method = build_method(METHODS[name][0](forget_limit="auto"))
     method.prepare(context(denoiser, [batch], tmp_path))
-    x = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
-    expected = MARGIN * (0.5 * x + 2.0 * -1.0 - batch.noise).square().mean().float()
+    expected = (batch.noise - batch.noise.roll(1, 0)).square().mean().float()
     torch.testing.assert_close(method.limit(batch.timesteps), expected.expand(6))
-    denoiser.module.w.data.fill_(100.0)  # training has spoiled it since
     assert method.losses(denoiser, {"forget": batch})["forget"]().limit == pytest.approx(expected.item())
     again = build_method(METHODS[name][0](forget_limit="auto"))
-    again.prepare(context(denoiser, [batch], tmp_path, resumed=True))
+    again.prepare(context(denoiser, [make_batch(count=6, seed=1)], tmp_path, resumed=True))
     assert again.measured == method.measured, "a resumed run reads what the first one measured"
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_limit_of_an_objective(name):
+    """Twice the variance of its targets: of the noise, of noise and image, of the image."""
+    objective, _ = OBJECTIVES[name]
+    generator = torch.Generator().manual_seed(0)
+    samples = 3 * torch.randn(2000, 1, 4, 4, generator=generator) + 5
+    timesteps = objective.sample_timesteps(2000, generator)
+    batches = [
+        Batch(part, rows(0.0), torch.randn(part.shape, generator=generator), at)
+        for part, at in zip(samples.split(500), timesteps.split(500), strict=True)
+    ]
+    denoiser = SimpleNamespace(objective=objective)
+    limit = measure_limit(context(denoiser, batches))(timesteps).mean().item()
+    assert limit == pytest.approx({"epsilon": 2, "flow": 2 * (1 + 9), "edm": 2 * 9}[name], rel=0.05)
+
+
+def test_one_sample_has_no_limit():
+    batch = make_batch(count=1)
+    with pytest.raises(UserError, match=r"'auto' compares forget samples with each other, got one\. Give it a number"):
+        build_method(METHODS["rgd"][0](forget_limit="auto")).prepare(context(Linear(), [batch]))
 
 
 def test_recipe_takes_auto_a_number_or_none():
