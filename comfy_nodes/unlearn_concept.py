@@ -13,7 +13,7 @@ from .unlearning import make_recipe, unlearn
 
 _BASIC = ("training.steps", "training.learning_rate")
 _ADVANCED = ("method", "training", "samples", "audits", "output")
-_SKIP = ("method.data", *_BASIC)
+_SKIP = ("method.data", *_BASIC, "audits.distance_features")  # the last is of class-conditional models
 _OPTIONS = "TURPENTINE_OPTIONS"
 
 
