@@ -11,13 +11,9 @@ from ..table import Cell, Options, Record, Table
 METHOD = "rgd"
 ROWS: dict[str, dict[str, Any]] = {
     "fixed": {},
-    "fixed, empty prompts": {"training": {"proportion_empty_prompts": 0.1}},
-    "auto": {
-        "method": {"forget_limit": "auto"},
-        "training": {"proportion_empty_prompts": 0.1, "early_stop": True},
-    },
+    "auto": {"method": {"forget_limit": "auto"}, "training": {"early_stop": True}},
 }
-"""Row -> what it changes in the shipped recipe of `METHOD`; the second tells what of the third the empty prompts do."""
+"""Row -> what it changes in the shipped recipe of `METHOD`."""
 
 METRICS = {"UA ↑": min, "IRA ↑": min, "CRA ↑": min, "retain-test loss, % ↓": max}
 """Column -> what picks the worst of the concepts."""
@@ -64,10 +60,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for concept in concepts
     ]
     return (
-        f"RGD on each of {len(concepts)} concepts with one recipe: its forget limit and steps as shipped (fixed), the "
-        "same with a tenth of the retain samples under the empty prompt, and that with `forget_limit: auto` and "
-        "`early_stop: true`. Mean ± standard deviation over concepts, the worst in brackets; the loss is that of "
-        "alignment on held-out retain prompts against the base model's.\n\n"
+        f"RGD on each of {len(concepts)} concepts with one recipe: its forget limit and steps as shipped (fixed), and "
+        "with `forget_limit: auto` and `early_stop: true`. Mean ± standard deviation over concepts, the worst in "
+        "brackets; the loss is that of alignment on held-out retain prompts against the base model's.\n\n"
         f"{markdown(['', *METRICS, 'steps'], spread)}\n\n"
         f"{markdown([' / '.join(METRICS), *found], single)}\n\n{verdict(found)}"
     )

@@ -110,7 +110,7 @@ def test_auto_compares_the_worst_concepts(tmp_path):
 
     records = {}
     for concept, fixed, measured in (("cat", (1.0, 0.5), (0.9, 0.78)), ("neon", (0.8, 0.8), (1.0, 0.8))):
-        of_row = {"": fixed, "fixed, empty prompts": fixed, "auto": measured}
+        of_row = {"": fixed, "auto": measured}
         records[f"none{concept}"] = record("none", concept, "", 0.0, 0.8)
         for tag, (ua, retain) in of_row.items():
             records[f"rgd{concept}{tag}"] = record("rgd", concept, tag, ua, retain)
