@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import turpentine
-from diffusers import AutoencoderTiny
 from PIL import Image
 from turpentine.benchmarks.bench import bench
 from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
@@ -18,10 +16,8 @@ from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
 from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.models import BUNDLED
 from turpentine.pipeline.progress import Silent
 from turpentine.pipeline.recipe import build_recipe, defaults_for
-from turpentine.pipeline.tiny_canvas.students import Transformer, plain
 
 from ..stopping import StopAfter2
 
@@ -122,14 +118,9 @@ def test_tradeoff_update_canvas_and_sweeps(measured, monkeypatch):
     )
 
 
-def test_transformer(measured, monkeypatch, tmp_path):
-    """An untrained one, through the same cells as the bundled one."""
+def test_transformer(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
-    base = BUNDLED["tiny-canvas"]
-    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", torch_dtype=torch.float32)
-    plain(Transformer(base).pipeline(autoencoder)).save_pretrained(tmp_path / "tiny-canvas-dit")
-    monkeypatch.setitem(BUNDLED, "tiny-canvas-dit", tmp_path / "tiny-canvas-dit")
     bench(["transformer"], QUICK, Silent(), folder, folder)
     page = (folder / "transformer.md").read_text()
     assert "| tiny-canvas-dit |" in page and "| 187 | 0.364 | 0.371 |" in page and "0.088 (0.283)" in page
