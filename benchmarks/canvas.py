@@ -259,10 +259,19 @@ def _key(recipe: Recipe, *fields: str) -> str:
 
 
 def picture_name(settings: Mapping[str, Any], train: bool = True) -> str:
-    """The file of a cell's pictures: a PNG of two lines, forget prompts above retain prompts."""
+    """The file of a cell's pictures: a PNG of two lines, forget prompts above retain prompts.
+
+    A field of the recipe that comes later and is off leaves the name as it is.
+    """
     name = settings["method"]["name"] if train else "none"
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(_switched_on(settings), sort_keys=True).encode()).hexdigest()[:8]
     return f"{file_name(settings['concept'])}-{name}-{digest}.png"
+
+
+def _switched_on(settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: _switched_on(value) for name, value in settings.items() if value}
 
 
 def save_pictures(path: Path, images: Mapping[str, np.ndarray]) -> None:

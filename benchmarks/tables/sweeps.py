@@ -24,7 +24,7 @@ SWEEPS: dict[str, dict[str, Knobs]] = {
         "esd-u": {"training.learning_rate": (5e-5, 1e-4, 2e-4)},
     },
     "tiny-canvas-dit": {
-        "salun": {"method.retain_weight": (1, 5, 10)},
+        "salun": {"method.retain_weight": (0.05, 0.2, 1, 5, 10)},
         "esd": {"training.learning_rate": (5e-5, 1e-4, 2e-4)},
         "rgd": {"method.forget_limit": (2, 4, 8)},
     },
