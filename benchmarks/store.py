@@ -46,10 +46,11 @@ class Store:
 
     def _twin(self, cell: Cell) -> Record | None:
         """A measurement of the same thing for another part of a table; none if its files are gone."""
-        now = json.loads(json.dumps(cell.settings)), cell.seed, {**cell.labels, "tag": ""}
+        now, labels = json.loads(json.dumps(cell.settings)), {**cell.labels, "tag": ""}
         if not all(path.exists() for path in cell.files):
             return None
-        return next((r for r in self.records.values() if (r.settings, r.seed, {**r.labels, "tag": ""}) == now), None)
+        alike = (r for r in self.records.values() if r.seed == cell.seed and {**r.labels, "tag": ""} == labels)
+        return next((record for record in alike if _still(record.settings, now)), None)
 
     def _save(self) -> None:
         """Write what was measured here beside what other processes have written meanwhile."""
