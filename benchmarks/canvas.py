@@ -300,6 +300,15 @@ def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str
     return f"{value:.3f}" if name == NAMES["none"] else f"{value:.3f} ({base - value:.3f})"
 
 
+def change(value: float, base: float) -> str:
+    """How far a figure is from the base model's, in percent.
+
+    >>> change(0.95, 1.0)
+    '-5.0 %'
+    """
+    return f"{100 * (value / base - 1):+.1f} %"
+
+
 def score(row: Mapping[str, Any]) -> float:
     """Mean of UA, IRA and CRA, the summary of UnlearnCanvas (Zhang et al. 2024)."""
     return (row["UA"] + row["IRA"] + row["CRA"]) / 3

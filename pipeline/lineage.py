@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
+
+_INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,23 @@ def pipeline_class_of(model: str) -> str | None:
     Args:
         model: a diffusers folder, or a hub id that has been downloaded; None comes of anything else.
     """
-    index = Path(model).expanduser() / "model_index.json"
-    if not index.exists():
+    folder = Path(model).expanduser()
+    if not (folder / _INDEX).exists():
         try:
-            found = try_to_load_from_cache(model, "model_index.json")
+            found = try_to_load_from_cache(model, _INDEX)
         except HFValidationError:
             return None
-        index = Path(found) if isinstance(found, str) else index
+        folder = Path(found).parent if isinstance(found, str) else folder
+    return model_index(folder).get("_class_name")
+
+
+def model_index(folder: Path) -> dict[str, Any]:
+    """`model_index.json` of a diffusers folder; empty where there is none that can be read."""
     try:
-        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError):
-        return None  # whoever loads the model will tell what is wrong with it
+        found = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _weights_file(path: Path) -> Path | None:

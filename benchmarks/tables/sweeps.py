@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from ...pipeline.recipe import build_recipe
-from ..canvas import STORE, cell, pick, recipe_of, score, shown, step_shares
+from ..canvas import STORE, cell, change, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
 from ..table import Cell, Options, Record, Table
 
@@ -91,7 +91,7 @@ def _section(model: str, records: Sequence[Record], folder: Path) -> str:
                 f"{shown(method)}: {record.labels['tag'].removeprefix(f'{model}, ')}",
                 *(f"{row[name]:.2f}" for name in ("UA", "IRA", "CRA")),
                 f"{score(row):.3f}",
-                f"{100 * (row['retain_test'] / base - 1):+.1f} %",
+                change(row["retain_test"], base),
                 f"{row['hurt']}",
                 step_shares(method, [record])[1],
                 f"{row['seconds']:.0f}",

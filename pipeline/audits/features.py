@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import MissingExtra, UserError
 from ..metrics import cmmd, frechet_distance
+from ..models.class_conditional import to_pixels
 from .class_judge import ClassJudge
 from .clip import ClipModel
 
@@ -59,7 +60,7 @@ def load_features(name: str | None, judge: ClassJudge) -> Features:
     if name.startswith(INCEPTION):
         return Features(name, _inception(Path(name.removeprefix(INCEPTION)).expanduser()))
     clip = ClipModel.load(name)
-    return Features(name, lambda images: clip.encode_images(_pixels(images).permute(0, 2, 3, 1).numpy()), sigma=10)
+    return Features(name, lambda images: clip.encode_images(to_pixels(images).numpy()), sigma=10)
 
 
 def _inception(path: Path) -> Callable[[Tensor], Tensor]:
@@ -74,12 +75,7 @@ def _inception(path: Path) -> Callable[[Tensor], Tensor]:
         raise UserError(f"{path} does not hold InceptionV3's weights as torch-fidelity has them: {error}") from None
     except ImportError:
         raise MissingExtra("torch-fidelity", "inception", "InceptionV3's features") from None
-    return lambda images: torch.cat([network(part) for part in _pixels(images).split(32)]).float()
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1] as uint8 RGB, (N, 3, H, W)."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+    return lambda images: torch.cat([network(part) for part in to_pixels(images).permute(0, 3, 1, 2).split(32)]).float()
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Loading a model by the name that a person gives it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import UserError
+from ..lineage import model_index
 from ..tiny_canvas.world import MODELS as CANVAS_MODELS
 from .class_conditional import ClassConditionalPipeline
 from .protocol import Denoiser
@@ -79,7 +79,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
 
 def _absent_components(folder: Path) -> dict[str, Any]:
     """Components that a folder says it lacks; diffusers wants to be told (a third text encoder)."""
-    return {name: None for name, entry in _index(folder).items() if entry == [None, None]}
+    return {name: None for name, entry in model_index(folder).items() if entry == [None, None]}
 
 
 def class_names(model: str) -> list[str]:
@@ -88,7 +88,7 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = _index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
     if not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
@@ -99,13 +99,5 @@ def class_names(model: str) -> list[str]:
 
 def _pipeline_class(folder: Path) -> Any:
     """The class that reads a folder: diffusers finds its own by itself, not ours."""
-    named = _index(folder).get("_class_name")
+    named = model_index(folder).get("_class_name")
     return ClassConditionalPipeline if named == ClassConditionalPipeline.__name__ else DiffusionPipeline
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    """`model_index.json` of a folder; empty where there is none."""
-    try:
-        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

@@ -1,6 +1,5 @@
 """A model out of one `.safetensors` file, with the configs and tokenizers that such a file lacks."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..lineage import model_index
 from .base import PipelineDenoiser
 from .flux import Flux
 from .stable_diffusion import StableDiffusion
@@ -120,22 +120,16 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def _checked(folder: Path, adapter: type[PipelineDenoiser]) -> Path:
-    try:
-        name = _index(folder).get("_class_name")
-    except (OSError, ValueError, AttributeError):
-        raise UserError(
-            f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}."
-        ) from None
+    index = model_index(folder)
+    if not index:
+        raise UserError(f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}.")
+    name = index.get("_class_name")
     if name not in [kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)]:
         raise UserError(
             f"the checkpoint is of the family {adapter.family}, so model_config_folder must be of a "
             f"{adapter.pipeline_class.__name__}; {folder} is of a {name}."
         )
     return folder
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
 
 def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
@@ -156,7 +150,7 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
 
 
 def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
-    index = _index(folder)
+    index = model_index(folder)
     other: dict[str, Any] = {}
     for part, prefix in adapter.text_encoders.items():
         if any(key.startswith(prefix) for key in shapes):
@@ -172,7 +166,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], sh
 
 
 def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
-    index = _index(folder)
+    index = model_index(folder)
     weights = load_file(path)
     if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
         weights = {PREFIX + key: value for key, value in weights.items()}
