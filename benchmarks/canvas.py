@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -173,19 +172,6 @@ class Bench:
         harm = interference(before.accuracy, after.accuracy)
         return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {})
 
-    def stops(self, recipe: Recipe, steps: Sequence[int]) -> list[Figures]:
-        """Audit one run at several steps, in rising order; the run goes on from its checkpoint after each.
-
-        With a constant learning rate the weights at a stop are those of a run that ends there.
-        """
-        found = []
-        with TemporaryDirectory() as folder:
-            for step in steps:
-                shorter = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": step})})
-                training = self.trainer(shorter, Path(folder)).train(resume=step != steps[0])
-                found.append(figures(self.audit(recipe, f"after step {step}"), training) | {"steps": step})
-        return found
-
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
@@ -195,14 +181,14 @@ class Bench:
         result, self.images = self._before[key]
         return result
 
-    def trainer(self, recipe: Recipe, folder: Path | None = None) -> Trainer:
+    def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
             self._samples[key] = make_samples(self.denoiser, make_prompts(recipe), recipe, Silent())
         method = build_method(recipe.method)
-        return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed, folder)
+        return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
     def audit(self, recipe: Recipe, when: str) -> AuditResult:
         """Draw and measure with the weights as they are now."""
@@ -307,6 +293,11 @@ def change(value: float, base: float) -> str:
     '-5.0 %'
     """
     return f"{100 * (value / base - 1):+.1f} %"
+
+
+def accuracies(records: Sequence[Record]) -> str:
+    """UA, IRA and CRA of runs, in the mean."""
+    return " / ".join(f"{mean(records, name):.2f}" for name in ("UA", "IRA", "CRA"))
 
 
 def score(row: Mapping[str, Any]) -> float:

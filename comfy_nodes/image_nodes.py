@@ -17,8 +17,6 @@ _SETS = {
     "nudity": "where NudeNet counts: forget_test, but photos only in the tiny-canvas world",
     "nudity_floor": "the same without the concept: what NudeNet finds there is a false alarm",
 }
-_TRAINING = ("samples.training_guidance_scale",)
-"""What of the recipe's way of sampling is about training images alone."""
 _FALLBACK = {"nudity": "forget_test", "nudity_floor": "retain_test"}
 
 
@@ -35,6 +33,8 @@ class Generate(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """A model, prompts, and the recipe's way of sampling."""
+        from ..pipeline.recipe import TRAINING_IMAGES
+
         return {
             "required": {
                 "model": (TYPE, {"tooltip": "A loaded or an unlearned model."}),
@@ -43,11 +43,11 @@ class Generate(Node):
                 "images": ("INT", {"default": 8, "min": 1, "max": 1000, "tooltip": "How many pictures."}),
                 "seed": seed_widget("Picture i has the seed plus i."),
             },
-            "optional": widgets("samples", skip=_TRAINING),
+            "optional": widgets("samples", skip=TRAINING_IMAGES),
         }
 
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
-        from ..pipeline.recipe import build_recipe, merge
+        from ..pipeline.recipe import TRAINING_IMAGES, build_recipe, merge
         from ..pipeline.samples import draw_latents
         from ..pipeline.unlearning import audit_prompts
 
@@ -57,7 +57,7 @@ class Generate(Node):
             "model": model.denoiser.name,
             "audits": {"images": images, "retain_train_images": images, "nudity": "on"},
         }
-        recipe = build_recipe(merge(base, chosen(more, "samples", skip=_TRAINING)))
+        recipe = build_recipe(merge(base, chosen(more, "samples", skip=TRAINING_IMAGES)))
         sets = audit_prompts(prompts, recipe)
         texts = sets[which if which in sets else _FALLBACK[which]]
         with model.borrowed() as (denoiser, _):

@@ -59,13 +59,16 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"turpentine {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add(name: str, run: Any, text: str, sections: tuple[str, ...] | None = None) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Any, text: str, sections: tuple[str, ...] | None = None, trains: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         if sections is not None and command == name:
             from .options import add_recipe_options
+            from .recipe import TRAINING_IMAGES
 
-            add_recipe_options(sub, sections)
+            add_recipe_options(sub, sections, () if trains else TRAINING_IMAGES)
             sub.add_argument(
                 "--recipe",
                 type=Path,
@@ -100,13 +103,13 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     prompts.add_argument("--out", type=Path, metavar="FILE", help=".json, .csv or .txt; default: show some")
 
     model = ("model", "model_config_folder", "seed", "device")
-    generate = add("generate", _generate, "draw images with a model", (*model, "samples"))
+    generate = add("generate", _generate, "draw images with a model", (*model, "samples"), trains=False)
     generate.add_argument("prompt", nargs="*", help="what to draw")
     generate.add_argument("--from", dest="prompt_file", type=Path, metavar="FILE", help="prompts, .txt, .csv or .json")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
 
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
-                ("concept", "kind", *model, "method", "prompts", "samples", "audits"))  # fmt: skip
+                ("concept", "kind", *model, "method", "prompts", "samples", "audits"), trains=False)  # fmt: skip
     audit.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_progress_file(audit)
 

@@ -18,14 +18,19 @@ REPEATED = {("concept",): " + ", ("prompts", "keep_forgotten"): ","}
 """Options that may be given several times -> what joins their texts."""
 
 
-def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = ()) -> None:
-    """Add an option for every field of the recipe (or of the named sections and fields).
+def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> None:
+    """Add an option for every field of the recipe.
 
     Values are left as text: the recipe model reads and checks them, once.
+
+    Args:
+        parser: gets the options.
+        only: sections and fields, if not all.
+        skip: paths with dots that stay out.
     """
     groups: dict[str, Any] = {}
     for path, field, note in options():
-        if only and path[0] not in only:
+        if (only and path[0] not in only) or ".".join(path) in skip:
             continue
         title = path[0] if len(path) > 1 else "recipe"
         group = groups.setdefault(title, parser.add_argument_group(title))

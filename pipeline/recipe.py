@@ -93,6 +93,10 @@ class SampleSection(Section):
         return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
 
 
+TRAINING_IMAGES = ("samples.training_guidance_scale",)
+"""Fields, as paths with dots, that are about training images: commands that draw none leave them out."""
+
+
 class TrainingSection(Section):
     """The fine-tuning."""
 

@@ -5,7 +5,20 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ..canvas import CONCEPTS, STORE, cell, change, gap, little_forgotten, mean, pick, rows, shown, step_shares
+from ..canvas import (
+    CONCEPTS,
+    STORE,
+    accuracies,
+    cell,
+    change,
+    gap,
+    little_forgotten,
+    mean,
+    pick,
+    rows,
+    shown,
+    step_shares,
+)
 from ..show import claims, figure, markdown, orderings
 from ..table import Cell, Options, Record, Table
 
@@ -73,8 +86,7 @@ def headline(records: Mapping[str, Record]) -> str:
         for concept in concepts:
             found = pick(records.values(), concept=concept)
             own, base = pick(found, row=row), pick(found, row="none")
-            accuracies = " / ".join(f"{mean(own, name):.2f}" for name in ("UA", "IRA", "CRA"))
-            line += [accuracies, change(mean(own, "retain_test"), mean(base, "retain_test"))]
+            line += [accuracies(own), change(mean(own, "retain_test"), mean(base, "retain_test"))]
         table.append(line)
     return markdown(header, table)
 

@@ -1,16 +1,19 @@
-"""How the settings of each method on the bundled models were chosen: main knobs, one concept, the same rule for all."""
+"""How the settings of each method on the bundled models were chosen: main knobs, the same concepts and rule for all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from ...pipeline.recipe import build_recipe
-from ..canvas import STORE, cell, change, pick, recipe_of, score, shown, step_shares
+from ...pipeline.recipe import Recipe, build_recipe
+from ..canvas import STORE, accuracies, cell, change, mean, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
 from ..table import Cell, Options, Record, Table
 
-CONCEPT = "cat"
+CONCEPTS = {"tiny-canvas": ("cat", "pop art"), "tiny-canvas-dit": ("cat",)}
+"""Model -> what is removed: one setting has to serve an object and a style; `transformer` removes an object alone."""
+
 Knobs = Mapping[str, Sequence[float]]
 """Field of a recipe -> values."""
 _LIMIT_AND_RATE: Knobs = {"method.forget_limit": (1, 2, 4, 8), "training.learning_rate": (5e-5, 1e-4, 2e-4)}
@@ -38,39 +41,55 @@ def cells(options: Options) -> list[Cell]:
     for seed in options.seeds:
         for model, methods in SWEEPS.items():
             tag = "" if model == "tiny-canvas" else model
-            found.append(cell("none", CONCEPT, seed, options, {"model": model}, tag))
-            for method, knobs in methods.items():
-                points = [(knob, value) for knob, values in knobs.items() for value in values]
-                for knob, value in points[:1] if options.quick else points:
-                    found.append(sweep_cell(model, method, knob, value, seed, options))
+            for concept in CONCEPTS[model][:1] if options.quick else CONCEPTS[model]:
+                found.append(cell("none", concept, seed, options, {"model": model}, tag))
+                for method, knobs in methods.items():
+                    points = [(knob, value) for knob, values in knobs.items() for value in values]
+                    for knob, value in points[:1] if options.quick else points:
+                        found.append(_cell(model, method, concept, knob, value, seed, options))
     return found
 
 
-def sweep_cell(model: str, method: str, knob: str, value: float, seed: int, options: Options) -> Cell:
-    """A method at one value of one knob."""
+def _cell(model: str, method: str, concept: str, knob: str, value: float, seed: int, options: Options) -> Cell:
     section, _, name = knob.partition(".")
     tag = f"{name} {value:g}" if model == "tiny-canvas" else f"{model}, {name} {value:g}"
-    return cell(method, CONCEPT, seed, options, {"model": model, section: {name: value}}, tag)
+    return cell(method, concept, seed, options, {"model": model, section: {name: value}}, tag)
 
 
-def best(records: Sequence[Record]) -> Record:
-    """Of one method: the value with the largest mean of UA, IRA and CRA, the more alignment kept among equals."""
-    return max(records, key=lambda record: (round(score(record.figures), 3), record.figures["retain_test"]))
+def points(records: Iterable[Record], method: str) -> dict[str, list[Record]]:
+    """Tag -> the records of one method at one value of one knob, of every concept and seed."""
+    found: dict[str, list[Record]] = {}
+    for record in pick(records, row=method):
+        found.setdefault(record.labels["tag"], []).append(record)
+    return found
 
 
-def shipped(record: Record) -> bool:
-    """Whether a run had the settings of the method's recipe."""
+def best(found: Mapping[str, list[Record]]) -> str:
+    """The tag with the largest mean of UA, IRA and CRA, the more alignment kept among equals."""
+    return max(found, key=lambda tag: (round(_score(found[tag]), 3), mean(found[tag], "retain_test")))
+
+
+def _score(records: Sequence[Record]) -> float:
+    return fmean(score(record.figures) for record in records)
+
+
+def shipped(records: Sequence[Record]) -> bool:
+    """Whether runs had the settings of the method's recipe."""
+    return all(build_recipe(record.settings) == _shipped_recipe(record) for record in records)
+
+
+def _shipped_recipe(record: Record) -> Recipe:
     own = {"model": record.settings["model"], "method": {"name": record.settings["method"]["name"]}}
-    return build_recipe(record.settings) == recipe_of(CONCEPT, own, seed=record.seed, device="cpu")
+    return recipe_of(record.labels["concept"], own, seed=record.seed, device="cpu")
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
     """Every value of every method, the chosen ones marked, and a figure of each model."""
     sections = [_section(model, _of(records, model), folder) for model in SWEEPS if _of(records, model)]
     return "\n\n".join([
-        f"Removing {CONCEPT!r}: one knob of each method moves, all else is as in its recipe. Best is the value with "
-        "the largest mean of UA, IRA and CRA; among equals the one that keeps more alignment on held-out prompts. "
-        "Hurt: other subjects, styles and places whose accuracy fell by more than 2 points.",
+        "One knob of each method moves, all else is as in its recipe. Best is the value with the largest mean of UA, "
+        "IRA and CRA over what is removed, an object and a style; among equals the one that keeps more alignment on "
+        "held-out prompts. Hurt: other subjects, styles and places whose accuracy fell by more than 2 points.",
         *sections,
     ])  # fmt: skip
 
@@ -80,25 +99,29 @@ def _of(records: Mapping[str, Record], model: str) -> list[Record]:
 
 
 def _section(model: str, records: Sequence[Record], folder: Path) -> str:
-    (base,) = {record.figures["retain_test"] for record in pick(records, row="none")}
+    concepts = list(dict.fromkeys(record.labels["concept"] for record in records))
+    bases = {concept: mean(pick(records, row="none", concept=concept), "retain_test") for concept in concepts}
     table = []
     for method in SWEEPS[model]:
-        own = pick(records, row=method)
-        for record in own:
-            row = record.figures
-            marks = {"**best**": record is best(own), "in the recipe": shipped(record)}
-            table.append([
-                f"{shown(method)}: {record.labels['tag'].removeprefix(f'{model}, ')}",
-                *(f"{row[name]:.2f}" for name in ("UA", "IRA", "CRA")),
-                f"{score(row):.3f}",
-                change(row["retain_test"], base),
-                f"{row['hurt']}",
-                step_shares(method, [record])[1],
-                f"{row['seconds']:.0f}",
+        found = points(records, method)
+        chosen = best(found)
+        for tag, own in found.items():
+            line = [f"{shown(method)}: {tag.removeprefix(f'{model}, ')}"]
+            for concept, base in bases.items():
+                one = pick(own, concept=concept)
+                line += [accuracies(one), change(mean(one, "retain_test"), base)]
+            marks = {"**best**": tag == chosen, "in the recipe": shipped(own)}
+            line += [
+                f"{_score(own):.3f}",
+                f"{mean(own, 'hurt'):g}",
+                step_shares(method, own)[1],
+                f"{mean(own, 'seconds'):.0f}",
                 ", ".join(mark for mark, holds in marks.items() if holds),
-            ])  # fmt: skip
-    header = ["", "UA ↑", "IRA ↑", "CRA ↑", "mean ↑", "alignment", "hurt", "raises L_f / L_r", "seconds", ""]
-    draw = figure(folder / f"sweeps-{model}.svg", lambda axes: _draw(axes, model, records, base), 2, (8, 3.4))
+            ]
+            table.append(line)
+    each = [text for concept in concepts for text in (f"{concept}: UA / IRA / CRA ↑", "alignment")]
+    header = ["", *each, "mean ↑", "hurt", "raises L_f / L_r", "seconds", ""]
+    draw = figure(folder / f"sweeps-{model}.svg", lambda axes: _draw(axes, model, records, bases), 2, (8, 3.4))
     return (
         f"## {model}\n\n![Mean of UA, IRA and CRA, and alignment kept, over each knob]({draw})\n\n"
         f"{markdown(header, table)}\n\n{verdict(model, records)}"
@@ -107,13 +130,15 @@ def _section(model: str, records: Sequence[Record], folder: Path) -> str:
 
 def verdict(model: str, records: Sequence[Record]) -> str:
     """Whether the recipes have the best values, and which of these lie at an end of what was tried."""
-    found = {method: best(pick(records, row=method)) for method in SWEEPS[model]}
-    others = [f"{shown(m)} ({r.labels['tag']} is best)" for m, r in found.items() if not shipped(r)]
-    ends = []
-    for method, record in found.items():
-        for knob, values in SWEEPS[model][method].items():
+    others, ends = [], []
+    for method, knobs in SWEEPS[model].items():
+        found = points(records, method)
+        chosen = best(found)
+        if not shipped(found[chosen]):
+            others.append(f"{shown(method)} ({chosen} is best)")
+        for knob, values in knobs.items():
             section, _, name = knob.partition(".")
-            value = record.settings[section][name]
+            value = found[chosen][0].settings[section][name]
             if len(values) > 2 and value in (min(values), max(values)):
                 ends.append(f"{shown(method)}'s {name} {value:g}")
     kept = f"Recipes with another value: {'; '.join(others)}." if others else "Every recipe has the best value."
@@ -121,21 +146,18 @@ def verdict(model: str, records: Sequence[Record]) -> str:
     return f"{kept} {at_end or 'No best value is at an end of what was tried.'}"
 
 
-def _draw(axes: Sequence[Axes], model: str, records: Sequence[Record], base: float) -> None:
+def _draw(axes: Sequence[Axes], model: str, records: Sequence[Record], bases: Mapping[str, float]) -> None:
+    base = fmean(bases.values())
     for place, (method, knobs) in enumerate(SWEEPS[model].items()):
+        found = points(records, method)
         for line, (knob, values) in zip(("-", "--"), knobs.items(), strict=False):
             name = knob.partition(".")[2]
-            found = {
-                value: record.figures
-                for value in values
-                for record in pick(records, row=method)
-                if record.labels["tag"].endswith(f"{name} {value:g}")
-            }
-            xs = [value / max(values) for value in found]
+            own = {v: runs for v in values for tag, runs in found.items() if tag.endswith(f"{name} {v:g}")}
+            xs = [value / max(values) for value in own]
             label = f"{shown(method)}, {name.replace('_', ' ')}"
             style = {"marker": "o", "markersize": 3.5, "linewidth": 1, "linestyle": line, "color": f"C{place}"}
-            axes[0].plot(xs, [score(row) for row in found.values()], label=label, **style)
-            axes[1].plot(xs, [row["retain_test"] / base for row in found.values()], **style)
+            axes[0].plot(xs, [_score(runs) for runs in own.values()], label=label, **style)
+            axes[1].plot(xs, [mean(runs, "retain_test") / base for runs in own.values()], **style)
     for axis, title in zip(axes, ("mean of UA, IRA and CRA", "alignment kept"), strict=True):
         axis.set_xscale("log")
         axis.set_xlabel("value, as a share of the largest")

@@ -84,23 +84,26 @@ def test_transformer_verdict_is_computed():
 
 
 def test_tradeoff_verdict_names_who_is_on_the_front():
-    curves = {"rgd": [[(1.0, 1.0), (0.2, 0.9)]], "rg": [[(1.0, 1.0), (0.1, 0.5)]], "esd": [[(1.0, 1.0), (0.8, 0.7)]]}
-    areas = {row: area(found[0]) for row, found in curves.items()}
-    best = front(point for found in curves.values() for point in found[0])
+    base = {0: (1.0, 1.0)}
+    curves = {"rgd": {**base, 9: (0.2, 0.9)}, "rg": {**base, 9: (0.1, 0.5)}, "esd": {**base, 9: (0.8, 0.7)}}
+    areas = {row: area(found.values()) for row, found in curves.items()}
+    best = front(point for found in curves.values() for point in found.values())
     said = tradeoff.verdict(areas, curves, best)
     assert said.startswith("By area: RGD, RG, ESD.")
-    assert "not RGD's: RG (0.10 left, 0.50 kept)." in said and "RGD's area is larger than ESD's: yes" in said
-    alone = {**curves, "rg": [[(1.0, 1.0), (0.3, 0.5)]]}
-    assert "Every point of the front is RGD's." in tradeoff.verdict(areas, alone, front(curves["rgd"][0]))
+    assert "not RGD's: RG (0.10 left, 0.500 kept)." in said and "RGD's area is larger than ESD's: yes" in said
+    alone = {**curves, "rg": {**base, 9: (0.3, 0.5)}}
+    assert "Every point of the front is RGD's." in tradeoff.verdict(areas, alone, front(curves["rgd"].values()))
 
 
-def test_curve_begins_at_the_base_model():
-    figures = {
-        "before": {"UA": 0.02, "retain_test": 0.8},
-        "stops": [{"UA": 0.7, "retain_test": 0.6, "steps": 5}],
-    }
-    points = tradeoff.curve(Record({"row": "rgd"}, 0, 1.0, figures, {}))
-    assert points == [pytest.approx((0.98, 1.0)), pytest.approx((0.3, 0.75))]
+def test_a_curve_begins_at_the_base_model_and_is_a_mean_over_seeds():
+    def record(row, steps, ua, retain):
+        figures, settings = {"UA": ua, "retain_test": retain}, {"training": {"steps": steps}}
+        return Record({"row": row}, 0, 1.0, figures, settings)
+
+    records = [record("rgd", 8, 0.9, 0.4), record("rgd", 4, 0.8, 0.5), record("rgd", 4, 0.6, 0.7)]
+    points = tradeoff.curve([*records, record("none", 8, 0.02, 0.8), record("rg", 8, 0.1, 0.1)], "rgd")
+    assert list(points) == [0, 4, 8]
+    assert points == {0: pytest.approx((0.98, 1.0)), 4: pytest.approx((0.3, 0.75)), 8: pytest.approx((0.1, 0.5))}
 
 
 def test_auto_compares_the_worst_concepts(tmp_path):

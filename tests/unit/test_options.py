@@ -6,7 +6,7 @@ import pytest
 from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
 from turpentine.pipeline.options import add_recipe_options, chosen, destination, option_name
-from turpentine.pipeline.recipe import Recipe, build_recipe, options
+from turpentine.pipeline.recipe import TRAINING_IMAGES, Recipe, build_recipe, options
 
 
 def make_parser(only=()):
@@ -118,6 +118,14 @@ def test_only_some_sections():
         parser.parse_args(["--steps", "3"])
     with pytest.raises(SystemExit):
         parser.parse_args(["--method", "rgd"])
+
+
+def test_a_command_that_draws_no_training_images_has_no_option_for_them():
+    parser = argparse.ArgumentParser()
+    add_recipe_options(parser, ("samples",), TRAINING_IMAGES)
+    taken = {word for action in parser._actions for word in action.option_strings}
+    assert "--guidance-scale" in taken and "--training-guidance-scale" not in taken
+    assert {".".join(path) for path, _, _ in EVERY} >= set(TRAINING_IMAGES)
 
 
 def test_other_arguments_are_left_alone():
