@@ -24,7 +24,7 @@ SWEEPS: dict[str, dict[str, Knobs]] = {
         "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10, 20), "samples.training_guidance_scale": (2, 3)},
         "esd": {"training.learning_rate": (5e-5, 1e-4, 2e-4, 5e-4)},
         "esd-x": {"training.learning_rate": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)},
-        "esd-u": {"training.learning_rate": (5e-5, 1e-4, 2e-4)},
+        "esd-u": {"training.learning_rate": (2e-5, 5e-5, 1e-4, 2e-4)},
     },
     "tiny-canvas-dit": {
         "salun": {"method.retain_weight": (0.05, 0.2, 1, 5, 10)},
