@@ -16,11 +16,11 @@ CONCEPTS = {"tiny-canvas": ("cat", "pop art"), "tiny-canvas-dit": ("cat",)}
 
 Knobs = Mapping[str, Sequence[float]]
 """Field of a recipe -> values."""
-_LIMIT_AND_RATE: Knobs = {"method.forget_limit": (1, 2, 4, 8), "training.learning_rate": (5e-5, 1e-4, 2e-4)}
+_LIMITS: Knobs = {"method.forget_limit": (1, 2, 4, 8)}
 SWEEPS: dict[str, dict[str, Knobs]] = {
     "tiny-canvas": {
-        "grad_diff": _LIMIT_AND_RATE,
-        "rg": _LIMIT_AND_RATE,
+        "grad_diff": {**_LIMITS, "training.learning_rate": (5e-5, 1e-4, 2e-4)},
+        "rg": {**_LIMITS, "training.learning_rate": (5e-5, 1e-4, 2e-4, 4e-4)},
         "salun": {"method.retain_weight": (0.1, 0.5, 2, 5, 10, 20), "samples.training_guidance_scale": (2, 3)},
         "esd": {"training.learning_rate": (5e-5, 1e-4, 2e-4, 5e-4)},
         "esd-x": {"training.learning_rate": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)},
