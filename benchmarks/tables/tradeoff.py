@@ -54,7 +54,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     curves = {row: curve(list(records.values()), row) for row in methods()}
     areas = {row: area(found.values()) for row, found in curves.items()}
     best = front(point for found in curves.values() for point in found.values())
-    image = figure(folder / "tradeoff.svg", lambda axes: _draw(axes, curves, best), 2, (9, 4.2))
+    image = figure(folder / "tradeoff.svg", lambda axes: _draw(axes, curves, best), size=(7, 4.4))
     table = []
     for row in sorted(curves, key=areas.__getitem__, reverse=True):
         runs = {steps: point for steps, point in curves[row].items() if steps}
@@ -66,7 +66,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "the concept; kept: alignment on held-out retain prompts, as a share of the base model's. Dashed: the Pareto "
         "front of all points. The area is what a curve dominates (1 would be nothing left and everything kept; the "
         "base model, where every curve begins, is at the right). The paper shows single points only.\n\n"
-        f"![Alignment kept against concept left, whole and close to everything kept]({image})\n\n"
+        f"![Alignment kept against concept left]({image})\n\n"
         f"{markdown(['', 'area ↑', 'runs on the front', 'steps: left / kept'], table)}\n\n"
         f"{verdict(areas, curves, best)}"
     )
@@ -94,15 +94,14 @@ def verdict(areas: Mapping[str, float], curves: Curves, best: Sequence[Point]) -
 
 
 def _draw(axes: Sequence[Axes], curves: Curves, best: Sequence[Point]) -> None:
-    for axis in axes:
-        for place, (row, found) in enumerate(curves.items()):
-            xs, ys = zip(*found.values(), strict=True)
-            axis.plot(xs, ys, marker="o", markersize=3.5, linewidth=1, color=f"C{place}", label=shown(row))
-        axis.step(*zip(*best, strict=True), where="post", color="black", linestyle="--", linewidth=1, label="front")
-        axis.set_xlabel("concept left")
-    axes[0].set_ylabel("alignment kept")
-    axes[1].set_ylim(0.95, 1.005)
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    (axis,) = axes
+    for place, (row, found) in enumerate(curves.items()):
+        xs, ys = zip(*found.values(), strict=True)
+        axis.plot(xs, ys, marker="o", markersize=3.5, linewidth=1, color=f"C{place}", label=shown(row))
+    axis.step(*zip(*best, strict=True), where="post", color="black", linestyle="--", linewidth=1, label="front")
+    axis.set_xlabel("concept left")
+    axis.set_ylabel("alignment kept")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 TABLE = Table("The trade-off of each method", cells, page, STORE)
