@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.axes import Axes
 
@@ -13,9 +14,14 @@ METRICS = ("UA", "IRA", "CRA")
 
 
 def cells(options: Options) -> list[Cell]:
-    """Every method on every subject and style."""
+    """The base model and every method, on every subject and style."""
     concepts = ["cat"] if options.quick else every_concept()
-    return [cell(row, concept, seed, options) for seed in options.seeds for concept in concepts for row in methods()]
+    return [
+        cell(row, concept, seed, options)
+        for seed in options.seeds
+        for concept in concepts
+        for row in ("none", *methods())
+    ]
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
@@ -23,6 +29,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     grouped = {row: pick(records.values(), row=row) for row in methods()}
     means = {shown(row): {m: mean(found, m) for m in METRICS} for row, found in grouped.items()}
     scores = {name: score(row) for name, row in means.items()}
+    concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
+    lost = {row: _lost(found, pick(records.values(), row="none")) for row, found in grouped.items()}
     table = []
     for row, found in grouped.items():
         table.append([
@@ -30,17 +38,18 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
             *(f"{means[shown(row)][metric]:.3f}" for metric in METRICS),
             f"{scores[shown(row)]:.3f}",
             f"{mean(found, 'forget'):.3f}",
+            f"{fmean(lost[row].values()):.1f}",
             f"{mean(found, 'hurt'):.1f}",
             step_shares(row, found)[1],
             f"{mean(found, 'seconds'):.0f}",
             f"{mean(found, 'peak_memory') / 1e6:.0f}",
         ])  # fmt: skip
-    concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
     header = [
         "",
         *(f"{m} ↑" for m in METRICS),
         "mean ↑",
         "D_f,test ↓",
+        "lost, % ↓",
         "hurt",
         "raises L_f / L_r",
         "seconds",
@@ -51,12 +60,14 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "longer sees the concept; IRA: accuracy of the other values of its kind; CRA: accuracy of the other domain, "
         "subject or style (Zhang et al. 2024). All are the word of tiny-canvas's judge, to whom what unlearning leaves "
         "of a picture can still look like the concept; D_f,test is the graded figure beside UA, the mean image-text "
-        "cosine of the forget prompts. Hurt: other subjects, styles and places whose accuracy fell by more than 2 "
-        "points, in the mean; raises: share of steps whose real update raises the method's own forget or retain "
-        "loss to first order; seconds of training; memory of tensors beyond the model. Ko et al. have no such table; "
+        "cosine of the forget prompts. Lost: of the same cosine of held-out retain prompts, against the base model. "
+        "Hurt: other subjects, styles and places whose accuracy fell by more than 2 points, in the mean; raises: share "
+        "of steps whose real update raises the method's own forget or retain loss to first order; seconds of training; "
+        "memory of tensors beyond the model. Ko et al. have no such table; "
         f"what is checked are the claims of their Section 4.\n\n{markdown(header, table)}\n\n"
         f"![Mean of UA, IRA and CRA of every concept]({_map(grouped, concepts, folder)})\n\n"
         f"{markdown(['mean of UA, IRA, CRA', *map(shown, grouped)], _by_concept(grouped, concepts))}\n\n"
+        f"{markdown(['alignment lost, %', *map(shown, grouped)], _losses(lost, concepts))}\n\n"
         f"{_worst(grouped)}\n\n{verdict(means)}"
     )
 
@@ -72,6 +83,17 @@ def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
         if {better, worse} <= set(means):
             checks[f"{better} is above {worse}"] = scores[better] > scores[worse]
     return f"By the mean of the three: {', '.join(f'{name} {scores[name]:.3f}' for name in ranked)}. {claims(checks)}"
+
+
+def _lost(found: Sequence[Record], base: Sequence[Record]) -> dict[str, float]:
+    """Concept -> percent of the base model's alignment on held-out retain prompts that is gone."""
+    concepts = dict.fromkeys(record.labels["concept"] for record in found)
+    kept = {name: mean(pick(found, concept=name), "retain_test") for name in concepts}
+    return {name: 100 * (1 - kept[name] / mean(pick(base, concept=name), "retain_test")) for name in concepts}
+
+
+def _losses(lost: Mapping[str, Mapping[str, float]], concepts: Sequence[str]) -> list[list[str]]:
+    return [[concept, *(f"{row[concept]:.1f}" for row in lost.values())] for concept in concepts]
 
 
 def _by_concept(grouped: Mapping[str, list[Record]], concepts: Sequence[str]) -> list[list[str]]:

@@ -120,7 +120,7 @@ def test_transformer(measured, monkeypatch):
 
 def test_rows_come_from_the_registry_and_settings_from_the_shipped_recipes():
     assert set(METHODS) <= set(rows()) and {"rgd, metric adam", "rgd, guard"} <= set(rows()) | {"rgd"}
-    assert {cell.labels["row"] for cell in canvas.cells(Options())} == set(METHODS)
+    assert {cell.labels["row"] for cell in canvas.cells(Options())} == {"none", *METHODS}
     for method in METHODS:
         settings = settings_of(method, "pop art", 3, Options())
         assert settings["seed"] == 3 and settings["kind"] == "style"
