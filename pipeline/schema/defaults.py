@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from ..methods import METHODS
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
-from .recipe import Recipe
+from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
+_RGD = "rgd"  # the method where nobody names one
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
@@ -108,12 +109,35 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
         UserError: an unknown key or a value out of range, one line each.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else method
-    if pipeline_class is None and chosen.get("model_config_folder"):
-        pipeline_class = pipeline_class_of(str(chosen["model_config_folder"]))
-    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
+    name = method.get("name", _RGD) if isinstance(method, Mapping) else method
+    model = str(chosen.get("model", Recipe.model_fields["model"].default))
+    base = defaults_for(model, str(name), pipeline_class or _class_behind(chosen))
     try:
         return Recipe.model_validate(merge(base, chosen))
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+
+
+def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
+    """Some fields of a recipe, for whoever needs no whole one: a frozen object with just these attributes.
+
+    Args:
+        chosen: fields of a recipe, nested.
+        keys: top-level fields that are wanted, for example "device" and "samples".
+
+    Raises:
+        UserError: an unknown key or a value out of range.
+    """
+    known = Recipe.model_fields
+    strange = [key for key in chosen if key not in {info.alias or name for name, info in known.items()}]
+    if strange:
+        raise UserError(_unknown(strange[0]))
+    definitions: dict[str, Any] = {key: (known[key].annotation, known[key]) for key in keys}
+    part = create_model("Part", __base__=Section, **definitions)
+    base = defaults_for(str(chosen.get("model", known["model"].default)), _RGD, _class_behind(chosen))
+    filled = merge(base, chosen)
+    try:
+        return part.model_validate({key: filled[key] for key in keys if key in filled})
     except ValidationError as error:
         raise UserError(describe(error)) from None
 
@@ -121,6 +145,16 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file, filling what it leaves out."""
     return build_recipe(read_yaml(path))
+
+
+def _class_behind(chosen: Mapping[str, Any]) -> str | None:
+    """The pipeline class that a checkpoint's configs name."""
+    configs = chosen.get("model_config_folder")
+    return pipeline_class_of(str(configs)) if configs else None
+
+
+def _unknown(place: str) -> str:
+    return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
 
 
 def describe(error: ValidationError) -> str:
@@ -132,7 +166,7 @@ def describe(error: ValidationError) -> str:
         )
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")
+            lines.append(_unknown(place))
         elif problem["type"] == "missing":
             lines.append(f"{place} is missing")
         else:
