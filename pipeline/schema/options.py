@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from ..methods import METHODS
+from ..methods import names
 from .recipe import options
 
 OWN_NAMES = {("prompts", "file"): "prompts", ("attribute_of",): "from"}
@@ -47,7 +47,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, only: tuple[str, ...] = 
     if not only or "method" in only:
         group = groups.setdefault("method", parser.add_argument_group("method"))
         group.add_argument(
-            "--method", dest="recipe:method.name", metavar="|".join(METHODS), help="how to unlearn; default rgd"
+            "--method", dest="recipe:method.name", metavar="|".join(names()), help="how to unlearn; default rgd"
         )
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 import pytest
-from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.methods import names
 from turpentine.pipeline.schema.options import add_recipe_options, chosen, destination, option_name
 from turpentine.pipeline.schema.recipe import TRAINING_IMAGES, Recipe, build_recipe, options
 from turpentine.pipeline.support.errors import UserError
@@ -97,7 +97,7 @@ def test_help_tells_meaning_range_default_and_owner(path, field, note):
 
 def test_help_renders():
     text = make_parser().format_help()
-    assert f"--method {'|'.join(METHODS)}" in text
+    assert f"--method {'|'.join(names())}" in text
     assert "--forget-limit X|auto|none" in text
     assert "--parameters full|xattn|noxattn|lora" in text
     assert "--guard [true|false]" in text
@@ -134,7 +134,7 @@ def test_other_arguments_are_left_alone():
     assert chosen(parser.parse_args(["--out", "x", "--seed", "3"])) == {"seed": "3"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 def test_a_default_spelled_out_changes_nothing(method):
     plain = build_recipe({"concept": "cat", "method": {"name": method}})
     words = ["--method", method]
