@@ -1,16 +1,25 @@
 """The recipe: everything that decides a run. Typed once; the CLI, the nodes and the app derive from it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-from ..methods import METHODS, AnyMethodConfig
-from ..methods.restricted import RGDConfig
+from ..methods import MethodConfig, find, names
+from ..methods.config import ForgetLimit
+from ..methods.registry import read_config
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..prompts.compose import split_concepts
 from ..support.errors import UserError
@@ -227,13 +236,18 @@ class Recipe(Section):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
-    method: AnyMethodConfig = Field(default_factory=RGDConfig)
+    method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: read_config({"name": "rgd"}))
     prompts: PromptSection = Field(default_factory=PromptSection)
     data: DataSection = Field(default_factory=DataSection)
     samples: SampleSection = Field(default_factory=SampleSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     audits: AuditSection = Field(default_factory=AuditSection)
     output: OutputSection = Field(default_factory=OutputSection)
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _registered(cls, method: object) -> MethodConfig:
+        return read_config(method)
 
     @field_validator("concept")
     @classmethod
@@ -248,12 +262,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.training.metric == "adam" and self.method.name not in ("rg", "rgd"):
-            raise ValueError(f"training.metric 'adam' belongs to rg and rgd, got method {self.method.name!r}")
+        if self.training.metric == "adam" and not self.method.projects:
+            able = _those(lambda config: config.projects)
+            raise ValueError(f"training.metric 'adam' belongs to {able}, got method {self.method.name!r}")
         if self.training.metric == "adam" and self.training.optimizer != "adam":
             raise ValueError(f"training.metric 'adam' needs training.optimizer 'adam', got {self.training.optimizer!r}")
-        if self.training.forget_gradient != "whole" and self.method.name not in ("rg", "rgd", "grad_diff"):
-            raise ValueError(f"training.forget_gradient belongs to rg, rgd and grad_diff, got {self.method.name!r}")
+        if self.training.forget_gradient != "whole" and not self.method.two_gradients:
+            able = _those(lambda config: config.two_gradients)
+            raise ValueError(f"training.forget_gradient belongs to {able}, got method {self.method.name!r}")
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
@@ -265,9 +281,10 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
-        if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
+        if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        if self.training.early_stop and getattr(self.method, "forget_limit", None) is None:
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if self.training.early_stop and not limited:
             raise ValueError(
                 f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
             )
@@ -312,6 +329,12 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """As YAML, every field spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
+    """The methods that have a need, as a list in words."""
+    *others, last = [name for name in names() if need(find(name).config)]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def shipped() -> list[str]:
@@ -373,12 +396,10 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 
     Args:
         model: as a recipe names it.
-        method: of `METHODS`.
+        method: the name of a registered one.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    if method not in METHODS:
-        raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
     for family in _families(model, pipeline_class):
         for name in ("all", method):
             path = RECIPES / family / f"{name}.yaml"
@@ -424,9 +445,7 @@ def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(
-            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
-        )
+        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")
@@ -458,12 +477,12 @@ def options() -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
 
 def _method_options() -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
     owners: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for method, (config, _) in METHODS.items():
-        for name, field in config.model_fields.items():
+    for method in names():
+        for name, field in find(method).config.model_fields.items():
             if name != "name":
                 owners.setdefault(name, (field, []))[1].append(method)
     for name, (field, methods) in owners.items():
-        yield ("method", name), field, "" if len(methods) == len(METHODS) else f"for {', '.join(methods)}"
+        yield ("method", name), field, "" if len(methods) == len(names()) else f"for {', '.join(methods)}"
 
 
 def choices(field: FieldInfo) -> tuple[Any, ...]:
