@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
-from ..pipeline.methods import METHODS, build_method
+from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
 from ..pipeline.run.unlearning import make_prompts, make_samples
@@ -76,7 +76,7 @@ PICTURED = 4
 
 def methods() -> list[str]:
     """Every method there is, in the order of `NAMES`; those that the paper doesn't name come last."""
-    return sorted(METHODS, key=[*NAMES, *METHODS].index)
+    return sorted(names(), key=[*NAMES, *names()].index)
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -307,19 +307,19 @@ def score(row: Mapping[str, Any]) -> float:
     return (row["UA"] + row["IRA"] + row["CRA"]) / 3
 
 
-def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
-    """Name the rows, of those in `names`, that keep much because they forgot little; empty if there is none.
+def little_forgotten(records: Iterable[Record], rows: Iterable[str]) -> str:
+    """Name the rows, of those in `rows`, that keep much because they forgot little; empty if there is none.
 
     Args:
         records: of any rows.
-        names: rows by their names in the paper.
+        rows: by their names in the paper.
     """
     by_row: dict[str, list[Record]] = {}
     for record in records:
         by_row.setdefault(shown(record.labels["row"]), []).append(record)
     weak = [
         f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
-        for name in names
+        for name in rows
         if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < FORGOTTEN
     ]
     if not weak:
@@ -332,7 +332,7 @@ def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:
 
     A dash stands where a method lacks the loss.
     """
-    terms = METHODS[VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]][1].terms
+    terms = find(VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]).config.terms
     both = ("forget", "retain")
     raised = [statistics.fmean(record.figures["violations"][place] for record in records) for place in range(2)]
     return (

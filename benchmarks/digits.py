@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..pipeline.methods import METHODS, build_method
+from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
 from ..pipeline.run.unlearning import make_prompts, make_samples
@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = {
 
 def methods() -> list[str]:
     """Those of the paper's methods that there are."""
-    return [name for name in NAMES if name in METHODS]
+    return [name for name in NAMES if name in names()]
 
 
 def cell(

@@ -124,7 +124,7 @@ class FlattenedTrainer(Trainer):
 
     def _step(self, step: int) -> None:  # type: ignore[override]
         flat: dict[str, Tensor] = {}
-        for term in self.method.terms:
+        for term in self.method.config.terms:
             self._differentiate(term, step)
             flat[term] = torch.cat([p.grad.clone().flatten() for p in self.parameters])
             self.optimizer.zero_grad()
@@ -192,8 +192,7 @@ def measure_memory(kind: type[Trainer], stand: Stand) -> dict[str, float]:
     extra = peak_bytes(lambda: trainer._step(1), stand.device)
 
     def forward_only() -> None:
-        batch = {"retain": trainer._batch("retain", 0, 0)}
-        trainer.method.losses(trainer.denoiser, batch)["retain"]()
+        trainer.method.loss("retain", trainer.denoiser, trainer.feed.batch("retain", 0, 0))
 
     activations = peak_bytes(forward_only, stand.device)
     return {"extra_gradients": extra / gradient, "activation_gradients": activations / gradient}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..methods import METHODS
+from ..methods import names
 from ..schema.defaults import merge, read_yaml
 from ..schema.fields import Field, Path, fields_of, nest
 
@@ -44,7 +44,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
         group("method").add_argument(
             "--method",
             dest=destination(("method", "name")),
-            metavar="|".join(METHODS),
+            metavar="|".join(names()),
             help="unlearning method; default rgd",
         )
 

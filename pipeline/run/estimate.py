@@ -8,7 +8,6 @@ import torch
 
 from ..maths.choices import TrainableParameters
 from ..maths.parameters import select_parameters
-from ..methods import METHODS
 from ..models import Denoiser
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection
@@ -59,7 +58,7 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe).values()))
-    terms = len(METHODS[recipe.method.name][1].terms)
+    terms = len(recipe.method.terms)
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),

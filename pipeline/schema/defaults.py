@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, create_model
 
-from ..methods import METHODS
+from ..methods import find
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
 from .recipe import Recipe, Section
@@ -77,12 +77,10 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 
     Args:
         model: as a recipe names it.
-        method: of `METHODS`.
+        method: the name of a registered one.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    if method not in METHODS:
-        raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
     for family in _families(model, pipeline_class):
         for name in ("all", method):
             path = RECIPES / family / f"{name}.yaml"
@@ -161,9 +159,7 @@ def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(
-            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
-        )
+        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown(place))
