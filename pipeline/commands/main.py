@@ -267,7 +267,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     recipe = _recipe(arguments, {"concept": "none"})
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
-        images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
+        latents = draw_latents(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, "drawing")
+    images = denoiser.decode(latents)
     for index, image in enumerate(images.numpy()):
         with replacing(arguments.out / f"{index:05d}.png") as partial:
             Image.fromarray(image).save(partial)

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from ..methods import METHODS, AnyMethodConfig
 from ..methods.restricted import RGDConfig
 from ..models.lineage import lineage_of, pipeline_class_of
+from ..models.protocol import Sampling
 from ..prompts.compose import split_concepts
 from ..support.errors import UserError
 from ..support.files import write_text
@@ -88,6 +89,12 @@ class SampleSection(Section):
         if self.training_guidance_scale is None:
             return self
         return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+
+    def sampling(self) -> Sampling:
+        """The same for `Denoiser.sample`."""
+        return Sampling(
+            self.num_inference_steps, self.guidance_scale, self.scheduler, self.sample_batch_size, self.image_size
+        )
 
 
 TRAINING_IMAGES = ("samples.training_guidance_scale",)
