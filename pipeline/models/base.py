@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
+from .family import Family
 from .protocol import Conditioning, Sampling
 
 
@@ -55,7 +56,7 @@ def drawn_in_batches(
     return torch.cat(latents)
 
 
-class PipelineDenoiser(ABC):
+class PipelineDenoiser(Family, ABC):
     """`Denoiser` over a diffusers pipeline. A family says what it is conditioned on and how it predicts.
 
     Args:
@@ -65,18 +66,8 @@ class PipelineDenoiser(ABC):
             moved to the CPU.
     """
 
-    family: str
-    pipeline_class: ClassVar[Any]
-    siblings: ClassVar[tuple[Any, ...]] = ()
-    """Pipelines for other tasks that hold the same components (image-to-image, inpainting)."""
-    component: str
-    """Where the pipeline keeps the network that is unlearned."""
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
-    text_encoders: ClassVar[dict[str, str]] = {}
-    """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
-    may_lack: ClassVar[tuple[str, ...]] = ()
-    """Text encoders that a complete model may do without."""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """What else the pipeline is called with, to draw."""
 
@@ -210,11 +201,11 @@ class PipelineDenoiser(ABC):
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """See `Denoiser.save`."""
         self.restore()
-        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-class _cast:
+class cast:
     """The pipeline's networks in another dtype, and back, exactly as they were."""
 
     def __init__(self, pipeline: Any, dtype: torch.dtype) -> None:

@@ -7,7 +7,7 @@ the pixels themselves, in [-1, 1].
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler, ImagePipelineOutput
@@ -15,11 +15,12 @@ from diffusers import UNet2DModel as UNet
 from PIL import Image
 from torch import Tensor, nn
 
-from ..maths.objectives import EDM
+from ..maths.objectives import EDM, Objective
 from ..maths.samplers import AfterStep, heun, karras_sigmas
 from ..support.errors import UserError
 from ..support.progress import Progress
-from .base import _cast, drawn_in_batches
+from .base import cast, drawn_in_batches
+from .family import Family
 from .protocol import Conditioning, Sampling
 
 
@@ -178,7 +179,17 @@ def to_pixels(samples: Tensor) -> Tensor:
     return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
-class ClassConditional:
+def class_inputs(config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
+    """Example inputs: pixels, noise levels and labels."""
+    side = side or config.sample_size
+    return {
+        "sample": torch.zeros(batch_size, config.in_channels, side, side),
+        "timestep": torch.zeros(batch_size),
+        "class_labels": torch.zeros(batch_size, dtype=torch.long),
+    }
+
+
+class ClassConditional(Family):
     """`Denoiser` over a `ClassConditionalPipeline`.
 
     Args:
@@ -188,15 +199,29 @@ class ClassConditional:
     """
 
     family = "class-conditional"
-    pipeline_class: Any = ClassConditionalPipeline
-    siblings: tuple[Any, ...] = ()
     component = "unet"
+    pipeline_class = ClassConditionalPipeline
+    network = UNet
+    tiny: ClassVar = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "num_class_embeds": 3,
+    }
+    example_inputs = staticmethod(class_inputs)
     warnings: tuple[str, ...] = ()
 
     def __init__(self, pipeline: ClassConditionalPipeline, name: str, source: str | None = None) -> None:
-        self.pipeline, self.name, self.source = pipeline, name, source
-        self.device = pipeline.unet.device
-        self.objective = pipeline.objective
+        self.pipeline: Any = pipeline
+        self.name, self.source = name, source
+        self.device: torch.device = pipeline.unet.device
+        self.objective: Objective = pipeline.objective
 
     @property
     def module(self) -> nn.Module:
@@ -261,5 +286,5 @@ class ClassConditional:
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """See `Denoiser.save`."""
-        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)

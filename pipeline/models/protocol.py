@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the schema names this module's types, and must load without
     from torch import Tensor, nn
 
     from ..maths.objectives import Objective
+    from .family import Place
 
 Conditioning = dict[str, "Tensor"]
 """What a family's denoiser is conditioned on: name -> tensor with one row per prompt."""
@@ -62,6 +63,14 @@ class Denoiser(Protocol):
     pipeline: Any
     device: torch.device
     warnings: tuple[str, ...]
+
+    def checkpoint(self, pipeline: Any) -> Mapping[str, Place]:
+        """Component -> its place in a complete checkpoint of the original layout; empty where there is none."""
+        ...
+
+    def checkpoint_marks(self, pipeline: Any) -> dict[str, Tensor]:
+        """Tensors that such a checkpoint holds beside the weights."""
+        ...
 
     @property
     def module(self) -> nn.Module:

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from ..methods import METHODS, AnyMethodConfig
 from ..methods.restricted import RGDConfig
+from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..models.protocol import Sampling
 from ..prompts.compose import split_concepts
@@ -365,13 +366,6 @@ _FAMILIES = {
 }
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 
-_CLASSES = {
-    "StableDiffusionXL": "stable-diffusion-xl",
-    "StableDiffusion3": "stable-diffusion-3",
-    "Flux": "flux",
-}
-"""What the pipeline class of another model begins with -> the folder that builds on "stable-diffusion"."""
-
 
 def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
@@ -397,8 +391,12 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     origin = lineage_of(model).origin
     if Path(origin).name in _FAMILIES:
         return _FAMILIES[Path(origin).name]
-    kind = pipeline_class or pipeline_class_of(model) or ""
-    return "stable-diffusion", *(family for start, family in _CLASSES.items() if kind.startswith(start))
+    kind = pipeline_class or pipeline_class_of(model)
+    if not kind:
+        return Family.defaults
+    from ..models.registry import family_named  # all of diffusers: only for models that say which class they are
+
+    return (family_named(kind) or Family).defaults
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:

@@ -20,6 +20,6 @@ def write_diffusers(job: Job, folder: Path | None = None) -> Written:
     metadata = job.header("diffusers")
     with replacing(folder) as partial:
         job.denoiser.save(partial, job.torch_dtype)
-        for file in (partial / job.component).glob("*.safetensors"):
+        for file in (partial / job.denoiser.component).glob("*.safetensors"):
             save_tensors(load_file(file), file, metadata)
-    return Written(folder, sorted((folder / job.component).glob("*.safetensors")))
+    return Written(folder, sorted((folder / job.denoiser.component).glob("*.safetensors")))
