@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     part = build_part(nested_options(arguments), *_FIELDS)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
     with TerminalProgress()() as progress:
-        images = denoiser.decode(draw_latents(denoiser, texts, part.samples, part.seed, progress, "drawing"))
+        latents = draw_latents(denoiser, texts, part.samples.sampling(), part.seed, progress, "drawing")
+    images = denoiser.decode(latents)
     for index, image in enumerate(images.numpy()):
         with replacing(arguments.out / f"{index:05d}.png") as partial:
             Image.fromarray(image).save(partial)

@@ -8,7 +8,7 @@ import torch
 
 from ..maths.choices import TrainableParameters
 from ..maths.parameters import select_parameters
-from ..models import Denoiser
+from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection
 from ..support.progress import Silent
@@ -88,11 +88,9 @@ def _seconds_per_evaluation(denoiser: Denoiser, recipe: Recipe, prompts: PromptS
     texts = (prompts.retain_train * _PROBE_BATCH)[:_PROBE_BATCH]
 
     def draw(steps: int) -> float:
+        sampling = Sampling(steps, 1.0, recipe.samples.scheduler, _PROBE_BATCH)
         began = time.perf_counter()
-        denoiser.sample(
-            texts, list(range(len(texts))), num_inference_steps=steps, guidance_scale=1.0, batch_size=_PROBE_BATCH,
-            scheduler=recipe.samples.scheduler, progress=Silent(), stage="timing",
-        )  # fmt: skip
+        denoiser.sample(texts, list(range(len(texts))), sampling, Silent(), "timing")
         return time.perf_counter() - began
 
     draw(1)  # the first pass pays for set-up

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError, create_model
 
 from ..methods import find
+from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
 from .recipe import Recipe, Section
@@ -62,13 +63,6 @@ _FAMILIES = {
 }
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 
-_CLASSES = {
-    "StableDiffusionXL": "stable-diffusion-xl",
-    "StableDiffusion3": "stable-diffusion-3",
-    "Flux": "flux",
-}
-"""What the pipeline class of another model begins with -> the folder that builds on "stable-diffusion"."""
-
 
 def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
@@ -92,8 +86,12 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     origin = lineage_of(model).origin
     if Path(origin).name in _FAMILIES:
         return _FAMILIES[Path(origin).name]
-    kind = pipeline_class or pipeline_class_of(model) or ""
-    return "stable-diffusion", *(family for start, family in _CLASSES.items() if kind.startswith(start))
+    kind = pipeline_class or pipeline_class_of(model)
+    if not kind:
+        return Family.defaults
+    from ..models.registry import family_named  # heavy: all of diffusers, only for models that name their class
+
+    return (family_named(kind) or Family).defaults
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:

@@ -24,6 +24,7 @@ from pydantic import (
 from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
+from ..models.protocol import Sampling
 from ..support.errors import UserError
 from ..support.files import write_text
 from ..worlds.concepts import join_concepts, split_concepts
@@ -133,6 +134,12 @@ class SampleSection(Section):
         if self.training_guidance_scale is None:
             return self
         return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+
+    def sampling(self) -> Sampling:
+        """The same for `Denoiser.sample`."""
+        return Sampling(
+            self.num_inference_steps, self.guidance_scale, self.scheduler, self.sample_batch_size, self.image_size
+        )
 
 
 class TrainingSection(Section):

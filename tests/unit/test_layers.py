@@ -175,6 +175,13 @@ def test_importing_the_package_is_light(tmp_path):
     assert not loaded & {"torch", "gradio", "diffusers", "transformers", "pydantic", "numpy"}
 
 
+def test_the_protocol_of_models_is_light(tmp_path):
+    """The schema names what it says, and must not wait for torch, diffusers or transformers."""
+    code = "import sys, turpentine.pipeline.models.protocol, turpentine.pipeline.models.lineage; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"torch", "diffusers", "transformers"}
+
+
 def test_public_names():
     assert set(turpentine.__all__) <= set(dir(turpentine))
     with pytest.raises(AttributeError, match="module 'turpentine' has no attribute 'nonsense'"):
