@@ -18,7 +18,7 @@ from turpentine.pipeline.schema.defaults import defaults_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..stopping import StopAfter2
+from ..support.stopping import StopAfter2
 
 pytest.importorskip("open_clip")
 pytest.importorskip("nudenet")

@@ -12,7 +12,7 @@ from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights import snapshot
 
-from ..original_layout import stable_diffusion
+from ..support.original_layout import stable_diffusion
 
 FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
 

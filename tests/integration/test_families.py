@@ -28,8 +28,8 @@ from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.training.trainer import Trainer
 
-from ..stopping import StopWhen
-from ..tiny_models import BUILDERS, IMAGE, build_family
+from ..support.pipelines import BUILDERS, IMAGE, build_family
+from ..support.stopping import StopWhen
 
 FAMILY = {
     "sd1": ("stable-diffusion", Epsilon),

@@ -13,7 +13,7 @@ from turpentine.pipeline.support.processes import Processes
 from turpentine.pipeline.training import optimizers
 from turpentine.pipeline.training.trainer import check_processes
 
-from .test_trainer import same, train, weights
+from ..support.training import same, train, weights
 
 
 @pytest.mark.parametrize("spec", [{}, {"guard": True, "max_grad_norm": 0.1}, {"metric": "adam"}])

@@ -16,7 +16,7 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "model": "someone/tiny", "seed": 3})
 BOTH = ("diffusers", "denoiser")

@@ -11,7 +11,7 @@ from turpentine.pipeline.methods.limit import LIMIT_FILE, MeasuredLimit, curve, 
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import UserError
 
-from .test_methods import ALPHAS, Linear, make_batch, rows
+from ..support.linear import ALPHAS, Linear, make_batch, rows
 
 
 def test_curve_is_the_mean_of_neighbours_and_linear_between():

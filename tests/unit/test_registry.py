@@ -8,7 +8,7 @@ from turpentine.pipeline.methods.finetune import Finetune, FinetuneConfig
 from turpentine.pipeline.methods.restricted import Restricted, RGDConfig
 from turpentine.pipeline.support.errors import UserError
 
-from ..plugin import PLUGIN, install, python
+from ..support.plugin import PLUGIN, install, python
 
 
 def test_names_in_the_order_of_the_front_ends():
