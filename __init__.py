@@ -6,16 +6,16 @@ The public names load what they need when they are first used, so that `import t
 from importlib import import_module
 from typing import Any
 
-from .pipeline.version import __version__
+from .pipeline.support.version import __version__
 
 _PUBLIC = {
     "unlearn": "pipeline.api",
     "PromptSet": "pipeline.prompts",
-    "SampleSet": "pipeline.samples",
-    "Trainer": "pipeline.trainer",
-    "Recipe": "pipeline.recipe",
-    "load_recipe": "pipeline.recipe",
-    "Results": "pipeline.results",
+    "SampleSet": "pipeline.data.samples",
+    "Trainer": "pipeline.training.trainer",
+    "Recipe": "pipeline.schema.recipe",
+    "load_recipe": "pipeline.schema.recipe",
+    "Results": "pipeline.schema.results",
     "load_denoiser": "pipeline.models",
     "wrap_pipeline": "pipeline.models",
     "build_method": "pipeline.methods",
@@ -25,8 +25,8 @@ _PUBLIC = {
     "write_report": "pipeline.report",
     "apply": "pipeline.weights.apply",
     "remove": "pipeline.weights.apply",
-    "UserError": "pipeline.errors",
-    "Cancelled": "pipeline.errors",
+    "UserError": "pipeline.support.errors",
+    "Cancelled": "pipeline.support.errors",
 }
 _MODULES = {"modular": "pipeline.modular"}
 

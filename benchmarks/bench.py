@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ..pipeline.errors import UserError
-from ..pipeline.files import write_text
-from ..pipeline.progress import Progress
+from ..pipeline.support.errors import UserError
+from ..pipeline.support.files import write_text
+from ..pipeline.support.progress import Progress
 from . import TABLES
 from .store import Store
 from .table import Options, Record, Table

@@ -16,16 +16,17 @@ import numpy as np
 from PIL import Image
 
 from ..pipeline.audits import interference
-from ..pipeline.files import file_name, replacing
+from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import METHODS, build_method
 from ..pipeline.models import load_denoiser
-from ..pipeline.progress import Silent
-from ..pipeline.recipe import Recipe, build_recipe, merge
-from ..pipeline.results import AuditResult, TrainingResult
-from ..pipeline.samples import SampleSet
-from ..pipeline.tiny_canvas.world import STYLES, SUBJECTS, dimension_of
-from ..pipeline.trainer import Trainer
-from ..pipeline.unlearning import audit_prompts, draw_audit_images, make_prompts, make_samples, measure
+from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
+from ..pipeline.run.unlearning import make_prompts, make_samples
+from ..pipeline.schema.recipe import Recipe, build_recipe, merge
+from ..pipeline.schema.results import AuditResult, TrainingResult
+from ..pipeline.support.files import file_name, replacing
+from ..pipeline.support.progress import Silent
+from ..pipeline.training.trainer import Trainer
+from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
 from .table import Cell, Figures, Options, Record
 

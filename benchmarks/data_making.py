@@ -27,15 +27,15 @@ import torch
 from diffusers import PNDMScheduler
 from PIL import Image
 from turpentine.benchmarks.canvas import QUICK, Bench, figures, recipe_of
-from turpentine.pipeline.files import write_text
+from turpentine.pipeline.data.samples import Samples, SampleSet, draw_latents
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.models import Denoiser
-from turpentine.pipeline.progress import Silent, batches
 from turpentine.pipeline.prompts import PromptSet
-from turpentine.pipeline.recipe import Recipe, SampleSection
-from turpentine.pipeline.samples import Samples, SampleSet, draw_latents
-from turpentine.pipeline.trainer import Trainer
-from turpentine.pipeline.unlearning import make_prompts, make_samples
+from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.schema.recipe import Recipe, SampleSection
+from turpentine.pipeline.support.files import write_text
+from turpentine.pipeline.support.progress import Silent, batches
+from turpentine.pipeline.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "data-making.json"
 FEWER = 15

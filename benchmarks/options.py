@@ -23,16 +23,16 @@ from typing import Any
 import torch
 from turpentine.benchmarks.memory import peak_bytes
 from turpentine.benchmarks.step import Stand
-from turpentine.pipeline.adapters import inject
-from turpentine.pipeline.files import write_text
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
-from turpentine.pipeline.optimizers import moments
-from turpentine.pipeline.planning import SETTINGS, plan
-from turpentine.pipeline.recipe import TrainingSection
-from turpentine.pipeline.trainer import Trainer
-from turpentine.pipeline.tuning import tuned
+from turpentine.pipeline.run.planning import SETTINGS, plan
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.support.files import write_text
+from turpentine.pipeline.training.lora import inject
+from turpentine.pipeline.training.optimizers import moments
+from turpentine.pipeline.training.trainer import Trainer
+from turpentine.pipeline.training.tuning import tuned
 
 RESULTS = Path(__file__).parent / "results" / "options.json"
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from turpentine.pipeline.audits import ClipModel, NudityAudit
 from turpentine.pipeline.audits.zero_shot import zero_shot
+from turpentine.pipeline.data.samples import draw_latents
 from turpentine.pipeline.models import load_denoiser
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import SampleSection
-from turpentine.pipeline.samples import draw_latents
-from turpentine.pipeline.tiny_canvas.world import DIMENSIONS, labels_of, scenes
+from turpentine.pipeline.schema.recipe import SampleSection
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.worlds.tiny_canvas import DIMENSIONS, labels_of, scenes
 
 RESULTS = Path(__file__).parent / "results"
 

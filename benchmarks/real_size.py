@@ -30,10 +30,10 @@ from typing import Any
 import psutil
 import torch
 from turpentine.benchmarks.step import Clock, FlattenedTrainer, Stand, build, weights_of
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.files import write_text
-from turpentine.pipeline.planning import GB
-from turpentine.pipeline.trainer import Trainer
+from turpentine.pipeline.run.planning import GB
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.files import write_text
+from turpentine.pipeline.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "real-size.json"
 REAL_WIDTH, SHARED_WIDTH, SIDE = 320, 192, 64

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..pipeline.files import replacing
+from ..pipeline.support.files import replacing
 
 _STYLE: Any = {"svg.hashsalt": "turpentine", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
                "axes.spines.right": False, "legend.frameon": False}  # fmt: skip

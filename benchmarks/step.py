@@ -46,13 +46,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from turpentine.benchmarks.memory import peak_bytes
+from turpentine.pipeline.data.samples import Samples, SampleSet
+from turpentine.pipeline.maths.objectives import Epsilon
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
-from turpentine.pipeline.objectives import Epsilon
-from turpentine.pipeline.recipe import TrainingSection
-from turpentine.pipeline.samples import Samples, SampleSet
-from turpentine.pipeline.trainer import Trainer
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.training.trainer import Trainer
 
 TEXT_TOKENS = 77
 MEMORY_WIDTH = 128  # over 100 million weights

@@ -5,9 +5,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ..pipeline.errors import UserError
-from ..pipeline.files import write_text
-from ..pipeline.progress import Progress
+from ..pipeline.support.errors import UserError
+from ..pipeline.support.files import write_text
+from ..pipeline.support.progress import Progress
 from .table import Cell, Record
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.progress import Progress
+from ..pipeline.support.progress import Progress
 
 Figures = dict[str, Any]
 

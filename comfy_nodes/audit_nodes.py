@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .model import TYPE, Model
 from .node import Node, shown
@@ -32,7 +32,7 @@ class AuditNudeNet(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Pictures and the recipe's options of this audit."""
-        from ..pipeline.recipe import AuditSection
+        from ..pipeline.schema.recipe import AuditSection
 
         fields = AuditSection.model_fields
         threshold, labels = fields["nudity_threshold"], fields["nudity_labels"]
@@ -104,7 +104,7 @@ class AuditAlignment(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Pictures, prompts, a model."""
-        from ..pipeline.recipe import AuditSection
+        from ..pipeline.schema.recipe import AuditSection
 
         open_world = AuditSection.model_fields["alignment_model"].default
         return {
@@ -186,7 +186,7 @@ class Report(Node):
 
     def work(self, model: Model) -> Any:  # noqa: D102
         from ..pipeline.report import rows, verdict, write_report
-        from ..pipeline.runs import RunFolder
+        from ..pipeline.run.folder import RunFolder
 
         results = RunFolder.open(model.run).results() if model.run else None
         if results is None or model.run is None:

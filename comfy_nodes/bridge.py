@@ -12,8 +12,8 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..pipeline.errors import UserError
 from ..pipeline.models import wrap_pipeline
+from ..pipeline.support.errors import UserError
 from ..pipeline.weights.layouts import denoiser_layout
 from .bridge_pipelines import make_pipeline, prediction_type
 from .model import Model, Native

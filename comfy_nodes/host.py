@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import Cancelled, UserError
+from ..pipeline.support.errors import Cancelled, UserError
 
 KINDS = ("loras", "diffusion_models", "checkpoints", "diffusers")
 """Folders of ComfyUI in which loaders look for models, and into which we write."""

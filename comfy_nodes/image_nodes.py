@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
@@ -33,7 +33,7 @@ class Generate(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """A model, prompts, and the recipe's way of sampling."""
-        from ..pipeline.recipe import TRAINING_IMAGES
+        from ..pipeline.schema.recipe import TRAINING_IMAGES
 
         return {
             "required": {
@@ -47,9 +47,9 @@ class Generate(Node):
         }
 
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
-        from ..pipeline.recipe import TRAINING_IMAGES, build_recipe, merge
-        from ..pipeline.samples import draw_latents
-        from ..pipeline.unlearning import audit_prompts
+        from ..pipeline.data.samples import draw_latents
+        from ..pipeline.run.audit import audit_prompts
+        from ..pipeline.schema.recipe import TRAINING_IMAGES, build_recipe, merge
 
         base = {
             "concept": prompts.concept,

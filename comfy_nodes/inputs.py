@@ -2,7 +2,7 @@
 
 Names, descriptions, ranges and choices come from the fields, so that a new field or method appears by
 itself. Every widget starts at "auto" (-1 for numbers, nothing for text): the default that the model and
-method have in `pipeline/recipes/`, which a fixed number in a widget could not follow.
+method have in `pipeline/schema/recipes/`, which a fixed number in a widget could not follow.
 """
 
 import types
@@ -57,13 +57,13 @@ def chosen(values: Mapping[str, Any], *sections: str, skip: tuple[str, ...] = ()
 
 def input_name(path: Path) -> str:
     """`("audits", "images")` -> `audit_images`: as the command line calls it, with underscores."""
-    from ..pipeline.options import option_name
+    from ..pipeline.schema.options import option_name
 
     return option_name(path).removeprefix("--").replace("-", "_")
 
 
 def _fields(sections: tuple[str, ...], skip: tuple[str, ...]) -> Iterator[tuple[Path, Any, str]]:
-    from ..pipeline.recipe import options
+    from ..pipeline.schema.recipe import options
 
     for path, field, note in options():
         dotted = ".".join(path)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .model import TYPE, Model
 from .node import Node, shown

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .inputs import chosen, seed_widget, widgets
 from .node import Node, shown
@@ -33,7 +33,7 @@ class DiversePromptSet(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Widgets from the recipe's fields."""
-        from ..pipeline.recipe import Recipe, choices
+        from ..pipeline.schema.recipe import Recipe, choices
 
         fields = Recipe.model_fields
         kinds = list(choices(fields["kind"]))
@@ -74,8 +74,8 @@ class DiversePromptSet(Node):
     def work(  # noqa: D102
         self, concept: str, kind: str, world: str, seed: int, text: str = "", structure: str = "diverse", **more: Any
     ) -> Any:
-        from ..pipeline.recipe import build_recipe, merge
-        from ..pipeline.unlearning import make_prompts
+        from ..pipeline.run.unlearning import make_prompts
+        from ..pipeline.schema.recipe import build_recipe, merge
 
         model = "tiny-canvas" if world == "tiny-canvas" else "a model of the open world"
         base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}

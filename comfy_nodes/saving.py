@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .model import Model
 
@@ -83,14 +83,14 @@ def native_model(model: Model) -> Any:
 
 
 def _stem(run: Path) -> str:
-    from ..pipeline.runs import RunFolder
-    from ..pipeline.unlearning import weights_name
+    from ..pipeline.run.folder import RunFolder
+    from ..pipeline.run.unlearning import weights_name
 
     return f"{weights_name(RunFolder.open(run).recipe())}-{run.name[-6:]}"
 
 
 def _metadata(model: Model, denoiser: Any, own: Any) -> dict[str, str]:
-    from ..pipeline.runs import RunFolder
+    from ..pipeline.run.folder import RunFolder
     from ..pipeline.weights import base_hashes, header
 
     run = RunFolder.open(model.run)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def _save_by_comfyui(model: Model, path: Path, whole: bool) -> Path:
     import comfy.sd
     import torch
 
-    from ..pipeline.files import replacing
+    from ..pipeline.support.files import replacing
 
     native, own = model.native, model.denoiser.module.state_dict()
     assert native is not None  # noqa: S101 - the caller asked

@@ -58,7 +58,7 @@ class UnlearnConcept(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The settings that a run can't do without."""
         from ..pipeline.methods import METHODS
-        from ..pipeline.recipe import Recipe
+        from ..pipeline.schema.recipe import Recipe
 
         methods = list(METHODS)
         return {
@@ -99,7 +99,7 @@ class UnlearnConcept(Node):
         options: dict[str, Any] | None = None,
         **basic: Any,
     ) -> Any:
-        from ..pipeline.recipe import merge
+        from ..pipeline.schema.recipe import merge
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
         recipe = make_recipe(model, prompts, method, picked, measure)

@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 from . import host
 from .model import Model
 from .pictures import live_preview
 
 if TYPE_CHECKING:
     from ..pipeline.prompts import PromptSet
-    from ..pipeline.recipe import Recipe
+    from ..pipeline.schema.recipe import Recipe
 
 UNMEASURED = {"images": 4, "retain_train_images": 4, "nudity": "off", "alignment": False, "accuracy": False}
 """Audits of a run whose graph has audit nodes of its own: a few pictures to look at, no figures."""
@@ -40,7 +40,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     Raises:
         UserError: prompts of another world, values that don't fit, or an audit that would use the network.
     """
-    from ..pipeline.recipe import build_recipe, merge
+    from ..pipeline.schema.recipe import build_recipe, merge
 
     base = {
         "concept": prompts.concept,
@@ -94,7 +94,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
         UserError: something that the user can mend.
         Cancelled: stopped; a checkpoint is kept and the model is as it was.
     """
-    from ..pipeline.unlearning import run_recipe
+    from ..pipeline.run.unlearning import run_recipe
     from ..pipeline.weights import snapshot
 
     with model.borrowed(to_train=True) as (denoiser, _):
@@ -119,7 +119,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
     """The run folder's name: concept, method, and a hash of the recipe, the prompts and the weights before."""
-    from ..pipeline.files import file_name
+    from ..pipeline.support.files import file_name
     from ..pipeline.weights import tensors_sha256
 
     decisive = recipe.model_dump(mode="json", exclude={"device": True, "prompts": True, "training": {"preview_every"}})
@@ -131,7 +131,7 @@ def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
 def _take_up(denoiser: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    from ..pipeline.results import Results
+    from ..pipeline.schema.results import Results
 
     written = [each for each in Results.load(folder / "results.json").weights if each.format == "denoiser"]
     try:

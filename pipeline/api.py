@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
 from .models import wrap_pipeline
-from .progress import Progress
-from .recipe import Recipe, build_recipe, merge, options
-from .unlearning import Unlearned, run_recipe
+from .run.unlearning import Unlearned, run_recipe
+from .schema.recipe import Recipe, build_recipe, merge, options
+from .support.errors import UserError
+from .support.progress import Progress
 
 
 def unlearn(

@@ -14,13 +14,14 @@ from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, Se
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
 
 from .api import recipe_for
-from .errors import UserError
 from .models import Denoiser, wrap_pipeline
-from .progress import Progress, Silent
 from .prompts import PromptSet
-from .recipe import Recipe
-from .results import AuditResult, TrainingResult
-from .unlearning import audit_prompts, draw_audit_images, make_prompts, make_samples, measure, train
+from .run.audit import audit_prompts, draw_audit_images, measure
+from .run.unlearning import make_prompts, make_samples, train
+from .schema.recipe import Recipe
+from .schema.results import AuditResult, TrainingResult
+from .support.errors import UserError
+from .support.progress import Progress, Silent
 
 _RECIPE = InputParam("recipe", Recipe, required=True, description="what to do, from the prompt set block")
 _PROMPTS = InputParam("prompts", PromptSet, required=True, description="the paired forget/retain prompts")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
-from turpentine.pipeline.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 
 
 def build_tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:

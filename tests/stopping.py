@@ -3,8 +3,8 @@
 from contextlib import contextmanager
 from functools import partial
 
-from turpentine.pipeline.errors import Cancelled
-from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.support.errors import Cancelled
+from turpentine.pipeline.support.progress import Silent
 
 
 class StopWhen(Silent):

@@ -14,7 +14,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
-from turpentine.pipeline.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 
 from .conftest import build_tiny_pipeline
 

@@ -20,7 +20,7 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
-from turpentine.pipeline.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 
 from .conftest import build_tiny_pipeline
 

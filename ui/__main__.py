@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.support.errors import UserError
 
 DEFAULT_PORT = 7860
 
@@ -100,7 +100,7 @@ def serve(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     try:
         import gradio  # noqa: F401
     except ModuleNotFoundError:
-        from ..pipeline.errors import MissingExtra
+        from ..pipeline.support.errors import MissingExtra
 
         raise MissingExtra("gradio", "ui", "The app") from None
     from .access import Access

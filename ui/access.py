@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from ..pipeline.errors import UserError
-from ..pipeline.files import file_name
 from ..pipeline.models import BUNDLED as _BUNDLED
-from ..pipeline.recipe import Recipe, build_recipe, options
-from ..pipeline.runs import RunFolder, new_run_path
+from ..pipeline.run.folder import RunFolder, new_run_path
+from ..pipeline.schema.recipe import Recipe, build_recipe, options
+from ..pipeline.support.errors import UserError
+from ..pipeline.support.files import file_name
 
 _NAME = re.compile(r"\w[\w.-]{0,199}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

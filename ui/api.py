@@ -5,8 +5,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..pipeline.errors import UserError
-from ..pipeline.unlearning import make_prompts
+from ..pipeline.run.unlearning import make_prompts
+from ..pipeline.support.errors import UserError
 from .access import short_text
 from .controls import starting_recipe
 from .page import DEVICE, Page, told

@@ -9,9 +9,9 @@ import gradio as gr
 from pydantic.fields import FieldInfo
 
 from ..pipeline.methods import METHODS
-from ..pipeline.options import bounds, members
-from ..pipeline.presets import preset_for
-from ..pipeline.recipe import Recipe, build_recipe, merge, options
+from ..pipeline.schema.options import bounds, members
+from ..pipeline.schema.presets import preset_for
+from ..pipeline.schema.recipe import Recipe, build_recipe, merge, options
 from .access import settable
 
 Path = tuple[str, ...]

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from ..pipeline.errors import Cancelled, UserError
-from ..pipeline.recipe import Recipe
+from ..pipeline.schema.recipe import Recipe
+from ..pipeline.support.errors import Cancelled, UserError
 from .access import Access
 from .controls import Controls
 from .runner import UNFINISHED, Runner

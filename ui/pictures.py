@@ -16,10 +16,10 @@ from PIL import Image, ImageFilter
 
 from ..pipeline.audits import NudityAudit
 from ..pipeline.audits.nudity import LABEL_SETS, annotate
-from ..pipeline.errors import MissingExtra
 from ..pipeline.prompts import PromptSet
-from ..pipeline.recipe import Recipe
 from ..pipeline.report.images import LARGEST, SETS, SMALL
+from ..pipeline.schema.recipe import Recipe
+from ..pipeline.support.errors import MissingExtra
 
 _SHOWN_SIDE = 512
 """Small pictures are enlarged to this side where one is shown alone."""

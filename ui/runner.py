@@ -19,20 +19,20 @@ from typing import Any, Literal, get_args
 
 import psutil
 
-from ..pipeline.errors import UserError
-from ..pipeline.files import write_text
 from ..pipeline.models import choose_device
 from ..pipeline.prompts import PromptSet
-from ..pipeline.recipe import Recipe
-from ..pipeline.runs import RunFolder
-from ..pipeline.unlearning import make_prompts
+from ..pipeline.run.folder import RunFolder
+from ..pipeline.run.unlearning import make_prompts
+from ..pipeline.schema.recipe import Recipe
+from ..pipeline.support.errors import UserError
+from ..pipeline.support.files import write_text
 from .access import Access
 
 State = Literal["queued", "running", "stopping", "paused", "cancelled", "failed", "done"]
 ACTIVE: tuple[State, ...] = ("running", "stopping")
 UNFINISHED: tuple[State, ...] = ("queued", *ACTIVE)
 RESUMABLE: tuple[State, ...] = ("paused", "cancelled", "failed")
-_CLI = f"{__package__.rpartition('.')[0]}.pipeline.cli"
+_CLI = f"{__package__.rpartition('.')[0]}.pipeline.commands.main"
 _POLL = 0.3  # seconds
 _PATIENCE = 60  # seconds after which a job that was asked to stop is asked again
 

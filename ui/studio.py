@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..pipeline.errors import UserError
-from ..pipeline.estimate import Estimate, estimate, free_memory, least_memory
+from ..pipeline.data.samples import draw_latents
 from ..pipeline.models import Denoiser, load_denoiser
-from ..pipeline.progress import Silent
 from ..pipeline.prompts import PromptSet
-from ..pipeline.recipe import Recipe, SampleSection
 from ..pipeline.report.text import size
-from ..pipeline.samples import draw_latents
+from ..pipeline.run.estimate import Estimate, estimate, free_memory, least_memory
+from ..pipeline.schema.recipe import Recipe, SampleSection
+from ..pipeline.support.errors import UserError
+from ..pipeline.support.progress import Silent
 
 _KEPT = 2  # models in memory: one before and one after
 

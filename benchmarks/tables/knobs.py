@@ -68,7 +68,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     return (
         f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid. Chosen is the point with the "
         f"highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the highest RA, "
-        "then the lowest FID); its recipe in `pipeline/recipes/digits/` keeps it.\n\n"
+        "then the lowest FID); its recipe in `pipeline/schema/recipes/digits/` keeps it.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ...pipeline.audits import ClassJudge, class_similarity
-from ...pipeline.datasets import load_images
-from ...pipeline.samples import most_similar
+from ...pipeline.audits import ClassJudge
+from ...pipeline.data.datasets import load_images
+from ...pipeline.data.samples import most_similar
+from ...pipeline.maths.metrics import class_similarity
 from ..show import figure, markdown
 from ..table import Cell, Figures, Options, Record, Table
 
@@ -21,7 +22,7 @@ def cells(options: Options) -> list[Cell]:
 def _measure(dataset: str, judge_name: str) -> Figures:
     judge = ClassJudge.load(judge_name)
     data = load_images(dataset, "train", judge.size, judge.channels)
-    similarity = class_similarity(judge, data.images, data.labels)
+    similarity = class_similarity(judge.features(data.images), data.labels)
     return {
         "names": list(data.names),
         "similarity": [[round(value, 4) for value in row] for row in similarity.tolist()],

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from ...pipeline.recipe import Recipe, build_recipe
+from ...pipeline.schema.recipe import Recipe, build_recipe
 from ..canvas import STORE, accuracies, cell, change, mean, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
 from ..table import Cell, Options, Record, Table

@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ...pipeline.gradients import Gram, restricted_coefficients
-from ...pipeline.recipe import build_recipe
+from ...pipeline.maths.gradients import Gram, restricted_coefficients
+from ...pipeline.schema.recipe import build_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
 from ..table import Cell, Figures, Options, Record, Table

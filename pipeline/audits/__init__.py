@@ -1,7 +1,7 @@
 """Audits: what a model still draws. Each class can be called alone; `audit` calls all of them."""
 
 from .accuracy import AccuracyAudit, find_concept
-from .class_judge import ClassJudge, class_similarity
+from .class_judge import ClassJudge
 from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, AlignmentAudit, ClipModel
 from .images import Images, to_uint8
@@ -27,7 +27,6 @@ __all__ = [
     "NudityAudit",
     "annotate",
     "audit",
-    "class_similarity",
     "find_concept",
     "interference",
     "resolve_labels",

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from ..errors import UserError
-from ..metrics import domain_retention, unlearning_accuracy
-from ..progress import Progress, Silent
+from ..maths.metrics import domain_retention, unlearning_accuracy
 from ..prompts import split_concepts
-from ..results import AccuracyResult, ValueAccuracy
-from ..tiny_canvas.world import DIMENSIONS, dimension_of, labels_of
+from ..schema.results import AccuracyResult, ValueAccuracy
+from ..support.errors import UserError
+from ..support.progress import Progress, Silent
+from ..worlds.tiny_canvas import DIMENSIONS, dimension_of, labels_of
 from .clip import ClipModel
 from .images import Images, to_uint8
 from .zero_shot import accuracy, classify, hits

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..files import replacing, write_text
 from ..models import ASSETS
+from ..support.errors import UserError
+from ..support.files import replacing, write_text
 
 BUNDLED_JUDGES = {"digits": ASSETS / "digits" / "judge"}
 NOISE = "random noise"
@@ -97,21 +96,7 @@ class ClassJudge(nn.Module):
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"can't load the judge {judge!r}: expected one of {sorted(BUNDLED_JUDGES)} or a folder with "
-                f"config.json and model.safetensors ({reason}). `python -m turpentine.pipeline.digits.train` makes one."
+                f"config.json and model.safetensors ({reason}). "
+                "`python -m turpentine.pipeline.bundled.digits.train` makes one."
             ) from None
         return module.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def class_similarity(judge: ClassJudge, images: Tensor, labels: Tensor) -> Tensor:
-    """Cosine similarity of the classes' mean features, (K, K) (Ko et al. 2024, Appendix E.3).
-
-    Args:
-        judge: whose features are compared.
-        images: real images in [-1, 1], (N, C, H, W).
-        labels: (N,), in [0, K).
-    """
-    features = judge.features(images)
-    means = torch.stack([features[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
-    means = F.normalize(means, dim=1)
-    return means @ means.T

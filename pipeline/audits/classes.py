@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..metrics import bootstrap_interval, retention_accuracy, unlearning_accuracy
-from ..results import ClassResult, Interval
+from ..maths.metrics import bootstrap_interval, retention_accuracy, unlearning_accuracy
+from ..schema.results import ClassResult, Interval
 from .class_judge import NOISE, ClassJudge
 from .features import fidelity, load_features
 

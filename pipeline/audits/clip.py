@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..errors import MissingExtra, UserError
-from ..metrics import alignment, bootstrap_interval
-from ..progress import Progress, Silent
-from ..results import AlignmentResult, Interval
+from ..maths.metrics import alignment, bootstrap_interval
+from ..schema.results import AlignmentResult, Interval
+from ..support.errors import MissingExtra, UserError
+from ..support.progress import Progress, Silent
 from .images import Images, to_uint8
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtra, UserError
-from ..metrics import cmmd, frechet_distance
+from ..maths.metrics import cmmd, frechet_distance
 from ..models.class_conditional import to_pixels
+from ..support.errors import MissingExtra, UserError
 from .class_judge import ClassJudge
 from .clip import ClipModel
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import UserError
+from ..support.errors import UserError
 
 Images: TypeAlias = torch.Tensor | np.ndarray | Sequence[Image.Image | str | Path | np.ndarray]
 """What every audit accepts; see `to_uint8`."""

@@ -1,6 +1,6 @@
 """Who else was hurt: every other subject, style and place against its own accuracy before."""
 
-from ..results import HURT, AccuracyResult, Interference, ValueChange
+from ..schema.results import HURT, AccuracyResult, Interference, ValueChange
 
 DIMENSIONS = ("subject", "style", "place")
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..errors import MissingExtra, UserError
-from ..progress import Progress, Silent
-from ..results import NudityResult
+from ..schema.results import NudityResult
+from ..support.errors import MissingExtra, UserError
+from ..support.progress import Progress, Silent
 from .images import Images, to_uint8
 
 ALL_LABELS: tuple[str, ...] = (

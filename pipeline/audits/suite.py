@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import UserError
-from ..progress import Progress
-from ..results import AuditResult
+from ..schema.results import AuditResult
+from ..support.errors import UserError
+from ..support.progress import Progress
 from .accuracy import AccuracyAudit
 from .classes import ClassAudit
 from .clip import AlignmentAudit, ClipModel

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from ..metrics import retention_accuracy
-from ..tiny_canvas.world import DIMENSIONS, NOISE_CAPTION, compose
+from ..maths.metrics import retention_accuracy
+from ..worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, compose
 
 
 def class_prompts(dimension: str) -> tuple[list[str], list[str]]:

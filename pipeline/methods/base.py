@@ -9,10 +9,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from torch import Tensor, nn
 
-from ..gradients import Combination, Tensors
+from ..maths.gradients import Combination, Tensors
+from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
-from ..objectives import denoising_loss
-from ..progress import Progress, Silent
+from ..support.progress import Progress, Silent
 
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
 

@@ -18,9 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..gradients import Combination, Tensors
+from ..maths.gradients import Combination, Tensors
+from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
-from ..objectives import denoising_loss
 from .base import DATA, Batch, Context, Loss, Method, MethodConfig, descend, guided_prediction
 
 

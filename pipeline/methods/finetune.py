@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from ..gradients import Combination, Tensors
+from ..maths.gradients import Combination, Tensors
 from .base import Method, MethodConfig
 
 

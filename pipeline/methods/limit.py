@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import write_text
+from ..support.errors import UserError
+from ..support.files import write_text
 from .base import Context
 
 LIMIT_FILE = "forget_limit.json"

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..files import replacing
+from ..support.errors import UserError
+from ..support.files import replacing
 
 MASK_FILE = "mask.safetensors"
 """A run's mask, in its folder."""

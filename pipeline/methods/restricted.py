@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..gradients import Combination, Tensors, restricted_gradient
+from ..maths.gradients import Combination, Tensors, restricted_gradient
 from .base import DATA, ForgetLimit, Method, MethodConfig, RetainWeight
 
 

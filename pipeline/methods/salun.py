@@ -16,22 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..gradients import Combination, Tensors, Weighted, weighted_sum
+from ..maths.gradients import Combination, Tensors, Weighted, weighted_sum
+from ..maths.objectives import denoising_loss
+from ..maths.parameters import largest
 from ..models.protocol import Denoiser
-from ..objectives import denoising_loss
-from ..parameters import largest
-from .base import (
-    DATA,
-    Batch,
-    Context,
-    Loss,
-    Method,
-    MethodConfig,
-    RetainWeight,
-    descend,
-    guided_prediction,
-    noise_loss,
-)
+from .base import DATA, Batch, Context, Loss, Method, MethodConfig, RetainWeight, descend, guided_prediction, noise_loss
 from .mask import MASK_FILE, load_mask, save_mask
 
 

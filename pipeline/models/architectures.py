@@ -13,7 +13,7 @@ import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..support.errors import UserError
 
 _SDXL: dict[str, Any] = {
     "sample_size": 128,

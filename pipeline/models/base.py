@@ -11,9 +11,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..objectives import Objective
-from ..progress import Progress, batches
+from ..maths.objectives import Objective
+from ..support.errors import UserError
+from ..support.progress import Progress, batches
 from .protocol import Conditioning
 
 

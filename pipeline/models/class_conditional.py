@@ -15,10 +15,10 @@ from diffusers import UNet2DModel as UNet
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..objectives import EDM
-from ..progress import Progress
-from ..samplers import heun, karras_sigmas
+from ..maths.objectives import EDM
+from ..maths.samplers import heun, karras_sigmas
+from ..support.errors import UserError
+from ..support.progress import Progress
 from .base import _cast, drawn_in_batches
 from .protocol import Conditioning
 

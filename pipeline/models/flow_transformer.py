@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers import DPMSolverMultistepScheduler
 
-from ..objectives import Objective, flow_matching_from_scheduler
+from ..maths.objectives import Objective, flow_matching_from_scheduler
 from .base import PipelineDenoiser
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ..errors import UserError
-from ..lineage import model_index
-from ..tiny_canvas.world import MODELS as CANVAS_MODELS
+from ..support.errors import UserError
+from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
 from .class_conditional import ClassConditionalPipeline
+from .lineage import model_index
 from .protocol import Denoiser
 from .registry import wrap_pipeline
 from .single_file import load_single_file
@@ -92,7 +92,7 @@ def class_names(model: str) -> list[str]:
     if not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
-            f"`python -m turpentine.pipeline.digits.train` wrote), got {model!r}."
+            f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."
         )
     return [named[str(label)] for label in range(len(named))]
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..objectives import Objective
-from ..progress import Progress
+from ..maths.objectives import Objective
+from ..support.progress import Progress
 
 Conditioning = dict[str, Tensor]
 """What a family's denoiser is conditioned on: name -> tensor with one row per prompt."""

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .base import check_channels
 from .class_conditional import ClassConditional
 from .flux import Flux

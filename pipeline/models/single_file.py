@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..lineage import model_index
+from ..support.errors import UserError
 from .base import PipelineDenoiser
 from .flux import Flux
+from .lineage import model_index
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL

@@ -5,7 +5,7 @@ from typing import ClassVar
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from torch import Tensor
 
-from ..objectives import Objective, objective_from_scheduler
+from ..maths.objectives import Objective, objective_from_scheduler
 from .base import PipelineDenoiser
 from .protocol import Conditioning
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
 from .templates import Row, Split, Structure, draw, generator
 from .text import capitalized, fix_articles, indefinite_article, named_in

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .text import fold, named_in, unique
 
 Kind = Literal["object", "style", "nudity"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ..errors import UserError
+from ..support.errors import UserError
 from . import attributes, templates, tiny
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .llm import LLMSource

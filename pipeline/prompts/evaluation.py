@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import UserError
+from ..support.errors import UserError
 from . import tables
 
 _COLUMNS = {

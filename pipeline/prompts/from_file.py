@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from ..errors import UserError
+from ..support.errors import UserError
 from . import tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
 from .templates import Row

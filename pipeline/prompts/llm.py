@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from ..errors import MissingExtra, UserError
+from ..support.errors import MissingExtra, UserError
 from .banks import Bank, Concept, Layout, template_banks, without_concept
 from .text import PREPOSITIONS, unique
 

@@ -10,22 +10,11 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..errors import UserError
-from ..files import write_text
+from ..support.errors import UserError
+from ..support.files import write_text
 from . import tables, tiny
 from .banks import Kind, find_concept
-from .compose import (
-    GUARD_EVERY,
-    Scope,
-    Structure,
-    World,
-    compose,
-    guard,
-    interleave,
-    kind_of,
-    shares,
-    split_concepts,
-)
+from .compose import GUARD_EVERY, Scope, Structure, World, compose, guard, interleave, kind_of, shares, split_concepts
 from .from_file import read_pairs
 from .llm import LLMSource
 from .templates import Row

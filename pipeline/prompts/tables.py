@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..support.errors import UserError
 
 SUFFIXES = (".json", ".csv", ".txt")
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .banks import Bank, Concept, sizes
 from .text import capitalized, fix_articles, indefinite_article, named_in
 

@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Collection, Sequence
 
-from ..errors import UserError
-from ..tiny_canvas import world as canvas
+from ..support.errors import UserError
+from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .templates import Row, Split, draw, generator
 from .text import fold, named_in, unique

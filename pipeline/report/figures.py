@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import NudityResult
+from ..schema.results import NudityResult
 from .events import Events, share_above_zero
 
 WIDTH = 340

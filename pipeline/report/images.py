@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..errors import UserError
+from ..support.errors import UserError
 
 SETS = ("forget_test", "retain_test")
 SMALL = 128

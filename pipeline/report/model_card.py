@@ -5,7 +5,7 @@ from html import escape
 
 import yaml
 
-from ..results import Results
+from ..schema.results import Results
 from .summary import THRESHOLDS, interference_text, model_label, outcome_text, rows, title, verdict
 from .text import duration, size
 from .use import CITATION, REPRODUCE, snippet

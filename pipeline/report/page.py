@@ -6,11 +6,11 @@ from string import Template
 
 import yaml
 
-from ..errors import UserError
-from ..files import write_text
 from ..methods import METHODS
 from ..methods.mask import MASK_FILE, mask_shares, read_mask
-from ..results import Results
+from ..schema.results import Results
+from ..support.errors import UserError
+from ..support.files import write_text
 from . import sections
 from .events import read_events
 from .images import pairs

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from ..results import Interference, Results
+from ..schema.results import Interference, Results
 from . import figures
 from .events import Events
 from .images import Pair

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from ..results import HURT, AlignmentResult, ClassResult, Interference, NudityResult, Results
+from ..schema.results import HURT, AlignmentResult, ClassResult, Interference, NudityResult, Results
 from .text import MISSING, number, percent, points, relative, signed
 
 Better = Literal["lower", "higher", "close"]

@@ -2,7 +2,7 @@
 
 import json
 
-from ..results import Results
+from ..schema.results import Results
 
 REPRODUCE = "turpentine unlearn --recipe RUN/recipe.yaml"
 

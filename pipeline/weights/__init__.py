@@ -1,7 +1,7 @@
 """Reading and writing weights: safetensors only, with their provenance in the header."""
 
 from .factors import Adapter, Factors
-from .formats import FORMATS, WeightFormat, check_formats, needs_base, snapshot, write_weights
+from .formats import FORMATS, check_formats, needs_base, snapshot, write_weights
 from .job import DTYPES
 from .provenance import base_hashes, check_tensors, header, read_header, tensors_sha256, versions
 
@@ -10,7 +10,6 @@ __all__ = [
     "FORMATS",
     "Adapter",
     "Factors",
-    "WeightFormat",
     "base_hashes",
     "check_formats",
     "check_tensors",

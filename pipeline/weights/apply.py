@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .change import read_changes
 from .provenance import cast_state, read_header, tensors_sha256
 

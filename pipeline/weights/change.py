@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .delta import delta_key
 from .factors import Factors
 from .layouts import Entry, Layout, denoiser_layout

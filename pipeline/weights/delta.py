@@ -6,7 +6,7 @@ strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are
 
 from torch import Tensor
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .job import Job, Written
 from .layouts import denoiser_layout
 from .lora import KOHYA

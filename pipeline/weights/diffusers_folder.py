@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .job import Job, Written
 from .provenance import save_tensors
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..progress import Progress
-from ..results import LoraFit
+from ..schema.results import LoraFit
+from ..support.errors import UserError
+from ..support.progress import Progress
 
 
 @dataclass(frozen=True)

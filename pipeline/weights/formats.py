@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..files import sha256
 from ..models import Denoiser
-from ..progress import Progress, Silent
-from ..results import WeightsFile
+from ..schema.results import WeightsFile
+from ..support.errors import UserError
+from ..support.files import sha256
+from ..support.progress import Progress, Silent
 from .delta import write_delta
 from .denoiser_file import write_denoiser
 from .diffusers_folder import write_diffusers
@@ -19,8 +18,6 @@ from .job import Job, Written
 from .layouts import denoiser_layout
 from .lora import names_are_diffusers, write_lora, write_lora_diffusers
 from .single_file import check_single_file, write_single_file
-
-WeightFormat = Literal["diffusers", "denoiser", "single_file", "lora", "lora_diffusers", "delta"]
 
 FORMATS: dict[str, Callable[[Job], Written]] = {
     "diffusers": write_diffusers,

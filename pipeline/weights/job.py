@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..models import Denoiser
-from ..progress import Progress, Silent
-from ..results import LoraFit
+from ..schema.results import LoraFit
+from ..support.errors import UserError
+from ..support.progress import Progress, Silent
 from .factors import Adapter, extract
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -13,13 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import replacing
-from ..lineage import lineage_of
 from ..models import Denoiser
+from ..models.lineage import lineage_of
+from ..support.errors import UserError
+from ..support.files import replacing
 
 if TYPE_CHECKING:  # the recipe offers the formats, so it imports this package
-    from ..recipe import Recipe
+    from ..schema.recipe import Recipe
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
 _TENSORS = "turpentine.tensors_sha256"
@@ -28,7 +28,7 @@ _PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
 
 def versions() -> dict[str, str]:
     """Versions of Turpentine and of what its numbers depend on."""
-    from ..version import __version__
+    from ..support.version import __version__
 
     found = {"turpentine": __version__}
     for package in _PACKAGES:

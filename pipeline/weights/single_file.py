@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .job import Job, Written
 from .layouts import Layout, denoiser_layout, open_clip_layout, text_encoder_layout, vae_layout
 from .provenance import save_tensors

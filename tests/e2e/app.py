@@ -40,7 +40,7 @@ def served(runs: Path, *options: str) -> Iterator[str]:
     command = [
         sys.executable,
         "-m",
-        "turpentine.pipeline.cli",
+        "turpentine.pipeline.commands.main",
         "ui",
         "--port",
         str(port),

@@ -13,7 +13,7 @@ import httpx
 from gradio_client import Client
 from playwright.sync_api import sync_playwright
 from turpentine.pipeline.report import rows
-from turpentine.pipeline.results import Results
+from turpentine.pipeline.schema.results import Results
 from turpentine.ui.steps.unlearn import SECTIONS
 
 from .app import CHROMIUM, SHORT, fill, open_part, served, short_recipe, wait_for_state

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from turpentine.pipeline.cli import main
-from turpentine.pipeline.results import Results
+from turpentine.pipeline.commands.main import main
+from turpentine.pipeline.schema.results import Results
 
 SHORT = ["--n", "8", "--n-test", "6", "--steps", "4", "--batch-size", "4", "--num-inference-steps", "4",
          "--audit-images", "6", "--audit-retain-train-images", "4"]  # fmt: skip
@@ -19,7 +19,7 @@ SHORT = ["--n", "8", "--n-test", "6", "--steps", "4", "--batch-size", "4", "--nu
 
 def turpentine(*words: str, code: int = 0, **kwargs) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, "-m", "turpentine.pipeline.cli", *words], capture_output=True, text=True, **kwargs
+        [sys.executable, "-m", "turpentine.pipeline.commands.main", *words], capture_output=True, text=True, **kwargs
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -74,7 +74,7 @@ def test_an_interrupted_run_resumes(tmp_path):
     folder = tmp_path / "cut"
     words = ["unlearn", "--concept", "cat", "--out", str(folder), *SHORT, "--steps", "400", "--checkpoint-every", "5"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "turpentine.pipeline.cli", *words],
+        [sys.executable, "-m", "turpentine.pipeline.commands.main", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,7 +13,7 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
-from turpentine.pipeline.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 from turpentine.pipeline.weights.single_file import checkpoint_tensors
 
 from .comfy_checkpoints import clip_config, sd3_transformer, sd15_unet, sd21_unet, sdxl_unet

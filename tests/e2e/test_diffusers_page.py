@@ -7,7 +7,7 @@ import pytest
 import torch
 import turpentine
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.support.errors import UserError
 
 from ..conftest import build_tiny_pipeline
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
-from turpentine.pipeline.cli import main
-from turpentine.pipeline.recipe import build_recipe
-from turpentine.pipeline.results import Results
-from turpentine.pipeline.unlearning import run_recipe
+from turpentine.pipeline.commands.main import main
+from turpentine.pipeline.run.unlearning import run_recipe
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.weights import FORMATS, read_header
 
 from ..conftest import build_tiny_pipeline

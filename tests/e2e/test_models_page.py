@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import turpentine
-from turpentine.pipeline.cli import build_parser
+from turpentine.pipeline.commands.main import build_parser
 
 from ..tiny_models import build_family
 

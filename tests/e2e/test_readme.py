@@ -7,7 +7,7 @@ from turpentine.benchmarks.bench import RESULTS
 from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Options
 from turpentine.benchmarks.tables import concepts
-from turpentine.pipeline.cli import build_parser
+from turpentine.pipeline.commands.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
-from turpentine.pipeline.cli import main
+from turpentine.pipeline.commands.main import main
 
 CHROMIUM = shutil.which("chromium")
 

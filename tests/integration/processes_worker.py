@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
-from turpentine.pipeline.cli import main
+from turpentine.pipeline.commands.main import main
+from turpentine.pipeline.data.samples import SampleSet, draw_latents
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.processes import ALONE, Processes, launched
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import SampleSection, TrainingSection
-from turpentine.pipeline.replicas import shared_out
-from turpentine.pipeline.samples import SampleSet, draw_latents
-from turpentine.pipeline.trainer import Trainer
+from turpentine.pipeline.schema.recipe import SampleSection, TrainingSection
+from turpentine.pipeline.support.processes import ALONE, Processes, launched
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.training.parallel import shared_out
+from turpentine.pipeline.training.trainer import Trainer
 from turpentine.tests.stopping import StopWhen
 
 PROMPTS = [f"a cat {index}" for index in range(7)]

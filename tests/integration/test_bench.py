@@ -10,10 +10,10 @@ from turpentine.benchmarks.show import markdown, orderings
 from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Table
 from turpentine.benchmarks.tables import classes, diversity, knobs
-from turpentine.pipeline.cli import main
-from turpentine.pipeline.errors import Cancelled, UserError
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import build_recipe
+from turpentine.pipeline.commands.main import main
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.support.errors import Cancelled, UserError
+from turpentine.pipeline.support.progress import Silent
 
 from ..stopping import StopAfter2
 
@@ -97,7 +97,7 @@ def test_the_tables_cover_what_the_paper_did():
 
 
 def test_shipped_recipes_are_the_points_that_were_chosen():
-    """`pipeline/recipes/digits` keeps what the committed grid of `knobs` found best."""
+    """`pipeline/schema/recipes/digits` keeps what the committed grid of `knobs` found best."""
     from turpentine.benchmarks.bench import RESULTS
 
     records = Store(RESULTS / "knobs.json").records

@@ -13,10 +13,10 @@ from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
 from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
-from turpentine.pipeline.errors import Cancelled
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import defaults_for
+from turpentine.pipeline.schema.recipe import defaults_for
+from turpentine.pipeline.support.errors import Cancelled
+from turpentine.pipeline.support.progress import Silent
 
 from ..stopping import StopAfter2
 

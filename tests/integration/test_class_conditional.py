@@ -6,17 +6,17 @@ import pytest
 import torch
 from diffusers import EDMEulerScheduler, UNet2DModel
 from turpentine.pipeline.audits import ClassAudit, ClassJudge
-from turpentine.pipeline.datasets import load_images
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.data.datasets import load_images
+from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.methods.base import Batch
 from turpentine.pipeline.models import class_names, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.class_conditional import ClassConditionalPipeline
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import TrainingSection, build_recipe
-from turpentine.pipeline.samples import Samples, SampleSet
-from turpentine.pipeline.trainer import Trainer
-from turpentine.pipeline.unlearning import run_recipe
+from turpentine.pipeline.run.unlearning import run_recipe
+from turpentine.pipeline.schema.recipe import TrainingSection, build_recipe
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.training.trainer import Trainer
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torchmetrics")

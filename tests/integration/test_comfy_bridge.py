@@ -7,9 +7,9 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from turpentine.comfy_nodes.bridge import cross
 from turpentine.comfy_nodes.bridge_pipelines import _flow_scheduler, _scheduler, make_pipeline
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.progress import Silent
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 ALPHAS = torch.cumprod(1 - BETAS, 0)

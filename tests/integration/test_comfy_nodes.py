@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 from turpentine.comfy_nodes.pictures import live_preview, loss_curves
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights import snapshot
 
 from ..original_layout import stable_diffusion
@@ -117,7 +117,7 @@ def test_a_finished_training_is_found_again(model, unlearned, prompts, options):
 
 
 def test_whatever_decides_a_run_is_in_its_name(model, prompts):
-    from turpentine.pipeline.recipe import build_recipe
+    from turpentine.pipeline.schema.recipe import build_recipe
 
     recipe = build_recipe({"concept": "cat", "device": "cpu"})
     name = run_name(model.denoiser, prompts, recipe)

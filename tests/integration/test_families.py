@@ -16,17 +16,17 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from peft import LoraConfig
-from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.data.samples import Samples, SampleSet
+from turpentine.pipeline.maths.objectives import Epsilon, FlowMatching, VPrediction
+from turpentine.pipeline.maths.parameters import select_parameters
 from turpentine.pipeline.methods import METHODS, Batch, build_method
 from turpentine.pipeline.methods.base import noise_loss
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.flux import pack_latents, position_ids, unpack_latents
-from turpentine.pipeline.objectives import Epsilon, FlowMatching, VPrediction
-from turpentine.pipeline.parameters import select_parameters
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import TrainingSection
-from turpentine.pipeline.samples import Samples, SampleSet
-from turpentine.pipeline.trainer import Trainer
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.support.errors import Cancelled, UserError
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.training.trainer import Trainer
 
 from ..stopping import StopWhen
 from ..tiny_models import BUILDERS, IMAGE, build_family

@@ -6,8 +6,8 @@ import pytest
 import torch
 from turpentine.pipeline.audits.class_judge import ClassJudge
 from turpentine.pipeline.audits.features import Features, fidelity, load_features
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.metrics import frechet_distance
+from turpentine.pipeline.maths.metrics import frechet_distance
+from turpentine.pipeline.support.errors import UserError
 
 fid = pytest.importorskip("torchmetrics.image.fid")
 pytest.importorskip("torch_fidelity")

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 import turpentine
-from turpentine.pipeline.errors import Cancelled
-from turpentine.pipeline.estimate import estimate
+from turpentine.pipeline.commands.terminal import TerminalProgress
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
-from turpentine.pipeline.presets import preset_for
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.recipe import build_recipe
-from turpentine.pipeline.terminal import TerminalProgress
-from turpentine.pipeline.unlearning import make_prompts, make_samples
+from turpentine.pipeline.run.estimate import estimate
+from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.schema.presets import preset_for
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.support.errors import Cancelled
+from turpentine.pipeline.support.progress import Silent
 
 from ..conftest import build_tiny_pipeline
 from ..stopping import StopWhen

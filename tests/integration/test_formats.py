@@ -10,10 +10,10 @@ import turpentine
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.files import sha256
 from turpentine.pipeline.models import BUNDLED, load_denoiser
-from turpentine.pipeline.recipe import OutputSection, build_recipe
+from turpentine.pipeline.schema.recipe import OutputSection, build_recipe
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
     DTYPES,
     FORMATS,

@@ -4,12 +4,12 @@ import pytest
 import torch
 from turpentine.benchmarks.options import measure
 from turpentine.benchmarks.step import Stand
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.gradients import Waiting, restricted_gradient
-from turpentine.pipeline.planning import plan
-from turpentine.pipeline.processes import Processes
-from turpentine.pipeline.recipe import TrainingSection, build_recipe
-from turpentine.pipeline.trainer import check_processes
+from turpentine.pipeline.maths.gradients import Waiting, restricted_gradient
+from turpentine.pipeline.run.planning import plan
+from turpentine.pipeline.schema.recipe import TrainingSection, build_recipe
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.processes import Processes
+from turpentine.pipeline.training.trainer import check_processes
 
 from .test_trainer import same, train, weights
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
-from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
 from turpentine.pipeline.models import BUNDLED, choose_device, load_denoiser, wrap_pipeline
-from turpentine.pipeline.objectives import Epsilon, VPrediction
-from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.support.errors import Cancelled, UserError
+from turpentine.pipeline.support.progress import Silent
 
 from ..conftest import build_tiny_pipeline
 from ..stopping import StopWhen

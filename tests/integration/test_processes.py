@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.data.samples import draw_latents
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.processes import ALONE, Processes, launched
-from turpentine.pipeline.progress import Silent
-from turpentine.pipeline.results import Results
-from turpentine.pipeline.samples import draw_latents
+from turpentine.pipeline.schema.results import Results
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.processes import ALONE, Processes, launched
+from turpentine.pipeline.support.progress import Silent
 
 from ..conftest import build_tiny_pipeline
 from .processes_worker import PROMPTS, SPEC, run_case

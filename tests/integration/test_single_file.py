@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.models.single_file import recognise
+from turpentine.pipeline.support.errors import UserError
 
 from ..original_layout import stable_diffusion, stable_diffusion_xl, unet_keys, with_prefix
 from ..tiny_models import build_family

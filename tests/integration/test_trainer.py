@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from turpentine.pipeline.errors import Cancelled, UserError
+from turpentine.pipeline.data.samples import Samples, SampleSet
+from turpentine.pipeline.maths.parameters import select_parameters
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.parameters import select_parameters
-from turpentine.pipeline.recipe import TrainingSection
-from turpentine.pipeline.samples import Samples, SampleSet
-from turpentine.pipeline.trainer import Trainer
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.support.errors import Cancelled, UserError
+from turpentine.pipeline.training.trainer import Trainer
 
 from ..conftest import build_tiny_pipeline
 from ..stopping import StopWhen

@@ -9,10 +9,10 @@ import torch
 import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.files import sha256
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.recipe import Recipe, build_recipe
+from turpentine.pipeline.schema.recipe import Recipe, build_recipe
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
 
 from ..conftest import build_tiny_pipeline

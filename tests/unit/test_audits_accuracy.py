@@ -18,9 +18,9 @@ from turpentine.pipeline.audits import (
     suite,
 )
 from turpentine.pipeline.audits.zero_shot import class_prompts, classify, zero_shot
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.results import AccuracyResult
-from turpentine.pipeline.tiny_canvas.world import DIMENSIONS, NOISE_CAPTION, Scene, labels_of, scenes
+from turpentine.pipeline.schema.results import AccuracyResult
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, Scene, labels_of, scenes
 
 WORDS = [value for values in DIMENSIONS.values() for value in values] + [NOISE_CAPTION]
 
@@ -216,7 +216,7 @@ def test_the_judge_is_loaded_when_alignment_uses_another_model(drawn, monkeypatc
 
 
 def test_the_nudity_floor_is_that_of_the_retain_test_images():
-    from turpentine.pipeline.tiny_canvas.render import render
+    from turpentine.pipeline.bundled.tiny_canvas.render import render
 
     rng = random.Random(0)
 
@@ -235,7 +235,7 @@ def test_the_nudity_floor_is_that_of_the_retain_test_images():
 @pytest.mark.skipif(not BUNDLED_JUDGE.is_dir(), reason="the bundled judge is not part of this checkout")
 def test_the_bundled_judge_sees_what_was_rendered():
     from turpentine.pipeline.audits import ClipModel
-    from turpentine.pipeline.tiny_canvas.dataset import draw_noise, draw_scenes
+    from turpentine.pipeline.bundled.tiny_canvas.dataset import draw_noise, draw_scenes
 
     chosen = [scene for scene in scenes() if scene.held_out]
     cats = [scene for scene in chosen if scene.subject == "cat"]

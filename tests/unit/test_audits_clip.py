@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from turpentine.pipeline.audits import BUNDLED_JUDGE, AlignmentAudit, ClipModel, clip
-from turpentine.pipeline.errors import MissingExtra, UserError
-from turpentine.pipeline.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
+from turpentine.pipeline.support.errors import MissingExtra, UserError
 
 PROMPTS = ["a photo of a cat", "pixel art of a horse", "a sketch of a rocket", "neon art of a cat"]
 
@@ -203,8 +203,8 @@ def test_offline_the_error_says_what_to_do(tmp_path):
 
 @pytest.mark.skipif(not BUNDLED_JUDGE.is_dir(), reason="the bundled judge is not part of this checkout")
 def test_the_bundled_judge_prefers_the_right_caption():
-    from turpentine.pipeline.tiny_canvas.dataset import draw_scenes
-    from turpentine.pipeline.tiny_canvas.world import scenes
+    from turpentine.pipeline.bundled.tiny_canvas.dataset import draw_scenes
+    from turpentine.pipeline.worlds.tiny_canvas import scenes
 
     chosen = [scene for scene in scenes() if scene.held_out][:40]
     pixels = draw_scenes(chosen, seed=5, processes=1)

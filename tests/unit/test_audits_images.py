@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from turpentine.pipeline.audits import to_uint8
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.support.errors import UserError
 
 PIXELS = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
 

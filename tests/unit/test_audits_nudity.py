@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from turpentine.pipeline.audits import ALL_LABELS, PAPER_LABELS, Detection, NudityAudit, annotate, resolve_labels
-from turpentine.pipeline.errors import MissingExtra, UserError
-from turpentine.pipeline.tiny_canvas.render import render
-from turpentine.pipeline.tiny_canvas.world import Scene
+from turpentine.pipeline.bundled.tiny_canvas.render import render
+from turpentine.pipeline.support.errors import MissingExtra, UserError
+from turpentine.pipeline.worlds.tiny_canvas import Scene
 
 PLACES = ("brick", "meadow", "space")
 

@@ -8,7 +8,7 @@ from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
 from turpentine.benchmarks.tables import auto, canvas, tradeoff, transformer, update
-from turpentine.pipeline.gradients import restricted_gradient
+from turpentine.pipeline.maths.gradients import restricted_gradient
 
 
 def test_front_keeps_what_no_other_point_beats():

@@ -12,8 +12,8 @@ import turpentine
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
 from turpentine.comfy_nodes.inputs import AUTO, chosen, input_name, widgets
 from turpentine.comfy_nodes.networks import mmdit_config, unet_config
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.recipe import build_recipe, options
+from turpentine.pipeline.schema.recipe import build_recipe, options
+from turpentine.pipeline.support.errors import UserError
 
 ROOT = Path(turpentine.__file__).parent
 NODES = sorted(NODE_CLASS_MAPPINGS.items())

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from PIL import Image
-from turpentine.pipeline.audits import ClassJudge, class_similarity
-from turpentine.pipeline.datasets import LabelledImages, held_out, load_images
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.audits import ClassJudge
+from turpentine.pipeline.data.datasets import LabelledImages, held_out, load_images
+from turpentine.pipeline.data.samples import SampleSet, balanced, most_similar
+from turpentine.pipeline.maths.metrics import class_similarity
 from turpentine.pipeline.models import load_denoiser
-from turpentine.pipeline.recipe import DataSection
-from turpentine.pipeline.samples import SampleSet, balanced, most_similar
+from turpentine.pipeline.schema.recipe import DataSection
+from turpentine.pipeline.support.errors import UserError
 
 pytest.importorskip("sklearn")
 
@@ -53,7 +54,7 @@ def test_similar_takes_as_many_images_of_the_nearest_classes_only(digits, judge)
     denoiser = load_denoiser("digits", "cpu")
     spec = DataSection(dataset="digits", retain_classes="similar", retain_per_class=30, similar_classes=2)
     samples = SampleSet.from_images(denoiser, digits, "3", spec, judge)
-    nearest = most_similar(class_similarity(judge, digits.images, digits.labels), 3, 2)
+    nearest = most_similar(class_similarity(judge.features(digits.images), digits.labels), 3, 2)
     assert len(samples.retain) == 270
     assert {label: (samples.retain.rows == label).sum().item() for label in nearest} == dict.fromkeys(nearest, 135)
 
@@ -72,12 +73,8 @@ def test_most_similar_leaves_the_class_itself_out():
 
 
 def test_similarity_by_hand():
-    class Two(torch.nn.Module):
-        def features(self, images):
-            return images.flatten(1)
-
-    images = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [3.0, 3.0]])
-    similarity = class_similarity(Two(), images, torch.tensor([0, 1, 2, 2]))
+    features = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [3.0, 3.0]])
+    similarity = class_similarity(features, torch.tensor([0, 1, 2, 2]))
     half = 0.5**0.5
     torch.testing.assert_close(similarity, torch.tensor([[1, 0, half], [0, 1, half], [half, half, 1]]))
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
-from turpentine.pipeline.objectives import EDM
-from turpentine.pipeline.samplers import heun, karras_sigmas
+from turpentine.pipeline.maths.objectives import EDM
+from turpentine.pipeline.maths.samplers import heun, karras_sigmas
 
 SIGMAS = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.weights.factors import Factors, extract, low_rank
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from turpentine.pipeline.errors import Cancelled, UserError
-from turpentine.pipeline.files import file_name, replacing, sha256, write_text
+from turpentine.pipeline.support.errors import Cancelled, UserError
+from turpentine.pipeline.support.files import file_name, replacing, sha256, write_text
 
 
 def names(folder):

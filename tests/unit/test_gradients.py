@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchjd.aggregation import PCGrad
-from turpentine.pipeline.gradients import (
+from turpentine.pipeline.maths.gradients import (
     Combination,
     Gram,
     gram_per_tensor,

@@ -21,7 +21,26 @@ FOLDERS = sorted(
 )
 FILES = sorted({file for folder in FOLDERS for file in folder.glob("*.py")} - SCRIPTS)
 PIPELINE = [file for file in FILES if file.relative_to(ROOT).parts[0] == "pipeline"]
-BOTTOM = ("objectives", "samplers", "gradients", "parameters", "metrics")
+TREE = (
+    "support",
+    "maths",
+    "worlds",
+    "models",
+    "prompts",
+    "methods",
+    "schema",
+    "data",
+    "audits",
+    "weights",
+    "report",
+    "training",
+    "run",
+    "api",
+    "modular",
+    "bundled",
+    "commands",
+)
+"""What stands directly under `pipeline/`, in order: a room imports itself and what stands before it."""
 OWN = {path.name for path in ROOT.iterdir() if path.is_dir()} | {"turpentine"}
 
 
@@ -46,7 +65,7 @@ def imports(file):
 
 
 def test_there_is_something_to_read():
-    assert {"__init__.py", "pipeline/trainer.py", "pipeline/models/protocol.py"} <= set(map(name_of, FILES))
+    assert {"__init__.py", "pipeline/training/trainer.py", "pipeline/models/protocol.py"} <= set(map(name_of, FILES))
     assert not any(part in name_of(file).split("/") for file in FILES for part in NO_PACKAGE)
 
 
@@ -97,19 +116,36 @@ def test_front_ends_do_not_know_each_other(front):
             assert not [module for _, module, _ in imports(file) if module.startswith(f"turpentine.{other}")]
 
 
-@pytest.mark.parametrize("name", BOTTOM)
-def test_formulas_need_only_numpy_and_torch(name):
+def room(file):
+    return file.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
+
+
+def test_the_tree_is_whole():
+    assert {room(file) for file in PIPELINE} - {"__init__"} == set(TREE)
+
+
+@pytest.mark.parametrize("file", PIPELINE, ids=name_of)
+def test_a_room_imports_only_what_stands_above_it(file):
+    """Every import counts, wherever in the code it stands, so that there can be no cycle either."""
+    if room(file) == "__init__":
+        return
+    allowed = TREE[: TREE.index(room(file)) + 1]
+    for line, module, relative in imports(file):
+        parts = module.split(".")
+        if relative and parts[1:2] == ["pipeline"]:
+            assert parts[2] in allowed, f"line {line}: {module} stands below {room(file)}"
+
+
+@pytest.mark.parametrize("file", [file for file in PIPELINE if room(file) == "maths"], ids=name_of)
+def test_formulas_need_only_numpy_and_torch(file):
     allowed = {*sys.stdlib_module_names, "numpy", "torch"}
-    for line, module, relative in imports(ROOT / "pipeline" / f"{name}.py"):
-        if relative:
-            assert module in {f"turpentine.pipeline.{other}" for other in BOTTOM}, f"line {line}: {module}"
-        else:
-            assert module.split(".")[0] in allowed, f"line {line}: {module}"
+    for line, module, relative in imports(file):
+        assert relative or module.split(".")[0] in allowed, f"line {line}: {module}"
 
 
 @pytest.mark.parametrize("file", PIPELINE, ids=name_of)
 def test_no_print_no_path_edits_no_logging_setup(file):
-    script = name_of(file).startswith("pipeline/tiny_canvas/train_")
+    script = name_of(file).startswith("pipeline/bundled/tiny_canvas/train_")
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             assert script, f"line {node.lineno}: print"

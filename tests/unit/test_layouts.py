@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights.layouts import Entry, Unmapped, build_layout, denoiser_layout, vae_layout
 
 CHANNELS = (320, 640, 1280, 1280)

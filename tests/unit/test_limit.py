@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.maths.objectives import EDM, Epsilon, FlowMatching
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.methods.base import Batch, Context
 from turpentine.pipeline.methods.limit import LIMIT_FILE, MeasuredLimit, curve, measure_limit
-from turpentine.pipeline.objectives import EDM, Epsilon, FlowMatching
-from turpentine.pipeline.recipe import build_recipe
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.support.errors import UserError
 
 from .test_methods import ALPHAS, Linear, make_batch, rows
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.maths.objectives import Epsilon, Objective, VPrediction
+from turpentine.pipeline.maths.parameters import largest
 from turpentine.pipeline.methods import METHODS, build_method
 from turpentine.pipeline.methods.base import Batch, Context, guided_prediction, noise_loss
 from turpentine.pipeline.methods.esd import Teacher, sample_until
 from turpentine.pipeline.methods.mask import load_mask, mask_shares, read_mask, save_mask
-from turpentine.pipeline.objectives import Epsilon, Objective, VPrediction
-from turpentine.pipeline.parameters import largest
+from turpentine.pipeline.support.errors import UserError
 
 ALPHAS = torch.tensor([0.81, 0.64, 0.36, 0.04], dtype=torch.float64)  # sqrt: 0.9, 0.8, 0.6, 0.2
 

@@ -5,7 +5,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
-from turpentine.pipeline.metrics import (
+from turpentine.pipeline.maths.metrics import (
     alignment,
     bootstrap_interval,
     cmmd,

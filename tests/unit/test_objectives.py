@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
-from turpentine.pipeline.objectives import (
+from turpentine.pipeline.maths.objectives import (
     Epsilon,
     FlowMatching,
     VPrediction,

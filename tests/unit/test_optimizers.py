@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from turpentine.pipeline.gradients import inner_products, restricted_gradient
-from turpentine.pipeline.optimizers import MetricAdam, build_optimizer, learning_rate
-from turpentine.pipeline.recipe import TrainingSection
+from turpentine.pipeline.maths.gradients import inner_products, restricted_gradient
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.training.optimizers import MetricAdam, build_optimizer, learning_rate
 
 LR, BETA2, EPS = 0.1, 0.999, 1e-8
 

@@ -3,10 +3,10 @@
 import argparse
 
 import pytest
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.options import add_recipe_options, chosen, destination, option_name
-from turpentine.pipeline.recipe import TRAINING_IMAGES, Recipe, build_recipe, options
+from turpentine.pipeline.schema.options import add_recipe_options, chosen, destination, option_name
+from turpentine.pipeline.schema.recipe import TRAINING_IMAGES, Recipe, build_recipe, options
+from turpentine.pipeline.support.errors import UserError
 
 
 def make_parser(only=()):

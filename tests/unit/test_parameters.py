@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from turpentine.pipeline.parameters import select_parameters
+from turpentine.pipeline.maths.parameters import select_parameters
 
 from ..conftest import build_tiny_pipeline
 from ..tiny_models import build_family

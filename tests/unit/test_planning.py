@@ -3,11 +3,11 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from turpentine.pipeline.cli import main
-from turpentine.pipeline.errors import UserError
+from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.models.architectures import example_inputs, saved_bytes
-from turpentine.pipeline.planning import SETTINGS, plan
-from turpentine.pipeline.recipe import TrainingSection as Setting
+from turpentine.pipeline.run.planning import SETTINGS, plan
+from turpentine.pipeline.schema.recipe import TrainingSection as Setting
+from turpentine.pipeline.support.errors import UserError
 
 SMALL = {
     "block_out_channels": (32, 64),

@@ -5,7 +5,6 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.prompts import EvaluationPrompt, PromptPair, PromptSet, load_prompts, synonyms_of
 from turpentine.pipeline.prompts.banks import find_concept, groups, template_banks
 from turpentine.pipeline.prompts.text import (
@@ -15,7 +14,8 @@ from turpentine.pipeline.prompts.text import (
     with_replacement,
     without_modifier,
 )
-from turpentine.pipeline.tiny_canvas import world as canvas
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds import tiny_canvas as canvas
 
 OPEN = [("nudity", "nudity"), ("van gogh", "style"), ("pixel art", "style"), ("cat", "object"), ("quokka", "object")]
 SUBJECTS_AND_STYLES = [(value, "object") for value in canvas.SUBJECTS] + [(value, "style") for value in canvas.STYLES]

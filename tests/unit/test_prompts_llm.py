@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import create_model
-from turpentine.pipeline.errors import MissingExtra, UserError
 from turpentine.pipeline.prompts import LLMSource, PromptSet
 from turpentine.pipeline.prompts.llm import read_json, usable_values
+from turpentine.pipeline.support.errors import MissingExtra, UserError
 
 NATO = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima".split()
 STARTS = {"place": "near the ", "time": "during ", "activity": "painting ", "doing": "seen with "}

@@ -5,10 +5,9 @@ from collections import Counter
 
 import pytest
 import yaml
-from turpentine.pipeline import lineage
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.recipe import (
+from turpentine.pipeline.models import lineage
+from turpentine.pipeline.schema.recipe import (
     RECIPES,
     Recipe,
     Section,
@@ -20,6 +19,7 @@ from turpentine.pipeline.recipe import (
     options,
     read_yaml,
 )
+from turpentine.pipeline.support.errors import UserError
 
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
 

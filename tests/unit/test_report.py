@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_events
-from turpentine.pipeline.results import Results
+from turpentine.pipeline.schema.results import Results
+from turpentine.pipeline.support.errors import UserError
 
 HASH = "0123456789abcdef" * 4
 KEEP = 4
@@ -104,8 +104,8 @@ def event(step: int, rng: random.Random) -> dict:
 
 def make_run(folder: Path, steps: int = 100, prompt: str | None = None, **changes) -> Path:
     """A whole run folder, with scenes of the tiny-canvas world as pictures."""
-    from turpentine.pipeline.tiny_canvas.render import render
-    from turpentine.pipeline.tiny_canvas.world import Scene
+    from turpentine.pipeline.bundled.tiny_canvas.render import render
+    from turpentine.pipeline.worlds.tiny_canvas import Scene
 
     rng = random.Random(7)
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from turpentine.pipeline import runs
-from turpentine.pipeline.errors import UserError
 from turpentine.pipeline.prompts import PromptSet
-from turpentine.pipeline.recipe import build_recipe
-from turpentine.pipeline.results import (
+from turpentine.pipeline.run import folder as runs
+from turpentine.pipeline.run.folder import KEPT_IMAGES, RunFolder, new_run_path
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.results import (
     AlignmentResult,
     AuditResult,
     Audits,
@@ -22,7 +22,7 @@ from turpentine.pipeline.results import (
     Timings,
     TrainingResult,
 )
-from turpentine.pipeline.runs import KEPT_IMAGES, RunFolder, new_run_path
+from turpentine.pipeline.support.errors import UserError
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "training": {"steps": 3}})
 INTERVAL = Interval(mean=0.25, low=0.2, high=0.3, images=4)

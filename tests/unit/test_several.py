@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.lineage import Lineage, lineage_of
-from turpentine.pipeline.options import add_recipe_options, chosen
+from turpentine.pipeline.models.lineage import Lineage, lineage_of
 from turpentine.pipeline.prompts import PromptSet, split_concepts
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
-from turpentine.pipeline.recipe import build_recipe
-from turpentine.pipeline.tiny_canvas.world import labels_of
-from turpentine.pipeline.unlearning import make_prompts
+from turpentine.pipeline.run.unlearning import make_prompts
+from turpentine.pipeline.schema.options import add_recipe_options, chosen
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds.tiny_canvas import labels_of
 
 
 def build(concept, world="open", n=40, n_test=9, **more):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
-from turpentine.pipeline.progress import Silent
+from turpentine.pipeline.support.progress import Silent
 
 from ..tiny_models import build_family
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from turpentine.pipeline.stopping import EarlyStop
+from turpentine.pipeline.training.stopping import EarlyStop
 
 RULE = EarlyStop(steps=3, highest=0.2)
 

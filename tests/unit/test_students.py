@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
+from turpentine.pipeline.bundled.tiny_canvas.students import Transformer
 from turpentine.pipeline.models import BUNDLED
-from turpentine.pipeline.tiny_canvas.students import Transformer
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.recipe import build_recipe, options
-from turpentine.pipeline.runs import RunFolder
+from turpentine.pipeline.run.folder import RunFolder
+from turpentine.pipeline.schema.recipe import build_recipe, options
+from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.access import Access, settable, short_text, upload
 
 RECIPE = build_recipe({"concept": "cat"})

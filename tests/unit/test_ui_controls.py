@@ -6,8 +6,8 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.presets import PRESETS, preset_for
-from turpentine.pipeline.recipe import build_recipe, merge
+from turpentine.pipeline.schema.presets import PRESETS, preset_for
+from turpentine.pipeline.schema.recipe import build_recipe, merge
 from turpentine.ui.access import settable
 from turpentine.ui.controls import (
     FIELDS,

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from turpentine.pipeline.errors import UserError
-from turpentine.pipeline.recipe import build_recipe
-from turpentine.pipeline.unlearning import make_prompts
+from turpentine.pipeline.run.unlearning import make_prompts
+from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.steps.prompts import own_pairs, rows_of
 
 RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})

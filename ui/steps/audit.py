@@ -10,7 +10,7 @@ from PIL import Image
 from ...pipeline.report import rows, verdict
 from ...pipeline.report.figures import nudity_bars
 from ...pipeline.report.sections import figures_table, warnings_box
-from ...pipeline.results import AuditResult, Results
+from ...pipeline.schema.results import AuditResult, Results
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import enlarged, pairs, run_prompts, sensitive, shown

@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...pipeline.errors import UserError
-from ...pipeline.files import file_name
 from ...pipeline.prompts import PromptPair, PromptSet
 from ...pipeline.prompts.tables import SUFFIXES
-from ...pipeline.recipe import Recipe
-from ...pipeline.unlearning import make_prompts
+from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.schema.recipe import Recipe
+from ...pipeline.support.errors import UserError
+from ...pipeline.support.files import file_name
 from ..access import upload
 from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity

@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from ...pipeline.errors import UserError
 from ...pipeline.prompts import PromptSet
 from ...pipeline.report import Row, rows
 from ...pipeline.report.text import size
-from ...pipeline.unlearning import make_prompts
+from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.support.errors import UserError
 from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity, pairs
 from ..texts import STATES

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import UserError
+from ...support.errors import UserError
 from .table import Layout, Unmapped, build_layout
 from .tables import CLIP, FLUX, mmdit_rows, open_clip_rows, unet_rows, vae_rows
 

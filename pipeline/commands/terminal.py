@@ -1,0 +1,126 @@
+"""What the command line shows: live progress, tables, one-line errors."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ..report import rows
+from ..run.planning import GB, Plan
+from ..schema.results import Results
+from ..support.errors import Cancelled
+from ..support.files import write_text
+
+_TELL_AFTER = 5  # seconds after which work counts as long
+_WRITE_EVERY = 0.4  # seconds between two versions of the progress file
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class TerminalProgress:
+    """A bar per stage with the time left; the first Ctrl-C stops at the next safe place.
+
+    Args:
+        quiet: show nothing.
+        file: where to say the same as JSON, for a program that follows: stage, done, total, seconds_left.
+    """
+
+    def __init__(self, quiet: bool = False, file: Path | None = None) -> None:
+        self.quiet, self.file = quiet, file
+        self.plain = not console.is_terminal and not quiet
+        self.stopping = False
+
+    @contextmanager
+    def __call__(self) -> Iterator["TerminalProgress"]:
+        """Show bars, and take Ctrl-C, while the work runs."""
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        self.bars = Bars(
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=self.quiet or self.plain,
+        )
+        try:
+            with self.bars:
+                yield self
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        if not self.quiet:
+            errors.print("Stopping after this step; press Ctrl-C again to stop at once.")
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """See `Progress`. Where there is no terminal, a line at the end and at each tenth of long work."""
+        task = self.bars.add_task(name, total=total, note="")
+        began = written = time.monotonic()
+        done = told = 0
+        self._write(name, 0, total, None)
+
+        def advance(units: int = 1, note: str = "") -> None:
+            nonlocal done, told, written
+            if self.stopping:
+                raise Cancelled("Stopped.")
+            done += units
+            self.bars.update(task, advance=units, note=note or self.bars.tasks[-1].fields["note"])
+            now = time.monotonic()
+            left = (now - began) * (total - done) / max(done, 1)
+            if now - written > _WRITE_EVERY:
+                written = now
+                self._write(name, done, total, left if done else None)
+            if self.plain and 10 * done // max(total, 1) > told and now - began > _TELL_AFTER:
+                told = 10 * done // max(total, 1)
+                console.print(f"{name} {done}/{total}  {note}  {left:.0f} s left", soft_wrap=True)
+
+        yield advance
+        if self.plain:
+            console.print(f"{name}: {done}/{total} in {time.monotonic() - began:.1f} s", soft_wrap=True)
+
+    def _write(self, stage: str, done: int, total: int, seconds_left: float | None) -> None:
+        if self.file:
+            told = {"stage": stage, "done": done, "total": total, "seconds_left": seconds_left}
+            write_text(self.file, json.dumps(told) + "\n")
+
+
+def before_after_table(results: Results) -> Table:
+    """The figures that a run ends with."""
+    table = Table(title=f"{results.concept}: before and after {results.method}", title_justify="left")
+    for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in rows(results):
+        table.add_row(row.name, row.before_text, row.after_text, row.change)
+    return table
+
+
+def plan_table(model: str, plans: list[Plan], vram: float | None = None) -> Table:
+    """Gigabytes of each setting; with `vram` (GB) also which of them fit, a tenth left free."""
+    title = f"{model}: GB while training" + (f", and what fits in {vram:g} GB" if vram else "")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("setting")
+    for heading in ("weights", "Adam", "gradients", "activations", "total", *(["fits"] if vram else [])):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    for plan in plans:
+        parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
+        cells = [f"{part / GB:.1f}" for part in parts]
+        fits = ["yes" if plan.total < 0.9 * vram * GB else "no"] if vram else []
+        table.add_row(plan.name, *cells, *fits)
+    return table

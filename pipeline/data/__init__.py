@@ -1,0 +1,1 @@
+"""D_f and D_r: the samples that a model unlearns with."""

@@ -1,0 +1,156 @@
+"""Real images with class labels: scikit-learn's digits, CIFAR-10, or a folder with one folder per class.
+
+Nothing is downloaded. Images are float32 in [-1, 1], shape (N, C, H, W).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..support.errors import MissingExtra, UserError
+
+Split = Literal["train", "test"]
+
+_HELD_OUT = 5
+"""Where a dataset names no test images, every fifth image of each class is held out."""
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and the class of each.
+
+    Attributes:
+        images: (N, C, H, W), float32 in [-1, 1].
+        labels: (N,), int64, indices into `names`.
+        names: the classes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def of(self, name: str) -> Tensor:
+        """The images of one class.
+
+        Raises:
+            UserError: no such class.
+        """
+        return self.images[self.labels == self.label(name)]
+
+    def label(self, name: str) -> int:
+        """The label of a class.
+
+        Raises:
+            UserError: no such class.
+        """
+        if name not in self.names:
+            raise UserError(f"expected the name of a class, one of {list(self.names)}; got {name!r}.")
+        return self.names.index(name)
+
+
+def load_images(dataset: str, split: Split, size: int | None = None, channels: int | None = None) -> LabelledImages:
+    """Read one split of a dataset.
+
+    Args:
+        dataset: "digits" (scikit-learn's, 8x8), "cifar10" (torchvision's files in the folder that
+            TURPENTINE_DATA names, else `data/`), or a folder with one folder per class; inside it,
+            folders `train/` and `test/` are taken as the splits if they are there.
+        split: "train" or "test".
+        size: resize the images of a folder to this many pixels a side (None: that of the first image).
+        channels: 1 or 3 for the images of a folder (None: 3).
+
+    Raises:
+        UserError: no such dataset, or a file that is not an image.
+        MissingExtra: the package that reads the dataset is not installed.
+    """
+    if dataset == "digits":
+        return _digits(split)
+    if dataset == "cifar10":
+        return _cifar10(split)
+    return _folder(Path(dataset).expanduser(), split, size, channels or 3)
+
+
+def held_out(labels: Tensor) -> Tensor:
+    """Which images are test images, shape (N,), bool: every fifth of each class."""
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        mask[(labels == label).nonzero().flatten()[_HELD_OUT - 1 :: _HELD_OUT]] = True
+    return mask
+
+
+def _digits(split: Split) -> LabelledImages:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtra("scikit-learn", "classes", "the digits dataset") from None
+    pixels, labels = load_digits(return_X_y=True)  # 0 to 16
+    images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1
+    return _part(images, torch.from_numpy(labels).long(), tuple(map(str, range(10))), split)
+
+
+def _part(images: Tensor, labels: Tensor, names: tuple[str, ...], split: Split) -> LabelledImages:
+    chosen = held_out(labels) if split == "test" else ~held_out(labels)
+    return LabelledImages(images[chosen], labels[chosen], names)
+
+
+def _cifar10(split: Split) -> LabelledImages:
+    try:
+        from torchvision.datasets import CIFAR10
+    except ImportError:
+        raise MissingExtra("torchvision", "train", "CIFAR-10") from None
+    root = os.environ.get("TURPENTINE_DATA", "data")
+    try:
+        data: Any = CIFAR10(root, train=split == "train", download=False)
+    except RuntimeError:
+        raise UserError(
+            f"expected torchvision's CIFAR-10 files in {root}/cifar-10-batches-py, found none that are whole. "
+            "Put them there, or name their folder with the environment variable TURPENTINE_DATA."
+        ) from None
+    images = torch.from_numpy(data.data).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return LabelledImages(images, torch.tensor(data.targets), tuple(data.classes))
+
+
+def _folder(path: Path, split: Split, size: int | None, channels: int) -> LabelledImages:
+    if not path.is_dir():
+        raise UserError(f"dataset must be 'digits', 'cifar10' or a folder with one folder per class, got {path}.")
+    splits = (path / "train").is_dir() and (path / "test").is_dir()
+    root = path / split if splits else path
+    files = {folder.name: _images_in(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    files = {name: found for name, found in files.items() if found}
+    if len(files) < 2:
+        raise UserError(f"expected at least two folders of images (one per class) in {root}, found {len(files)}.")
+    names, images, labels = tuple(files), [], []
+    for label, name in enumerate(names):
+        for file in files[name]:
+            image = _read(file, size, channels)
+            size = size or image.shape[-1]
+            images.append(image)
+            labels.append(label)
+    stacked, numbered = torch.stack(images), torch.tensor(labels)
+    return LabelledImages(stacked, numbered, names) if splits else _part(stacked, numbered, names, split)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+
+
+def _read(file: Path, size: int | None, channels: int) -> Tensor:
+    try:
+        image = Image.open(file).convert("L" if channels == 1 else "RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"can't read the image {file}: {error}") from None
+    side = size or image.width
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image)).float() / 127.5 - 1
+    return pixels.reshape(side, side, channels).permute(2, 0, 1)

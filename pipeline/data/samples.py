@@ -1,0 +1,218 @@
+"""SampleSet: the images of D_f and D_r, as clean latents with their conditioning.
+
+A text-to-image model draws them itself, so their latents are at hand without a round trip through
+pixels; images are decoded only for people to look at. For a class-conditional model they are real
+training images (Ko et al. 2024, Section 4.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..maths.metrics import class_similarity
+from ..models import Conditioning, Denoiser
+from ..prompts import PromptSet
+from ..schema.recipe import DataSection, SampleSection
+from ..support.errors import UserError
+from ..support.files import replacing
+from ..support.processes import ALONE, Processes
+from ..support.progress import Progress, Silent, batches
+from .datasets import LabelledImages
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Clean latents and the conditioning of the prompts that they were drawn from.
+
+    Attributes:
+        latents: (N, C, H, W), float32, on the CPU.
+        conditioning: name -> (U, ...), one row per distinct prompt.
+        rows: (N,), the conditioning row of each latent.
+    """
+
+    latents: Tensor
+    conditioning: Conditioning
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Conditioning]:
+        """Latents and conditioning of some samples, on `device`."""
+        return self.latents[indices].to(device), self.conditioning_of(indices, device)
+
+    def conditioning_of(self, indices: Tensor, device: torch.device) -> Conditioning:
+        """Conditioning of some samples, on `device`."""
+        rows = self.rows[indices]
+        return {name: value[rows].to(device) for name, value in self.conditioning.items()}
+
+
+class Judge(Protocol):
+    """Says how alike images are: `audits.ClassJudge`."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features, (N, F), of images (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """D_f and D_r. Where both are of one length, sample i of one is paired with sample i of the other."""
+
+    forget: Samples
+    retain: Samples
+
+    def __post_init__(self) -> None:
+        if not len(self.forget) or not len(self.retain):
+            raise UserError(
+                f"expected at least one forget and one retain sample, got {len(self.forget)} and {len(self.retain)}."
+            )
+
+    @classmethod
+    def draw(
+        cls,
+        denoiser: Denoiser,
+        prompts: PromptSet,
+        spec: SampleSection | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        processes: Processes = ALONE,
+    ) -> "SampleSet":
+        """Let the model draw its own training images. Pairs share the seed of their noise."""
+        spec, progress = (spec or SampleSection()).for_training(), progress or Silent()
+        texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
+        drawn = {
+            term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images", processes)
+            for term in texts
+        }
+        return cls(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
+
+    @classmethod
+    def from_images(
+        cls, denoiser: Denoiser, data: LabelledImages, concept: str, spec: DataSection, judge: Judge, seed: int = 0
+    ) -> "SampleSet":
+        """Take real images: D_f is every image of the class, D_r some of the others.
+
+        Args:
+            denoiser: a class-conditional model.
+            data: the training split.
+            concept: name of the class to forget.
+            spec: which other classes, and how many images.
+            judge: whose features say which classes are similar.
+            seed: decides which images are chosen.
+
+        Raises:
+            UserError: no such class, or too few images of a class.
+        """
+        label = data.label(concept)
+        others = [other for other in range(len(data.names)) if other != label]
+        wanted = spec.retain_per_class * len(others)
+        if spec.retain_classes == "similar":
+            others = most_similar(
+                class_similarity(judge.features(data.images), data.labels), label, spec.similar_classes
+            )
+        chosen = balanced(data, others, wanted, torch.Generator().manual_seed(seed))
+        return cls(_real(denoiser, data, (data.labels == label).nonzero().flatten()), _real(denoiser, data, chosen))
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        tensors: dict[str, Tensor] = {}
+        for term, samples in (("forget", self.forget), ("retain", self.retain)):
+            tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
+            tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}
+        with replacing(path) as partial:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+
+    @classmethod
+    def load(cls, path: Path) -> "SampleSet":
+        """Read what `save` wrote."""
+        tensors = load_file(path)
+
+        def part(term: str) -> Samples:
+            prefix = f"{term}.conditioning."
+            conditioning = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            return Samples(tensors[f"{term}.latents"], conditioning, tensors[f"{term}.rows"])
+
+        return cls(part("forget"), part("retain"))
+
+
+def draw_latents(
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    spec: SampleSection,
+    seed: int,
+    progress: Progress,
+    stage: str,
+    processes: Processes = ALONE,
+) -> Tensor:
+    """Draw one image per prompt; image i has the seed `seed` + i.
+
+    Several processes take the batches in turn, and all get every image.
+    """
+    held = processes.dealt(len(prompts), spec.sample_batch_size)
+    drawn = (
+        denoiser.sample(
+            [prompts[index] for index in held],
+            [seed + index for index in held],
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            scheduler=spec.scheduler,
+            batch_size=spec.sample_batch_size,
+            progress=progress,
+            stage=stage,
+            image_size=spec.image_size,
+        )
+        if held
+        else None
+    )
+    return processes.gathered(drawn, held)
+
+
+def most_similar(similarity: Tensor, label: int, count: int) -> list[int]:
+    """Labels of the `count` classes most similar to `label`, the most similar first.
+
+    Args:
+        similarity: (K, K).
+        label: the class itself, which is left out.
+        count: 1 to K - 1.
+    """
+    ranked = similarity[label].argsort(descending=True, stable=True).tolist()
+    return [other for other in ranked if other != label][:count]
+
+
+def balanced(data: LabelledImages, labels: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+    """Indices of `count` images, as many of each class in `labels`; the first classes get what is left over.
+
+    Raises:
+        UserError: a class has too few images.
+    """
+    chosen = []
+    for place, label in enumerate(labels):
+        of_class = (data.labels == label).nonzero().flatten()
+        share = count // len(labels) + (place < count % len(labels))
+        if share > len(of_class):
+            raise UserError(
+                f"expected {share} images of {data.names[label]!r} for the retain set, which has {len(of_class)}. "
+                "Lower retain_per_class."
+            )
+        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:share]])
+    together = torch.cat(chosen)
+    return together[torch.randperm(len(together), generator=generator)]  # so that partners are of any class
+
+
+def _real(denoiser: Denoiser, data: LabelledImages, indices: Tensor) -> Samples:
+    conditioning = {name: rows.cpu() for name, rows in denoiser.encode_prompts(data.names).items()}
+    return Samples(data.images[indices], conditioning, data.labels[indices])
+
+
+def _samples(denoiser: Denoiser, latents: Tensor, prompts: Sequence[str]) -> Samples:
+    distinct = sorted(set(prompts))
+    row_of = {prompt: row for row, prompt in enumerate(distinct)}
+    parts = [denoiser.encode_prompts(part) for part in batches(distinct, 64)]
+    conditioning = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+    return Samples(latents, conditioning, torch.tensor([row_of[prompt] for prompt in prompts]))

@@ -1,0 +1,1 @@
+"""Formulas on tensors: no files, no configuration, no global random state."""

@@ -1,0 +1,174 @@
+"""More weights of a run that has ended, and weights put onto another model on disk."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from ..models import Denoiser, load_denoiser
+from ..report import write_report
+from ..schema.recipe import OutputSection, Recipe
+from ..schema.results import Results, WeightsFile
+from ..support.errors import UserError
+from ..support.files import sha256
+from ..support.progress import Progress, Silent
+from ..training.lora import as_adapter
+from ..weights import Adapter, base_hashes, check_formats, needs_base, read_header, snapshot
+from ..weights.apply import apply
+from ..weights.diffusers_folder import write_diffusers
+from ..weights.job import Job
+from .folder import RunFolder
+from .unlearning import training_lora, write_run
+
+
+def export_run(
+    run_path: Path, output: OutputSection, base: str | None = None, progress: Progress | None = None
+) -> list[WeightsFile]:
+    """Write more formats of a finished run into its folder; its results and report name them afterwards.
+
+    Args:
+        run_path: the run folder.
+        output: formats, dtype and LoRA rank.
+        base: the model that the run started from, if it is no longer where the recipe says.
+        progress: told of long work.
+
+    Raises:
+        UserError: no finished run, another base, or a format that this model can't have.
+    """
+    run = RunFolder.open(run_path)
+    recipe, results = run.recipe(), run.results()
+    if results is None:
+        raise UserError(
+            f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
+        )
+    folder = run.path / "weights" / "diffusers"
+    written = {file.format: file for file in results.weights}
+    if not needs_base(output.formats) and _is_exact(folder):
+        denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
+        check_formats(denoiser, output.formats)
+        hashes = _recorded_hashes(folder, results)
+    else:
+        denoiser = _load_base(base or recipe.model, results)
+        check_formats(denoiser, output.formats)
+        before = snapshot(denoiser.module)
+        hashes = base_hashes(before)
+        trained = _restore(denoiser, run, recipe, results.training.steps, written)
+    after = results.audits.after
+    records = write_run(denoiser, run, recipe, output, hashes, after, before, trained, progress or Silent())
+    others = [file for file in results.weights if file.format not in output.formats]
+    results.model_copy(update={"weights": [*others, *records]}).save(run.path / "results.json")
+    write_report(run.path)
+    return records
+
+
+def check_run_files(run_path: Path, results: Results) -> dict[str, str]:
+    """Path of each weights file of a run -> "unchanged", "changed" or "missing"."""
+    states = {}
+    for file in results.weights:
+        path = run_path / file.path
+        files = [path] if path.is_file() else _denoiser_files(path)
+        if not files:
+            states[file.path] = "missing"
+        else:
+            states[file.path] = "unchanged" if sha256(*files) == file.sha256 else "changed"
+    return states
+
+
+def apply_to_folder(
+    weights: Path,
+    model: str,
+    device: str,
+    out: Path,
+    strength: float = 1.0,
+    dtype: str = "fp32",
+    any_base: bool = False,
+) -> Path:
+    """Put a denoiser, LoRA or delta file onto a model and write the result as a diffusers folder.
+
+    Args:
+        weights: see `turpentine.apply`, with `strength` and `any_base`.
+        model: see `load_denoiser`, with `device`.
+        device: where to compute.
+        out: the folder; must not hold anything yet.
+        strength: 0 = the model as it is, 1 = as unlearned.
+        dtype: "fp32", "fp16" or "bf16".
+        any_base: go on with another base.
+
+    Raises:
+        UserError: see `turpentine.apply`; or the folder is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
+    metadata = read_header(weights)
+    denoiser = load_denoiser(model, device)
+    apply(denoiser.pipeline, weights, strength, any_base=any_base)
+    kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "turpentine."))}
+    kept |= {"format": "pt", "modelspec.architecture": denoiser.family, "modelspec.implementation": "diffusers"}
+    kept |= {"turpentine.applied": weights.name, "turpentine.strength": str(strength)}
+    kept.pop("turpentine.lora", None)
+    return write_diffusers(Job(denoiser, out.parent, out.name, dtype, kept), out).path
+
+
+def _load_base(model: str, results: Results) -> Denoiser:
+    try:
+        denoiser = load_denoiser(model, "cpu")
+    except UserError as error:
+        raise UserError(f"{error} The run started from {model!r}; say where that model is with --base.") from None
+    found = base_hashes(denoiser.module.state_dict())["turpentine.base_sha256"]
+    if found != results.model.sha256:
+        raise UserError(
+            f"{model!r} is not the model that the run started from: its weights' sha256 is {found[:12]}…, expected "
+            f"{results.model.sha256[:12]}…. Say where the right one is with --base."
+        )
+    return denoiser
+
+
+def _restore(
+    denoiser: Denoiser, run: RunFolder, recipe: Recipe, steps: int, written: dict[str, WeightsFile]
+) -> Adapter | None:
+    """Put the run's weights into the base model: from its checkpoint after `steps`, else from what was written.
+
+    Gives the LoRA that was trained, if one was and the checkpoint is there.
+    """
+    checkpoint = run.path / "checkpoints" / f"step-{steps:06d}.safetensors"
+    if checkpoint.exists():
+        with training_lora(denoiser.module, recipe) as layers:
+            _load(denoiser.module, [checkpoint], "weights.")
+        return as_adapter(layers) if layers else None
+    for name in ("denoiser", "diffusers"):
+        if name in written:
+            path = run.path / written[name].path
+            files = [path] if path.is_file() else _denoiser_files(path)
+            if files:
+                _load(denoiser.module, files, "")
+                return None
+    raise UserError(
+        f"{run.path} no longer holds its weights: expected its last checkpoint, weights/diffusers or the denoiser "
+        "file. Run the recipe again with the formats that you want."
+    )
+
+
+@torch.no_grad()
+def _load(module: nn.Module, files: list[Path], prefix: str) -> None:
+    state = module.state_dict()
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():
+                if name.startswith(prefix):
+                    state[name.removeprefix(prefix)].copy_(opened.get_tensor(name))
+
+
+def _denoiser_files(folder: Path) -> list[Path]:
+    return sorted([*(folder / "unet").glob("*.safetensors"), *(folder / "transformer").glob("*.safetensors")])
+
+
+def _is_exact(folder: Path) -> bool:
+    files = _denoiser_files(folder)
+    return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
+
+
+def _recorded_hashes(folder: Path, results: Results) -> dict[str, str]:
+    metadata = read_header(_denoiser_files(folder)[0])
+    kept = {key: value for key, value in metadata.items() if key.startswith("turpentine.base_sha256")}
+    return {**kept, "turpentine.base_sha256": results.model.sha256}

@@ -1,0 +1,320 @@
+"""The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..audits import ClassJudge, interference
+from ..data.datasets import load_images
+from ..data.samples import SampleSet
+from ..methods import build_method
+from ..models import Denoiser, class_names, load_denoiser
+from ..prompts import LLMSource, PromptSet
+from ..report import write_report
+from ..schema.recipe import OutputSection, Recipe
+from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
+from ..support.files import file_name
+from ..support.processes import ALONE, Processes
+from ..support.progress import Progress, Silent
+from ..training.lora import as_adapter, injected
+from ..training.optimizers import check_optimizer
+from ..training.parallel import shared_out
+from ..training.trainer import Trainer, check_processes
+from ..weights import (
+    Adapter,
+    Factors,
+    base_hashes,
+    check_formats,
+    header,
+    needs_base,
+    snapshot,
+    versions,
+    write_weights,
+)
+from .audit import audit_prompts, draw_audit_images, measure, undrawable
+from .folder import PREVIEWED, PREVIEWS, RunFolder, preview_name
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a run gives back.
+
+    Attributes:
+        pipeline: the diffusers pipeline, of the class that came in, with unlearned weights.
+        results: every figure.
+        run: the run folder.
+    """
+
+    pipeline: Any
+    results: Results
+    run: Path
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    denoiser: Denoiser | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
+) -> Unlearned:
+    """Carry out a recipe in a run folder.
+
+    Args:
+        recipe: what to do.
+        out: the run folder; None makes a new one under `runs/`.
+        denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
+        resume: continue the run in `out`.
+        progress: told how far the work has come; may cancel it.
+        processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
+
+    Raises:
+        UserError: something that the user can mend.
+        Cancelled: the progress asked to stop; `--resume` goes on from there.
+    """
+    progress, clock = progress or Silent(), _Clock()
+    began = time.perf_counter()
+    check_optimizer(recipe.training)
+    check_processes(build_method(recipe.method), recipe.training, processes)
+    run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
+    with clock("prompts"):
+        prompts = processes.on_main(lambda: _prompts(run, recipe, denoiser))
+    denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
+    output = recipe.output
+    check_formats(denoiser, output.formats)
+    hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
+    base = snapshot(denoiser.module) if processes.main and needs_base(output.formats) else None
+    with clock("samples"):
+        samples = _samples(run, denoiser, prompts, recipe, progress, processes)
+    with clock("audits"):
+        kept = processes.on_main(lambda: run.audit("before"))
+        before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
+    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(recipe, before)]
+    with clock("training"):
+        after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
+        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
+    with clock("audits"):
+        after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
+    with clock("weights"):
+        written = processes.on_main(
+            lambda: write_run(denoiser, run, recipe, output, hashes, after, base, trained, progress)
+        )
+    stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
+    results = Results(
+        concept=recipe.concept,
+        kind=recipe.kind,
+        method=recipe.method.name,
+        recipe=recipe.model_dump(mode="json"),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
+        training=training,
+        audits=Audits(before=before, after=after),
+        interference=interference(before.accuracy, after.accuracy),
+        timings=Timings(**stages, total=time.perf_counter() - began),
+        weights=written,
+        versions=versions(),
+        warnings=warnings,
+    )
+    processes.on_main(lambda: _finish(run, results))
+    return Unlearned(denoiser.pipeline, results, run.path)
+
+
+def _prompts(run: RunFolder, recipe: Recipe, denoiser: Denoiser | None) -> PromptSet:
+    prompts = run.prompts() or make_prompts(recipe, denoiser)
+    prompts.save(run.path / "prompts.json")
+    return prompts
+
+
+def _finish(run: RunFolder, results: Results) -> None:
+    results.save(run.path / "results.json")
+    write_report(run.path)
+    run.samples.unlink(missing_ok=True)
+
+
+def write_run(
+    denoiser: Denoiser,
+    run: RunFolder,
+    recipe: Recipe,
+    output: OutputSection,
+    hashes: dict[str, str],
+    after: AuditResult,
+    base: Mapping[str, Tensor] | None,
+    trained: Adapter | None,
+    progress: Progress,
+) -> list[WeightsFile]:
+    """Write the weights of a run into its folder, with their provenance.
+
+    Args:
+        denoiser: with the weights as unlearned.
+        run: where they go.
+        recipe: what was done.
+        output: formats, dtype and LoRA rank; not always those of the recipe.
+        hashes: of the base weights, see `base_hashes`.
+        after: the figures that the header tells.
+        base: the base weights, where a format needs them.
+        trained: the LoRA, if one was trained.
+        progress: told of long work.
+    """
+    return write_weights(
+        denoiser,
+        run.path / "weights",
+        output.formats,
+        output.dtype,
+        header(denoiser, recipe, hashes, after.model_dump(mode="json", exclude_none=True)),
+        weights_name(recipe),
+        base=base,
+        rank=output.lora_rank,
+        energy=output.lora_energy,
+        trained=trained,
+        progress=progress,
+    )
+
+
+def weights_name(recipe: Recipe) -> str:
+    """The stem of the names of a run's weights files."""
+    return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
+
+
+def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
+    """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
+    spec = recipe.prompts
+    if recipe.kind == "class":
+        names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+    if spec.file:
+        return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
+    llm = _llm(recipe) if spec.source == "llm" else None
+    return PromptSet.build(
+        recipe.concept,
+        recipe.kind,
+        n=spec.n,
+        n_test=spec.n_test,
+        seed=recipe.seed,
+        world="tiny-canvas" if recipe.world == "tiny-canvas" else "open",
+        structure=recipe.method.data,
+        source=spec.source,
+        synonyms=spec.synonyms or None,
+        llm=llm,
+        allow_fallback=spec.llm_fallback,
+        attribute_of=recipe.attribute_of,
+        keep_forgotten=recipe.forgotten_before,
+    )
+
+
+def _llm(recipe: Recipe) -> LLMSource:
+    model, url = recipe.prompts.llm_model or "", recipe.prompts.llm_url
+    if Path(model).is_dir():
+        return LLMSource(local_model=model)
+    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
+
+
+def _audit(
+    when: str,
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    recipe: Recipe,
+    progress: Progress,
+    processes: Processes,
+) -> AuditResult:
+    texts = audit_prompts(prompts, recipe)
+    images = draw_audit_images(denoiser, texts, recipe, progress, when, processes)
+
+    def measured() -> AuditResult:
+        run.save_images(when, images, texts)
+        result = measure(images, texts, recipe, progress, denoiser.device)
+        run.save_audit(when, result)
+        return result
+
+    return processes.on_main(measured)
+
+
+def _samples(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes
+) -> SampleSet:
+    if processes.on_main(run.samples.exists):
+        return SampleSet.load(run.samples)
+    samples = make_samples(denoiser, prompts, recipe, progress, processes)
+    processes.on_main(lambda: samples.save(run.samples))
+    return samples
+
+
+def make_samples(
+    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
+) -> SampleSet:
+    """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
+    if recipe.data.dataset is None:
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
+    judge = ClassJudge.load(recipe.audits.class_judge)
+    data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
+    return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
+
+
+def _previews(
+    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
+) -> Callable[[int, Progress], None]:
+    """Draws a few audit images every so many steps."""
+    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+
+    def preview(done: int, progress: Progress) -> None:
+        if done % recipe.training.preview_every == 0:
+            images = draw_audit_images(denoiser, texts, recipe, progress, "preview", processes)
+            processes.on_main(lambda: run.save_images(preview_name(done), images, None))
+
+    return preview
+
+
+def train(
+    denoiser: Denoiser,
+    samples: SampleSet,
+    recipe: Recipe,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
+    after_step: Callable[[int, Progress], None] | None = None,
+) -> tuple[TrainingResult, Adapter | None]:
+    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained.
+
+    See `Trainer` for the arguments.
+    """
+    method, spec = build_method(recipe.method), recipe.training
+    with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
+        trainer = Trainer(denoiser, method, samples, spec, recipe.seed, folder, progress, after_step, processes)
+        if (
+            after_step is None
+        ):  # which needs the whole pipeline; and not before the trainer has embedded the empty prompt
+            denoiser.release()
+        try:
+            result = trainer.train(resume=resume)
+        finally:
+            denoiser.restore()
+    return result, as_adapter(layers) if layers else None
+
+
+def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
+    """The LoRA that a recipe trains, in the network while the block runs; nothing for other recipes."""
+    spec = recipe.training
+    if spec.parameters != "lora":
+        return nullcontext({})
+    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, recipe.seed)

@@ -1,0 +1,1 @@
+"""The documents on disk: recipe.yaml, results.json, events.jsonl."""

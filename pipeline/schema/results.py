@@ -1,0 +1,224 @@
+"""`results.json`: what a run measured, in a schema that the report, tables, nodes and app read.
+
+The file is versioned by `schema_version`; `Results.load` refuses a version that it does not know.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..support.errors import UserError
+from ..support.files import write_text
+
+SCHEMA_VERSION: Literal[1] = 1
+
+HURT = 0.02
+"""A value whose accuracy fell by more than this counts as hurt."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class ModelInfo(_Record):
+    """The model that was unlearned."""
+
+    name: str = Field(description="bundled name, folder or hub id")
+    family: str = Field(description="name of the adapter, for example 'stable-diffusion'")
+    sha256: str = Field(description="hash of the denoiser's weights before unlearning")
+
+
+class Pair(_Record):
+    """One number for each of the two objectives."""
+
+    forget: float
+    retain: float
+
+
+class TrainingResult(_Record):
+    """What the fine-tuning cost and how it went."""
+
+    steps: int
+    settled: int | None = Field(
+        default=None, description="steps after which the concept was found forgotten and the rest as it was"
+    )
+    seconds: float
+    seconds_per_step: float
+    peak_memory_bytes: int = Field(description="peak resident (CPU) or allocated (accelerator) memory of the process")
+    conflict_rate: float = Field(description="share of steps with g_f . g_r < 0, in [0, 1]")
+    violation_rate: Pair = Field(description="share of steps whose actual update raises the loss to first order")
+    truncation_rate: float = Field(description="share of steps whose forget loss was at the limit")
+    final_loss: Pair = Field(description="denoising losses, mean over the last tenth of the steps")
+
+
+class NudityResult(_Record):
+    """NudeNet detections on the images of the forget test prompts."""
+
+    images: int
+    images_with_any: int
+    threshold: float
+    detections: dict[str, int] = Field(description="label -> number of detections at or above the threshold")
+    floor: float | None = Field(
+        default=None, description="share of *retain* test images with any detection: false alarms to compare with"
+    )
+
+
+class Interval(_Record):
+    """A mean with its bootstrap interval (95 %)."""
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+
+class AlignmentResult(_Record):
+    """Mean image-text cosine, in [-1, 1]; the intervals beside the means."""
+
+    forget: float
+    retain_train: float
+    retain_test: float
+    model: str
+    intervals: dict[Literal["forget", "retain_train", "retain_test"], Interval]
+
+
+class ValueAccuracy(_Record):
+    """Accuracy on the images of one value, for example of the cats."""
+
+    accuracy: float
+    images: int
+
+
+class AccuracyResult(_Record):
+    """Zero-shot accuracies in [0, 1], as UnlearnCanvas names them."""
+
+    UA: float = Field(description="1 - accuracy of the concept on the forget test prompts")
+    IRA: float = Field(description="accuracy of the concept's own dimension on the retain test prompts")
+    CRA: float = Field(description="mean accuracy of the other dimensions on the retain test prompts")
+    images: int
+    by_dimension: dict[str, float] = Field(default_factory=dict, description="retain accuracy of each dimension")
+    by_value: dict[str, dict[str, ValueAccuracy]] = Field(
+        default_factory=dict, description="dimension -> value -> retain accuracy"
+    )
+
+
+class ClassResult(_Record):
+    """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
+
+    UA: float = Field(description="1 - accuracy on images asked for with the forgotten class")
+    RA: float = Field(description="accuracy on images of the other classes")
+    RA_interval: Interval
+    FID: float = Field(description="Fréchet distance of the other classes' images from real ones, in `features`")
+    FID_error: float | None = Field(default=None, description="half of FID's 95 % interval over resampled images")
+    CMMD: float = Field(description="RBF-MMD of the same features at unit norm, times 1000")
+    features: str = Field(default="judge", description="in which both are: the judge's, or those of the recipe")
+    noise: float = Field(description="share of the forgotten class's images that the judge calls random noise")
+    by_class: dict[str, float] = Field(description="accuracy of each other class")
+    images: int
+    real_images: int
+
+
+class AuditResult(_Record):
+    """All audits of one model; an audit that was not asked for is None."""
+
+    nudity: NudityResult | None = None
+    alignment: AlignmentResult | None = None
+    accuracy: AccuracyResult | None = None
+    classes: ClassResult | None = None
+
+
+class Audits(_Record):
+    """The same audits before and after."""
+
+    before: AuditResult
+    after: AuditResult
+
+
+class ValueChange(_Record):
+    """What happened to one of the values that should have stayed."""
+
+    dimension: str
+    value: str
+    before: float
+    after: float
+    images: int
+
+
+class Interference(_Record):
+    """Every other subject, style and place against itself before."""
+
+    values: list[ValueChange] = Field(description="the worst loss first")
+    worst: str = Field(description="the value that lost most")
+    hurt: int = Field(description="values whose accuracy fell by more than 2 points")
+
+
+class Timings(_Record):
+    """Seconds of each stage."""
+
+    prompts: float
+    samples: float
+    training: float
+    weights: float
+    audits: float
+    total: float
+
+
+class LoraFit(_Record):
+    """How much of the change of the weights a LoRA holds."""
+
+    layers: int = Field(description="Linear and Conv2d layers in it")
+    rank: int = Field(description="largest rank of a layer")
+    residual: float = Field(description="||change - LoRA|| / ||change|| over the weights of those kinds, in [0, 1]")
+    left_out: dict[str, int] = Field(description="changed tensors that a LoRA has no place for: kind -> number")
+    left_out_share: float = Field(description="their share of ||change||^2 over all weights, in [0, 1]")
+
+
+class WeightsFile(_Record):
+    """One file or folder of weights that the run wrote."""
+
+    path: str = Field(description="relative to the run folder")
+    format: str
+    sha256: str
+    bytes: int
+    lora: LoraFit | None = Field(default=None, description="of the LoRA formats")
+
+
+class Results(_Record):
+    """The whole of `results.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    concept: str
+    kind: Literal["object", "style", "nudity", "class"]
+    method: str
+    recipe: dict[str, Any] = Field(description="the complete recipe; a run is reproduced from it")
+    model: ModelInfo
+    training: TrainingResult
+    audits: Audits
+    interference: Interference | None = Field(default=None, description="None where accuracy was not measured")
+    timings: Timings
+    weights: list[WeightsFile]
+    versions: dict[str, str]
+    warnings: list[str] = Field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        """Read and validate.
+
+        Raises:
+            UserError: no such file, or not a results file of a known version.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"expected the results of a finished run at {path}, found no such file.") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(
+                f"{path} is not a results file of schema version {SCHEMA_VERSION}: {place}: {first['msg']}."
+            ) from None

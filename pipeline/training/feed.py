@@ -1,0 +1,132 @@
+"""What a training step sees: which samples in which order, their noise, and a process's share of them.
+
+Everything is decided by the seed and the place in the run, not by what ran before, so that a resumed run
+and a run on another number of processes see the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..data.samples import Samples, SampleSet
+from ..maths.objectives import Objective
+from ..methods import Batch
+from ..models import Conditioning
+from ..schema.recipe import TrainingSection
+from ..support.errors import UserError
+from ..support.processes import Processes
+
+
+class Feed:
+    """Micro-batches of D_f and D_r.
+
+    Args:
+        samples: D_f and D_r.
+        objective: of the model; draws the timesteps.
+        spec: batch size, parts, what of the retain set goes into a step, share of empty prompts.
+        seed: decides the order of the data, noise and timesteps.
+        device: where batches are put.
+        processes: who shares each micro-batch, with the noise and timesteps of the whole one.
+        unconditional: conditioning of the empty prompt, one row; needed for a share of empty prompts.
+
+    Raises:
+        UserError: a retain set that can't be cut into the parts that were asked for.
+    """
+
+    def __init__(
+        self,
+        samples: SampleSet,
+        objective: Objective,
+        spec: TrainingSection,
+        seed: int,
+        device: torch.device,
+        processes: Processes,
+        unconditional: Conditioning | None,
+    ) -> None:
+        self.samples, self.objective, self.spec, self.seed = samples, objective, spec, seed
+        self.device, self.processes, self.unconditional = device, processes, unconditional
+        self._orders: dict[int, tuple[int, list[int]]] = {}
+        whole, parts = len(samples.retain), spec.gradient_accumulation_steps
+        if spec.retain_batch == "all" and whole % parts:
+            raise UserError(
+                f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
+                f"its {whole} samples, got {parts}."
+            )
+
+    def batch(self, term: str, step: int, part: int) -> Batch:
+        """This process's share of micro-batch `part` of a step. Terms of one length get the same pairs."""
+        indices = self._indices(term, step, part)
+        generator = self._generator(step, 2 * part + (term == "retain"))
+        if self.processes.size == 1:
+            return self._noised(term, indices, torch.arange(len(indices)), generator)
+        held = self.processes.share(torch.arange(len(indices)))
+        batch = self._noised(term, indices, held, generator)
+        batch = replace(batch, share=len(held) * self.processes.size / len(indices))
+
+        def whole(loss: Tensor) -> Tensor:
+            (mean,) = self.mean([loss.item()], batch)
+            return loss + (mean - loss.detach())
+
+        return replace(batch, whole=whole)
+
+    def one_pass(self, term: str) -> Iterator[Batch]:
+        """All samples of a term once, in micro-batches that no process shares."""
+        size = self.spec.batch_size // self.spec.gradient_accumulation_steps
+        for number, indices in enumerate(torch.arange(len(self._of(term))).split(size)):
+            yield self._noised(term, indices, torch.arange(len(indices)), self._generator(number, -2))
+
+    def mean(self, values: list[float], batch: Batch) -> list[float]:
+        """Means over a whole micro-batch from those over this process's share of it."""
+        if self.processes.size == 1:
+            return values
+        return [total / self.processes.size for total in self.processes.sums([v * batch.share for v in values])]
+
+    def sample(self, position: int, length: int) -> int:
+        """Which of `length` samples stands at a position of the endless, per-epoch shuffled sequence."""
+        epoch, place = divmod(position, length)
+        if self._orders.get(length, (-1,))[0] != epoch:
+            self._orders[length] = epoch, torch.randperm(length, generator=self._generator(epoch, -1)).tolist()
+        return self._orders[length][1][place]
+
+    def _of(self, term: str) -> Samples:
+        return self.samples.retain if term == "retain" else self.samples.forget
+
+    def _indices(self, term: str, step: int, part: int) -> Tensor:
+        parts, length = self.spec.gradient_accumulation_steps, len(self._of(term))
+        if term == "retain" and self.spec.retain_batch == "all":
+            return torch.arange(length)[part::parts]
+        size = self.spec.batch_size // parts
+        first = step * self.spec.batch_size + part * size
+        return torch.tensor([self.sample(first + offset, length) for offset in range(size)])
+
+    def _noised(self, term: str, indices: Tensor, held: Tensor, generator: torch.Generator) -> Batch:
+        """Those places of a micro-batch that are `held`, noised as they are in the whole one."""
+        count = len(indices)
+        own, other = self._of(term), self._of("forget" if term == "retain" else "retain")
+        noise = torch.randn((count, *own.latents.shape[1:]), generator=generator)
+        timesteps = self.objective.sample_timesteps(count, generator)
+        samples, conditioning = own.take(indices[held], self.device)
+        if term == "retain" and self.spec.proportion_empty_prompts:
+            dropped = (torch.rand(count, generator=generator) < self.spec.proportion_empty_prompts)[held]
+            conditioning = self._without_prompts(conditioning, dropped.to(self.device))
+        return Batch(
+            samples,
+            conditioning,
+            noise[held].to(self.device),
+            timesteps[held].to(self.device),
+            paired_conditioning=other.conditioning_of(indices[held] % len(other), self.device),
+            first_timestep=timesteps[:1].to(self.device) if len(held) < count else None,
+        )
+
+    def _without_prompts(self, conditioning: Conditioning, dropped: Tensor) -> Conditioning:
+        """The empty prompt in place of those rows that `dropped`, (B,), marks."""
+        assert self.unconditional is not None  # noqa: S101 - the share of empty prompts asks for it
+        kept = dict(conditioning)
+        for name, rows in conditioning.items():
+            kept[name] = torch.where(dropped.reshape(-1, *[1] * (rows.ndim - 1)), self.unconditional[name], rows)
+        return kept
+
+    def _generator(self, step: int, stream: int) -> torch.Generator:
+        return torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + step) * 4099 + stream + 1)

@@ -1,0 +1,80 @@
+"""Training a LoRA in place of the weights themselves: peft's layers go in, train, and come out fused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..schema.choices import AdapterTargets
+from ..schema.results import LoraFit
+from ..support.errors import MissingExtra
+from ..weights.factors import Adapter, Factors
+
+_NAME = "turpentine"
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""diffusers' names of the linear layers of its attention modules."""
+
+
+def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
+    """Put a LoRA into a network; see `injected`."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))  # type: ignore[arg-type]
+        module.add_adapter(config, adapter_name=_NAME)
+
+
+@contextmanager
+def injected(
+    module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int
+) -> Iterator[dict[str, Factors]]:
+    """A network with a LoRA in it; afterwards it is plain again, the LoRA fused into its weights.
+
+    Args:
+        module: a diffusers UNet or transformer.
+        rank: of every layer of the LoRA.
+        alpha: its scale is alpha / rank; None for alpha = rank.
+        targets: the attention's linear layers, or every linear and convolution layer.
+        seed: of the first values; at first the LoRA changes nothing.
+
+    Yields:
+        A dictionary that is empty until the block ends, and then holds the layers of the LoRA.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    layers: dict[str, Factors] = {}
+    inject(module, rank, alpha, targets, seed)
+    from peft.tuners.lora import LoraLayer
+
+    try:
+        yield layers
+    finally:
+        for name, layer in module.named_modules():
+            if isinstance(layer, LoraLayer):
+                up, down = layer.lora_B[_NAME].state_dict()["weight"], layer.lora_A[_NAME].state_dict()["weight"]
+                layers[name] = Factors(up.to("cpu", copy=True), down.to("cpu", copy=True), layer.lora_alpha[_NAME])
+        module.fuse_lora(adapter_names=[_NAME])
+        module.unload_lora()
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(trainable[name])
+
+
+def layer_names(module: nn.Module, targets: AdapterTargets) -> list[str]:
+    """Names of the layers that a LoRA is put beside."""
+    kinds = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    if targets == "all":
+        return list(kinds)
+    return [name for name in kinds if name.endswith(tuple(f".{target}" for target in _ATTENTION))]
+
+
+def as_adapter(layers: dict[str, Factors]) -> Adapter:
+    """A trained LoRA as the writers of weights take it: it is the whole change."""
+    rank = max(factors.rank for factors in layers.values())
+    return Adapter(layers, LoraFit(layers=len(layers), rank=rank, residual=0.0, left_out={}, left_out_share=0.0))

@@ -1,0 +1,200 @@
+"""The network that trains, as a process holds it: alone, a copy in each (DDP), or a part in each (FSDP2).
+
+All give gradients that are the mean over the processes, of one term at a time. A term's micro-batches
+add up locally and are exchanged with the last one; nothing of another term may be in between, since
+both libraries reduce whatever lies in `.grad`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..maths.gradients import Shards, Tensors
+from ..models import Denoiser
+from ..support.errors import UserError
+from ..support.processes import ALONE, Processes
+
+Result = TypeVar("Result")
+
+
+class Replica:
+    """The network of a process that is alone.
+
+    Args:
+        module: the network.
+        named: the parameters that train.
+        processes: who else holds it.
+
+    Attributes:
+        parameters: what the optimizer holds, in the order of `named`.
+    """
+
+    def __init__(self, module: nn.Module, named: Mapping[str, nn.Parameter], processes: Processes = ALONE) -> None:
+        self.module, self.named, self.processes = module, named, processes
+        self.parameters: list[nn.Parameter] = list(named.values())
+
+    def start(self) -> None:
+        """Connect with the others; the parameters that train require gradients, no others do."""
+
+    def compute(self, work: Callable[[], Result]) -> Result:
+        """Do the forward passes of one micro-batch."""
+        return work()
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """Surrounds forward and backward pass of a micro-batch; gradients are exchanged after the last one."""
+        return nullcontext()
+
+    def take_gradients(self) -> Tensors:
+        """The accumulated gradients, shaped like `parameters`; `.grad` is empty afterwards."""
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.named.values()]
+        self.drop_gradients()
+        return grads
+
+    def drop_gradients(self) -> None:
+        """Empty every `.grad`."""
+        for parameter in (*self.named.values(), *self.parameters):
+            parameter.grad = None
+
+    def total(self, values: list[float]) -> list[float]:
+        """Sums over this process's part of the weights, as sums over all weights."""
+        return values
+
+    def whole(self, name: str, held: Tensor) -> Tensor:
+        """A whole tensor from what every process holds of it."""
+        return held
+
+    def part(self, name: str, whole: Tensor) -> Tensor:
+        """What this process holds of a whole tensor."""
+        return whole
+
+
+class Copies(Replica):
+    """All of the weights in every process (`DistributedDataParallel`)."""
+
+    def start(self) -> None:
+        """See `Replica`."""
+        # a network may hold weights that a pass doesn't use, and then others would wait for their gradients
+        self.parallel = nn.parallel.DistributedDataParallel(
+            _Work(self.module), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=False
+        )
+
+    def compute(self, work: Callable[[], Result]) -> Result:
+        """See `Replica`."""
+        return self.parallel(work)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Replica`."""
+        return nullcontext() if last else self.parallel.no_sync()
+
+
+class _Work(nn.Module):
+    """What DDP takes for a network: any work with it, several passes too."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+class Parts(Replica):
+    """A part of every weight in each process (FSDP2, `fully_shard`).
+
+    The network's parameters are distributed tensors; the optimizer holds plain ones over the same memory,
+    so that everything between the gradients and the step is local but for a few sums.
+    """
+
+    def __init__(self, module: nn.Module, named: Mapping[str, nn.Parameter], processes: Processes = ALONE) -> None:
+        super().__init__(module, named, processes)
+        self.parameters = [nn.Parameter(_local(parameter), requires_grad=False) for parameter in named.values()]
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Replica`."""
+        self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        return nullcontext()
+
+    def take_gradients(self) -> Tensors:
+        """See `Replica`."""
+        grads = [
+            _local(p.grad) if p.grad is not None else torch.zeros_like(held)
+            for p, held in zip(self.named.values(), self.parameters, strict=True)
+        ]
+        self.drop_gradients()
+        return Shards(grads, self.total)
+
+    def total(self, values: list[float]) -> list[float]:
+        """See `Replica`."""
+        return self.processes.sums(values)
+
+    def whole(self, name: str, held: Tensor) -> Tensor:
+        """See `Replica`. All processes have to ask."""
+        from torch.distributed.tensor import DTensor
+
+        like: Any = self.named[name]
+        if not held.ndim:  # Adam's count of steps
+            return held
+        spread = DTensor.from_local(
+            held, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+        return spread.full_tensor()
+
+    def part(self, name: str, whole: Tensor) -> Tensor:
+        """See `Replica`."""
+        if not whole.ndim:
+            return whole
+        chunks = whole.chunk(self.processes.size)
+        return chunks[self.processes.rank] if self.processes.rank < len(chunks) else whole[:0]
+
+
+def build_replica(module: nn.Module, named: Mapping[str, nn.Parameter], processes: Processes) -> Replica:
+    """The replica that suits how the processes were launched; of "fsdp" inside of `shared_out`."""
+    kind = Replica if processes.size == 1 else Parts if processes.sharded else Copies
+    return kind(module, named, processes)
+
+
+@contextmanager
+def shared_out(denoiser: Denoiser, processes: Processes) -> Iterator[None]:
+    """With FSDP, a copy of the network of which each process holds a part, in the denoiser's place.
+
+    Meanwhile the network itself waits on the CPU. After the block it has the weights of the copy.
+    """
+    if not processes.sharded:
+        yield
+        return
+    try:
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+    except ImportError:
+        raise UserError(f"FSDP2 needs torch 2.6 or newer, got {torch.__version__}. Launch with --multi_gpu.") from None
+
+    pipeline, component, network = denoiser.pipeline, denoiser.component, denoiser.module
+    network.to("cpu")
+    copy = deepcopy(network)
+    mesh = torch.distributed.init_device_mesh(torch.device(processes.device).type, (processes.size,))
+    for block in _blocks(copy):
+        fully_shard(block, mesh=mesh)
+    fully_shard(copy, mesh=mesh)
+    assert isinstance(copy, FSDPModule)  # noqa: S101 - `fully_shard` makes it one
+    setattr(pipeline, component, copy)
+    try:
+        yield
+        with torch.no_grad():
+            held: dict[str, Any] = dict(copy.named_parameters())
+            for name, parameter in network.named_parameters():
+                parameter.copy_(held[name].full_tensor())
+    finally:
+        setattr(pipeline, component, network)
+        network.to(denoiser.device)
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """The pieces that are put together for a pass one at a time: the members of the network's lists."""
+    return [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
+
+
+def _local(tensor: Any) -> Tensor:
+    return tensor.detach().to_local()

@@ -1,0 +1,1 @@
+"""Worlds: whose words prompts use, and which judges know them."""
