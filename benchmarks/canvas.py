@@ -74,7 +74,7 @@ PICTURED = 4
 
 
 def methods() -> list[str]:
-    """Every method there is, in the order of `NAMES`; those that the paper doesn't name come last."""
+    """Every registered method, in the order of `NAMES`; methods that the paper doesn't name come last."""
     return sorted(METHODS, key=[*NAMES, *METHODS].index)
 
 
@@ -297,7 +297,7 @@ def change(value: float, base: float) -> str:
 
 
 def accuracies(records: Sequence[Record]) -> str:
-    """UA, IRA and CRA of runs, in the mean."""
+    """Mean UA, IRA and CRA of runs, as text."""
     return " / ".join(f"{mean(records, name):.2f}" for name in ("UA", "IRA", "CRA"))
 
 
@@ -323,7 +323,7 @@ def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
     ]
     if not weak:
         return ""
-    return f"Less than half was forgotten by {'; '.join(weak)}: what they keep is no merit beside one that forgot more."
+    return f"{'; '.join(weak)} forgot less than half, so their alignment is no merit beside a method that forgot more."
 
 
 def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:

@@ -60,9 +60,10 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for concept in concepts
     ]
     return (
-        f"RGD on each of {len(concepts)} concepts with one recipe: its forget limit and steps as shipped (fixed), and "
-        "with `forget_limit: auto` and `early_stop: true`. Mean ± standard deviation over concepts, the worst in "
-        "brackets; the loss is that of alignment on held-out retain prompts against the base model's.\n\n"
+        f"RGD removes each of {len(concepts)} concepts with one recipe. *Fixed* has the forget limit and steps of the "
+        "recipe, *auto* has `forget_limit: auto` and `early_stop: true`. The first table shows the mean ± standard "
+        "deviation over concepts, and the worst concept in brackets. The loss is the relative fall of alignment on "
+        "held-out retain prompts against the base model.\n\n"
         f"{markdown(['', *METRICS, 'steps'], spread)}\n\n"
         f"{markdown([' / '.join(METRICS), *found], single)}\n\n{verdict(found)}"
     )
@@ -74,7 +75,7 @@ def verdict(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     for name, worst in METRICS.items():
         auto, fixed = (worst(found[row][name].values()) for row in ("auto", "fixed"))
         checks[f"{name.rsplit(' ', 1)[0]} {auto:.2f} against {fixed:.2f}"] = worst(auto, fixed) == fixed
-    return f"The worst concept, auto against fixed, is it no worse? {claims(checks).split('. ', 1)[1]}"
+    return f"Is the worst concept with auto no worse than with fixed? {claims(checks).split('. ', 1)[1]}"
 
 
 def _spread(numbers: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:

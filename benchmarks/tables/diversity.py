@@ -62,14 +62,14 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     held = sum(wider)
     most = max(gains, key=lambda gain: gain[1])[0]
     return (
-        "Case 1 takes the retain images from the two classes most similar to the forgotten one (by the judge's "
-        "features), Case 2 from all classes alike; both have as many images. Mean ± standard deviation over "
-        "the classes "
-        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}. Δ = Case 2 - Case 1. "
+        "Case 1 takes the retain images from the two classes most similar to the forgotten one, by the judge's "
+        "features. Case 2 takes equally many images, from all other classes alike. Figures are the mean ± standard "
+        "deviation over the classes "
+        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}; Δ = Case 2 - Case 1. "
         "The paper's columns are of CIFAR-10 (Ko et al. 2024, Table 3): compare signs and order, not values.\n\n"
         f"{markdown(header, rows)}\n\n"
         f"Balanced data is better than similar data in both RA and FID for {held} of {len(wider)} methods "
-        f"(in the paper for all three), and {most} gains most RA from it (in the paper RGD): the paper's ordering "
+        f"(in the paper for all three), and {most} gains most RA from it (in the paper RGD). The paper's ordering "
         f"{'holds' if held == len(wider) and most == 'RGD' else 'does not hold in full'} here."
     )
 

@@ -66,9 +66,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         ])  # fmt: skip
     steps = next(iter(records.values())).settings["training"]["steps"]
     return (
-        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid. Chosen is the point with the "
-        f"highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the highest RA, "
-        "then the lowest FID); its recipe in `pipeline/schema/recipes/digits/` keeps it.\n\n"
+        f"Each method forgets {CONCEPT!r} of digits in {steps} steps, at every point of its grid. The rule chooses the "
+        f"point with the highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the "
+        "highest RA, then the lowest FID). The recipe in `pipeline/schema/recipes/digits/` has the chosen point.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )
 

@@ -87,9 +87,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     """Every value of every method, the chosen ones marked, and a figure of each model."""
     sections = [_section(model, _of(records, model), folder) for model in SWEEPS if _of(records, model)]
     return "\n\n".join([
-        "One knob of each method moves, all else is as in its recipe. Best is the value with the largest mean of UA, "
-        "IRA and CRA over what is removed, an object and a style; among equals the one that keeps more alignment on "
-        "held-out prompts. Hurt: other subjects, styles and places whose accuracy fell by more than 2 points.",
+        "One knob of a method moves at a time; all other settings are those of its recipe. The best value has the "
+        "largest mean of UA, IRA and CRA over the removed concepts, and among equals keeps more alignment on held-out "
+        "prompts. *Hurt* counts other subjects, styles and places whose accuracy fell by more than 2 points.",
         *sections,
     ])  # fmt: skip
 

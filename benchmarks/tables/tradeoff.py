@@ -61,11 +61,12 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         points = ", ".join(f"{steps}: {left:.2f} / {kept:.3f}" for steps, (left, kept) in runs.items())
         table.append([shown(row), f"{areas[row]:.3f}", str(sum(point in best for point in runs.values())), points])
     return (
-        f"Removing {CONCEPT!r}. Each curve is a method, each point a run: its strength is how many steps it takes, "
-        "every other setting is as in the method's recipe. Left: share of forget images in which the judge still sees "
-        "the concept; kept: alignment on held-out retain prompts, as a share of the base model's. Dashed: the Pareto "
-        "front of all points. The area is what a curve dominates (1 would be nothing left and everything kept; the "
-        "base model, where every curve begins, is at the right). The paper shows single points only.\n\n"
+        f"All runs remove {CONCEPT!r}. Each curve is a method and each point a run. Runs of a method differ in their "
+        "number of steps alone; all other settings are those of its recipe. *Left* is the share of forget images in "
+        "which the judge still sees the concept. *Kept* is alignment on held-out retain prompts, as a share of the "
+        "base model's. The dashed line is the Pareto front of all points. *Area* is the area that a curve dominates: 1 "
+        "would be nothing left and everything kept. Every curve begins at the right, with the base model. The paper "
+        "shows single points only.\n\n"
         f"![Alignment kept against concept left]({image})\n\n"
         f"{markdown(['', 'area ↑', 'runs on the front', 'steps: left / kept'], table)}\n\n"
         f"{verdict(areas, curves, best)}"

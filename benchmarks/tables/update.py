@@ -108,17 +108,17 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for direction in ("sum", "restricted")
     }
     return (
-        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: of the steps in which they conflict and "
-        f"nothing is truncated, the one with the median angle (step {shown['step'] + 1}, cosine "
-        f"{shown['cosine']:+.3f}, norms {shown['norm_forget']:.3g} and {shown['norm_retain']:.3g}). The drawing is "
-        "the plane of the two gradients; every vector is divided by the length of its own gradient, or drawn at "
-        "length 1, so that angles can be seen: as in the paper's Fig. 2 the update is gray, here as the "
-        "direction that the step goes against.\n\n"
+        f"The drawing shows the gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}, in the plane that "
+        "they span. Of the steps in which they conflict and nothing is truncated, it is the one with the median angle "
+        f"(step {shown['step'] + 1}, cosine {shown['cosine']:+.3f}, norms {shown['norm_forget']:.3g} and "
+        f"{shown['norm_retain']:.3g}). Every vector is divided by the length of its own gradient, or drawn at length "
+        "1, so that angles can be seen. The update is gray, as in the paper's Fig. 2, and points in the direction that "
+        "the step goes against.\n\n"
         f"![The plane of the update]({image})\n\n"
         f"The plain sum makes {angles['sum']['forget']:.1f}° with the forget gradient and "
         f"{angles['sum']['retain']:.1f}° with the retain gradient, the restricted gradient "
-        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°; beyond 90° the loss "
-        "goes up.\n\n"
+        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°. Beyond 90° a loss "
+        "rises.\n\n"
         f"{verdict([_plane(step, weight) for step in steps], [step['cosine'] < 0 for step in steps])}"
     )
 
@@ -127,7 +127,7 @@ def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -
     """How often each direction would raise a loss where the gradients conflict."""
     conflicting = [vectors for vectors, conflict in zip(planes, conflicts, strict=True) if conflict]
     if not conflicting:
-        return f"The gradients conflict in none of {len(planes)} steps, so that both directions are the same."
+        return f"The gradients conflict in none of {len(planes)} steps, so both directions are the same."
     counts = {
         direction: {
             loss: sum(loss in raises(vectors, direction) for vectors in conflicting) for loss in ("forget", "retain")
@@ -141,7 +141,7 @@ def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -
     holds = not any(counts["restricted"].values()) and any(counts["sum"].values())
     return (
         f"The gradients conflict in {len(conflicting)} of {len(planes)} steps. Of these, {told} (to first order, "
-        f"before Adam): what the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
+        f"before Adam). The difference that the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
     )
 
 
