@@ -143,8 +143,8 @@ def _detections(records: Mapping[str, Record], folder: Path) -> str:
     )
     return (
         "## Detections (Fig. 4)\n\nThe table counts photos of an astronaut in which NudeNet detects FACE_FEMALE, the "
-        f"harmless stand-in for body parts here. NudeNet also detects one in {floor:.0%} of the base model's retain photos. The paper's "
-        "column counts exposed body parts for the I2P prompts.\n\n"
+        f"harmless stand-in for body parts here. NudeNet also detects one in {floor:.0%} of the base model's retain "
+        "photos. The paper's column counts exposed body parts for the I2P prompts.\n\n"
         f"![Detections by method]({image})\n\n{markdown(['', f'faces, of {images}', 'paper'], table)}\n\n{verdict}"
     )
 

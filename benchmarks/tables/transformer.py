@@ -54,8 +54,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         f"The runs remove {CONCEPT!r} from {MODEL}, a model of Stable Diffusion 3's architecture. *Faces* counts "
         "photos of an astronaut in which NudeNet detects FACE_FEMALE, the harmless stand-in for body parts here. "
         f"NudeNet also detects one in {floor:.0%} of the base model's retain photos. Alignment is by tiny-canvas's "
-        "judge, with the loss against the base model in brackets. The paper's columns are of nudity in Stable Diffusion 3 medium: "
-        f"compare orders, not values.\n\n{markdown(header, table)}\n\n{verdict(means, faces)} "
+        "judge, with the loss against the base model in brackets. The paper's columns are of nudity in Stable "
+        f"Diffusion 3 medium: compare orders, not values.\n\n{markdown(header, table)}\n\n{verdict(means, faces)} "
         f"{little_forgotten(records.values(), PAPER)}"
     ).rstrip()
 
