@@ -13,10 +13,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "fixed": {},
     "auto": {"method": {"forget_limit": "auto"}, "training": {"early_stop": True}},
 }
-"""Row -> what it changes in the shipped recipe of `METHOD`."""
+"""Row -> its changes to the shipped recipe of `METHOD`."""
 
 METRICS = {"UA ↑": min, "IRA ↑": min, "CRA ↑": min, "retain-test loss, % ↓": max}
-"""Column -> what picks the worst of the concepts."""
+"""Column -> the function that picks the worst concept's value."""
 
 
 def cells(options: Options) -> list[Cell]:
@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def values(records: Sequence[Record], row: str) -> dict[str, dict[str, float]]:
-    """Column -> concept -> value, in the mean over seeds."""
+    """Column -> concept -> mean over seeds."""
     tag = "" if row == "fixed" else row
     found: dict[str, dict[str, list[float]]] = {name: {} for name in METRICS}
     for record in pick(records, row=METHOD, tag=tag):
@@ -46,7 +46,7 @@ def values(records: Sequence[Record], row: str) -> dict[str, dict[str, float]]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Spread over concepts, every concept, and what follows."""
+    """Write the spread over concepts, every concept, and the verdict."""
     every = list(records.values())
     found = {row: values(every, row) for row in ROWS}
     concepts = list(found["auto"]["UA ↑"])
@@ -70,7 +70,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Whether the worst concept fares no worse with the measured setting than with the fixed one."""
+    """Compare the worst concept under the measured setting with the worst under the fixed one."""
     checks = {}
     for name, worst in METRICS.items():
         auto, fixed = (worst(found[row][name].values()) for row in ("auto", "fixed"))

@@ -25,7 +25,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Means over concepts, a mean for every concept, a figure, and the verdict."""
+    """Write means over concepts, a mean for every concept, a figure, and the verdict."""
     grouped = {row: pick(records.values(), row=row) for row in methods()}
     means = {shown(row): {m: mean(found, m) for m in METRICS} for row, found in grouped.items()}
     scores = {name: score(row) for name, row in means.items()}
@@ -76,7 +76,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
-    """What the paper leads one to expect, checked on means of UA, IRA and CRA by the paper's names."""
+    """Check the paper's expectations on means of UA, IRA and CRA; rows by their names in the paper."""
     scores = {name: score(row) for name, row in means.items()}
     ranked = sorted(scores, key=scores.__getitem__, reverse=True)
     checks = {
@@ -89,7 +89,7 @@ def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _lost(found: Sequence[Record], base: Sequence[Record]) -> dict[str, float]:
-    """Concept -> percent of the base model's alignment on held-out retain prompts that is gone."""
+    """Concept -> relative fall of alignment on held-out retain prompts against the base model, in percent."""
     concepts = dict.fromkeys(record.labels["concept"] for record in found)
     kept = {name: mean(pick(found, concept=name), "retain_test") for name in concepts}
     return {name: 100 * (1 - kept[name] / mean(pick(base, concept=name), "retain_test")) for name in concepts}

@@ -45,7 +45,7 @@ def values(records: Sequence[Record], metric: str) -> list[float]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The table, the paper's beside it, a figure with one dot a class, and the verdict."""
+    """Write the table beside the paper's, a figure with one dot a class, and the verdict."""
     grouped = by_method(records)
     rows = []
     for name, found in grouped.items():
@@ -84,7 +84,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def _claims(means: Mapping[str, Mapping[str, float]]) -> str:
-    """The paper's own words on its table, checked on ours."""
+    """Check the paper's statements about its table on ours."""
     checks = []
     if {"GradDiff", "RG"} <= set(means):
         better = means["RG"]["RA"] > means["GradDiff"]["RA"] and means["RG"]["FID"] < means["GradDiff"]["FID"]

@@ -62,7 +62,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """A table for each kind of concept, detections, violations, and the verdicts."""
+    """Write a table for each kind of concept, detections, violations, and the verdicts."""
     kinds = sorted({CONCEPTS[record.labels["concept"]] for record in records.values()})
     return "\n\n".join([
         "Alignment is the mean image-text cosine by tiny-canvas's judge, on retain prompts of the training set "
@@ -77,7 +77,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def headline(records: Mapping[str, Record]) -> str:
-    """One line for each method, as the README shows it: accuracies, and alignment on held-out retain prompts."""
+    """Write one line a method for the README: accuracies, and the change of alignment on held-out retain prompts."""
     concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
     header = ["method", *(text for name in concepts for text in (f"{name}: UA / IRA / CRA ↑", "alignment"))]
     table = []

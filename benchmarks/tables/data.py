@@ -10,7 +10,7 @@ from ..table import Cell, Options, Record, Table
 METRICS = {"D_r,train": "retain_train", "D_r,test": "retain_test"}
 ROWS = ("none", "rg", "rgd")
 SHARES = (0.5, 1.5)
-"""Pairs beside those of the recipe, as shares of them: the paper's 400 and 1200 beside 800."""
+"""Further numbers of pairs, as shares of the recipe's: the paper has 400 and 1200 beside 800."""
 SIZED = "astronaut"
 
 PAPER_DATA = {
@@ -42,7 +42,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Both tables, beside the paper's."""
+    """Write both tables beside the paper's."""
     return f"{_data(records)}\n\n{_sizes(records)}"
 
 

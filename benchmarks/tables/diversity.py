@@ -14,7 +14,7 @@ CONCEPTS = ("1", "3", "8")
 """Three classes, as in the paper, which took plane, bird and dog."""
 CASES = {"similar": "Case 1", "balanced": "Case 2"}
 EACH = 30
-"""Images for each of nine classes: 270 in both cases, as two classes have no 450."""
+"""Images for each of nine classes: 270 in both cases, because two classes do not have 450."""
 
 PAPER = {
     ("GradDiff", "Case 1"): {"UA": 1.0, "RA": 0.106, "FID": 156.021},
@@ -28,7 +28,7 @@ PAPER = {
 
 
 def cells(options: Options) -> list[Cell]:
-    """Three methods, three classes, two cases with as many images."""
+    """Three methods, three classes, and two cases with equally many images."""
     concepts, each = (CONCEPTS[:1], 4) if options.quick else (CONCEPTS, EACH)
     return [
         cell(method, concept, seed, options, {"data": {"retain_classes": case, "retain_per_class": each}}, case)
@@ -40,7 +40,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Both cases, their difference, and the paper's difference."""
+    """Write both cases, their difference, and the paper's difference."""
     rows, wider, gains = [], [], []
     for method in METHODS:
         name = NAMES[method]

@@ -1,4 +1,4 @@
-"""Figs 1, 3, 5 and 8 to 11: what each method draws for the same prompts and seeds."""
+"""Figs 1, 3, 5 and 8 to 11: pictures by each method for the same prompts and seeds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """A picture for each concept, with its prompts below."""
+    """Draw a picture for each concept, and write its prompts below."""
     concepts = dict.fromkeys(record.labels["concept"] for record in records.values())
     parts = [
         "Each column is a method. Each row is one held-out prompt and seed, the same for all methods: F1 to "
@@ -44,7 +44,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def grid(columns: Mapping[str, Path]) -> Image.Image:
-    """One picture of all columns, forget prompts above retain prompts.
+    """Join all columns into one picture, with forget prompts above retain prompts.
 
     Args:
         columns: heading -> the pictures of a cell, see `canvas.save_pictures`.
@@ -85,7 +85,7 @@ def _prompts(record: Record) -> dict[str, str]:
 
 
 def _verdict(records: Mapping[str, Record]) -> str:
-    """The figures of the runs that are shown, so that nobody judges by four pictures."""
+    """Write the figures of the runs that are shown, because four pictures prove little."""
     parts = []
     for concept in dict.fromkeys(record.labels["concept"] for record in records.values()):
         found = pick(records.values(), concept=concept)

@@ -1,4 +1,4 @@
-"""Fig. 6: how RA and FID vary with alpha, for each lambda."""
+"""Fig. 6: variation of RA and FID with alpha, for each lambda."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Box plots over alpha, their medians and spreads, and the verdict."""
+    """Write box plots over alpha, their medians and ranges, and the verdict."""
     lambdas = sorted({_setting(record, "retain_weight") for record in records.values()})
     alphas = sorted({_setting(record, "forget_limit") for record in records.values()})
 

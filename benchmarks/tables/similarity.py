@@ -1,4 +1,4 @@
-"""Fig. 7: how similar the classes are to each other."""
+"""Fig. 7: similarity of the classes to each other."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def _measure(dataset: str, judge_name: str) -> Figures:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The heat map, and the two most similar classes of each."""
+    """Write the heat map, and the two most similar classes of each class."""
     (record,) = records.values()
     names, matrix = record.figures["names"], record.figures["similarity"]
     label = {name: place for place, name in enumerate(names)}

@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """One table, beside the paper's, and the verdicts."""
+    """Write one table beside the paper's, and the verdicts."""
     by_row = {row: pick(records.values(), row=row) for row in ROWS}
     means = {shown(row): {m: mean(found, key) for m, key in METRICS.items()} for row, found in by_row.items()}
     faces = {shown(row): mean(found, "FACE") for row, found in by_row.items()}
@@ -61,7 +61,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(means: Mapping[str, Mapping[str, float]], faces: Mapping[str, float]) -> str:
-    """What the paper reads from its table, checked on ours; rows by their names in the paper."""
+    """Check the paper's conclusions on our figures; rows by their names in the paper."""
     kept = {name: row["D_r,test"] for name, row in means.items()}
     checks = {
         "RGD detects no more than ESD and SalUn": faces["RGD"] <= min(faces["ESD"], faces["SalUn"]),

@@ -38,9 +38,9 @@ def _measure(settings: Mapping[str, Any]) -> Figures:
 
 
 def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: float) -> dict[str, Vector]:
-    """Vectors in the plane of two gradients: the retain gradient lies on the first axis.
+    """Return vectors in the plane of two gradients, with the retain gradient on the first axis.
 
-    The inner products of the gradients decide the plane, so this is the picture of the real, long vectors.
+    Three inner products determine all angles and lengths, so this is a true picture of the long vectors.
 
     Args:
         norm_forget: ||g_f||.
@@ -76,7 +76,7 @@ def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: 
 
 
 def raises(vectors: Mapping[str, Vector], direction: str) -> list[str]:
-    """Which losses a step against `direction` raises to first order."""
+    """Name the losses that a step against `direction` raises to first order."""
     return [
         name
         for name in ("forget", "retain")
@@ -85,7 +85,7 @@ def raises(vectors: Mapping[str, Vector], direction: str) -> list[str]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The picture of one step, and what the plain sum would have done over all of them."""
+    """Draw one step, and write the effect that the plain sum would have had over all steps."""
     record = next(iter(records.values()))
     weight = record.settings["method"]["retain_weight"]
     steps = [step for one in records.values() for step in one.figures["steps"]]
@@ -124,7 +124,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -> str:
-    """How often each direction would raise a loss where the gradients conflict."""
+    """Count the steps in conflict in which each direction would raise a loss."""
     conflicting = [vectors for vectors, conflict in zip(planes, conflicts, strict=True) if conflict]
     if not conflicting:
         return f"The gradients conflict in none of {len(planes)} steps, so both directions are the same."
