@@ -16,4 +16,4 @@ TABLES: dict[str, str] = {
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
 }
-"""Name of a table -> its module in this package, which holds it as `TABLE`. To add one, write its file and a line here."""
+"""Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""
