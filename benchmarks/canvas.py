@@ -75,7 +75,7 @@ PICTURED = 4
 
 
 def methods() -> list[str]:
-    """Every registered method, in the order of `NAMES`; methods that the paper doesn't name come last."""
+    """Every method there is, in the order of `NAMES`; those that the paper doesn't name come last."""
     return sorted(METHODS, key=[*NAMES, *METHODS].index)
 
 
@@ -308,7 +308,7 @@ def score(row: Mapping[str, Any]) -> float:
 
 
 def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
-    """Name those rows that keep much because they forgot little; empty if there is none.
+    """Name the rows, of those in `names`, that keep much because they forgot little; empty if there is none.
 
     Args:
         records: of any rows.

@@ -35,7 +35,7 @@ QUICK: dict[str, Any] = {
 
 
 def methods() -> list[str]:
-    """The paper's methods, as far as they are registered."""
+    """Those of the paper's methods that there are."""
     return [name for name in NAMES if name in METHODS]
 
 
