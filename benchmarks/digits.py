@@ -42,7 +42,7 @@ def methods() -> list[str]:
 def cell(
     method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = ""
 ) -> Cell:
-    """A cell: the shipped recipe of a method on digits, with changes.
+    """Make a cell from the shipped recipe of a method on digits, with changes.
 
     Args:
         method: of the registry.
@@ -60,7 +60,7 @@ def cell(
 
 
 def base_cell(concept: str, options: Options) -> Cell:
-    """A cell that measures the bundled weights as they are."""
+    """Make a cell that measures the bundled weights as they are."""
     same = cell("finetune", concept, 0, options)
     labels = {"method": "none", "class": concept, "tag": "base model"}
     return Cell(f"none/{concept}", labels, 0, same.settings, lambda progress: run(same.settings, train=False))
