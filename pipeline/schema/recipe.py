@@ -15,7 +15,7 @@ from ..models.lineage import lineage_of, pipeline_class_of
 from ..prompts.compose import split_concepts
 from ..support.errors import UserError
 from ..support.files import write_text
-from ..worlds.tiny_canvas import MODELS, dimension_of
+from ..worlds import find_world, world_of
 from .choices import AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -281,11 +281,9 @@ class Recipe(Section):
         return split_concepts(self.concept)
 
     @property
-    def world(self) -> Literal["open", "tiny-canvas", "classes"]:
-        """Whose words the prompts use; in the world of classes a prompt is the name of a class."""
-        if self.kind == "class":
-            return "classes"
-        return "tiny-canvas" if Path(lineage_of(self.model).origin).name in MODELS else "open"
+    def world(self) -> str:
+        """Whose words the prompts use: a name of `WORLDS`."""
+        return world_of(self.kind, Path(lineage_of(self.model).origin).name).name
 
     @property
     def forgotten_before(self) -> tuple[str, ...]:
@@ -299,11 +297,7 @@ class Recipe(Section):
     @property
     def counts_nudity(self) -> bool:
         """Whether the nudity audit is asked for, or of use."""
-        if self.audits.nudity != "auto":
-            return self.audits.nudity == "on"
-        if self.world == "tiny-canvas":
-            return any(dimension_of(name) == ("subject", "astronaut") for name in self.concepts)
-        return self.kind == "nudity"
+        return find_world(self.world).counts_nudity(self.audits.nudity, self.kind, self.concepts)
 
     def save(self, path: Path) -> None:
         """Write as YAML, every field spelled out."""
