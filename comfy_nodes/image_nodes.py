@@ -33,7 +33,7 @@ class Generate(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """A model, prompts, and the recipe's way of sampling."""
-        from ..pipeline.schema.recipe import TRAINING_IMAGES
+        from ..pipeline.schema.fields import TRAINING_IMAGES
 
         return {
             "required": {
@@ -50,13 +50,15 @@ class Generate(Node):
         from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
         from ..pipeline.run.audit import audit_prompts
-        from ..pipeline.schema.recipe import TRAINING_IMAGES, AuditSection, build_recipe, merge
-        from ..pipeline.worlds import find_world
+        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.schema.fields import TRAINING_IMAGES
+        from ..pipeline.schema.recipe import AuditSection
+        from ..pipeline.schema.resolve import resolve
 
         base = {"concept": prompts.concept, "kind": prompts.kind, "model": model.denoiser.name}
         recipe = build_recipe(merge(base, chosen(more, "samples", skip=TRAINING_IMAGES)))
         audits = AuditSection(images=images, retain_train_images=images, nudity="on")
-        sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, find_world(recipe.world)))
+        sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, resolve(recipe).world))
         texts = sets[which if which in sets else STAND_INS[which]]
         with model.borrowed() as (denoiser, _):
             latents = draw_latents(denoiser, texts, recipe.samples, seed, host.NodeProgress(), "drawing")

@@ -20,6 +20,7 @@ from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL
 from ..pipeline.schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra
 
 _SHOWN_SIDE = 512
@@ -29,7 +30,7 @@ _WORDS = 32  # words in the picture of a prompt set
 
 def sensitive(recipe: Recipe) -> bool:
     """Whether flagged regions of a run's pictures are blurred unless asked for."""
-    return recipe.counts_nudity or recipe.kind == "nudity"
+    return resolve(recipe).counts_nudity or recipe.kind == "nudity"
 
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:

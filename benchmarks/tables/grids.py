@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...pipeline.run.audit import audit_prompts, subject_of
 from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.schema.defaults import build_recipe
 from ...pipeline.schema.image_sets import TEST_SETS
-from ...pipeline.schema.recipe import build_recipe
 from ...pipeline.support.files import file_name, replacing
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table

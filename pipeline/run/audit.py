@@ -11,11 +11,11 @@ from ..models import Denoiser
 from ..prompts import PromptSet
 from ..schema.image_sets import ALWAYS_DRAWN, FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
 from ..schema.recipe import AuditSection, Recipe, SampleSection
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
-from ..worlds import find_world
 
 _AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
 
@@ -25,7 +25,7 @@ DRAWABLE = 0.5
 
 def subject_of(recipe: Recipe) -> Subject:
     """Take what audits need to know out of a recipe."""
-    return Subject(recipe.concepts, recipe.kind, find_world(recipe.world), recipe.data.dataset)
+    return Subject(recipe.concepts, recipe.kind, resolve(recipe).world, recipe.data.dataset)
 
 
 def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from ..prompts import LLMSource, PromptSet
 from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import OutputSection, Recipe
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
 from ..support.files import file_name
 from ..support.processes import ALONE, Processes
@@ -198,7 +199,7 @@ def weights_name(recipe: Recipe) -> str:
 
 def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
     """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
-    spec = recipe.prompts
+    spec, setting = recipe.prompts, resolve(recipe)
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
@@ -211,14 +212,14 @@ def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
         n=spec.n,
         n_test=spec.n_test,
         seed=recipe.seed,
-        world=recipe.world,
+        world=setting.world.name,
         structure=recipe.method.data,
         source=spec.source,
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
         attribute_of=recipe.attribute_of,
-        keep_forgotten=recipe.forgotten_before,
+        keep_forgotten=setting.forgotten_before,
     )
 
 

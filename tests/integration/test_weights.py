@@ -10,7 +10,8 @@ import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.schema.recipe import Recipe, build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
