@@ -105,7 +105,13 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     model = ("model", "model_config_folder", "seed", "device")
     generate = add("generate", _generate, "draw images with a model", (*model, "samples"), trains=False)
     generate.add_argument("prompt", nargs="*", help="what to draw")
-    generate.add_argument("--from", dest="prompt_file", type=Path, metavar="FILE", help="prompts, .txt, .csv or .json")
+    generate.add_argument(
+        "--from",
+        dest="prompt_file",
+        type=Path,
+        metavar="FILE",
+        help="prompts, .txt, .csv or .json; seeds and guidance that it names for a prompt are used, unless given here",
+    )
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
 
     audit = add("audit", _audit, "measure a model with the audits of a recipe",
@@ -253,22 +259,25 @@ def _prompts(arguments: argparse.Namespace) -> None:
 def _generate(arguments: argparse.Namespace) -> None:
     from PIL import Image
 
-    from ..data.samples import draw_latents
     from ..models import load_denoiser
-    from ..prompts import load_prompts
+    from ..prompts import EvaluationPrompt, load_prompts
+    from ..run.generate import generate
     from ..support.files import replacing
+    from .options import chosen
     from .terminal import TerminalProgress, console
 
-    texts = list(arguments.prompt)
+    rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
-        texts += [row.prompt for row in load_prompts(arguments.prompt_file)]
-    if not texts:
+        rows += load_prompts(arguments.prompt_file)
+    if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
+    options = chosen(arguments)
+    given = {*options, *options.get("samples", {})}  # options win over the file
     recipe = _recipe(arguments, {"concept": "none"})
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress()() as progress:
-        images = denoiser.decode(draw_latents(denoiser, texts, recipe.samples, recipe.seed, progress, "drawing"))
-    for index, image in enumerate(images.numpy()):
+        images = generate(denoiser, [row.without(given) for row in rows], recipe.samples, recipe.seed, progress)
+    for index, image in enumerate(images):
         with replacing(arguments.out / f"{index:05d}.png") as partial:
             Image.fromarray(image).save(partial)
     console.print(f"{len(images)} images: {_escaped(arguments.out)}", soft_wrap=True)

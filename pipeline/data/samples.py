@@ -145,20 +145,21 @@ def draw_latents(
     denoiser: Denoiser,
     prompts: Sequence[str],
     spec: SampleSection,
-    seed: int,
+    seed: int | Sequence[int],
     progress: Progress,
     stage: str,
     processes: Processes = ALONE,
 ) -> Tensor:
-    """Draw one image per prompt; image i has the seed `seed` + i.
+    """Draw one image per prompt; image i has the seed `seed` + i, or the i-th of several.
 
     Several processes take the batches in turn, and all get every image.
     """
+    seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
     held = processes.dealt(len(prompts), spec.sample_batch_size)
     drawn = (
         denoiser.sample(
             [prompts[index] for index in held],
-            [seed + index for index in held],
+            [seeds[index] for index in held],
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             scheduler=spec.scheduler,
