@@ -385,7 +385,7 @@ def test_choices():
 
 def test_world_and_nudity():
     def world(**chosen):
-        return resolve(build(**chosen)).world
+        return resolve(build(**chosen)).world.name
 
     def counts_nudity(**chosen):
         return resolve(build(**chosen)).counts_nudity

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from turpentine.pipeline.audits.nudity import detection_bars
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_events
@@ -163,7 +164,7 @@ def test_page_has_all_sections_and_is_accessible(page):
     assert len(identifiers) == len(set(identifiers))
     assert "α = 1.6" in page
     assert f'title="{HASH}">0123456789ab…' in page and "2.5 MB" in page and "1 h 02 min" in page
-    assert "DiffusionPipeline.from_pretrained(&quot;RUN/weights/diffusers&quot;)" in page
+    assert "DiffusionPipeline.from_pretrained(&#34;RUN/weights/diffusers&#34;)" in page
     assert "turpentine unlearn --recipe RUN/recipe.yaml" in page
 
 
@@ -337,7 +338,7 @@ def test_untrusted_text(tmp_path, attack):
 
 def test_labels_of_any_text_are_drawn():
     nudity = results().audits.before.nudity.model_copy(update={"detections": {"$<b>_{": 3}})
-    svg = drawing.nudity_bars(nudity, None)
+    svg = drawing.paired_bars(detection_bars(nudity, None))
     assert "$&lt;b&gt; {" in svg and "<b>" not in svg
 
 
