@@ -18,7 +18,7 @@ from ..prompts.compose import split_concepts
 from ..support.errors import UserError
 from ..support.files import write_text
 from ..worlds.tiny_canvas import MODELS, dimension_of
-from .choices import AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
+from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 RECIPES = Path(__file__).parent / "recipes"
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
@@ -203,8 +203,7 @@ class OutputSection(Section):
 
     formats: tuple[WeightFormat, ...] = Field(
         default=("diffusers", "denoiser"),
-        description="diffusers: the whole pipeline folder; denoiser: the UNet or transformer alone; single_file: a "
-        "checkpoint for ComfyUI and A1111; lora, lora_diffusers: a low-rank change; delta: the whole change",
+        description="; ".join(f"{name}: {meaning}" for name, meaning in WEIGHT_FORMATS.items()),
     )
     dtype: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="number format of the weights on disk; with fp16 and bf16 tell diffusers the dtype"
@@ -394,9 +393,9 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     kind = pipeline_class or pipeline_class_of(model)
     if not kind:
         return Family.defaults
-    from ..models.registry import family_named  # all of diffusers: only for models that say which class they are
+    from ..models.registry import family_of_pipeline  # all of diffusers: only for models that say which class they are
 
-    return (family_named(kind) or Family).defaults
+    return (family_of_pipeline(kind) or Family).defaults
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:

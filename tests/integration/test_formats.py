@@ -11,22 +11,24 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.run.weights import run_header
 from turpentine.pipeline.schema.recipe import OutputSection, build_recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
     DTYPES,
     FORMATS,
+    BaseHashes,
+    Job,
     base_hashes,
     check_formats,
     check_tensors,
-    header,
     read_header,
     snapshot,
     write_weights,
 )
 from turpentine.pipeline.weights.apply import denoiser_of
-from turpentine.pipeline.weights.single_file import checkpoint_tensors
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from ..tiny_families import FAMILIES, stable_diffusion_xl
 
@@ -61,8 +63,8 @@ def unlearned(build, low_rank=False):
 
 def write(pipe, base, folder, formats, dtype="fp32", **options):
     denoiser = denoiser_for(pipe)
-    metadata = header(denoiser, RECIPE, base_hashes(base), {})
-    return write_weights(denoiser, folder / "weights", formats, dtype, metadata, "tiny", base=base, **options)
+    metadata = run_header(denoiser, RECIPE, base_hashes(base), None)
+    return write_weights(Job(denoiser, folder / "weights", "tiny", dtype, metadata, base=base, **options), formats)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -279,8 +281,8 @@ def test_energy_in_place_of_a_rank(full, tmp_path):
 
 def test_every_shard_is_tagged_and_hashed(full, tmp_path):
     denoiser = denoiser_for(full.pipe, max_shard_size="300KB")
-    metadata = header(denoiser, RECIPE, "0" * 64, {})
-    record = write_weights(denoiser, tmp_path / "weights", ["diffusers"], "fp32", metadata, "tiny")[0]
+    metadata = run_header(denoiser, RECIPE, BaseHashes("0" * 64), None)
+    record = write_weights(Job(denoiser, tmp_path / "weights", "tiny", "fp32", metadata), ["diffusers"])[0]
     shards = sorted((tmp_path / record.path / "unet").glob("*.safetensors"))
     assert len(shards) > 2
     for shard in shards:
@@ -295,7 +297,7 @@ def test_v_prediction_is_told():
     assert "v_pred" in checkpoint_tensors(wrap_pipeline(stable_diffusion_xl("v_prediction")))
     assert "v_pred" not in checkpoint_tensors(wrap_pipeline(stable_diffusion_xl()))
     pipe = FAMILIES["sd2"]()
-    assert header(denoiser_for(pipe), RECIPE, "", {})["modelspec.prediction_type"] == "v"
+    assert run_header(denoiser_for(pipe), RECIPE, BaseHashes(""), None)["modelspec.prediction_type"] == "v"
 
 
 # refusals -----------------------------------------------------------------------------------------
@@ -310,10 +312,7 @@ def test_tiny_canvas_has_no_checkpoint_layout():
 
 def test_formats_of_a_difference_need_the_base(full, tmp_path):
     with pytest.raises(UserError, match="need the weights before unlearning; got none"):
-        write_weights(
-            denoiser_for(full.pipe), tmp_path / "weights", ["delta"], "fp32",
-            header(denoiser_for(full.pipe), RECIPE, "", {}), "tiny",
-        )  # fmt: skip
+        write_weights(Job(denoiser_for(full.pipe), tmp_path / "weights", "tiny", "fp32", {}), ["delta"])
 
 
 @pytest.mark.parametrize("kind, text", [("delta", "the weights are the base's"), ("lora", "none differs")])
