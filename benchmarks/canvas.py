@@ -21,7 +21,8 @@ from ..pipeline.methods import METHODS, build_method
 from ..pipeline.models import load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
 from ..pipeline.run.unlearning import make_prompts, make_samples
-from ..pipeline.schema.recipe import Recipe, build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent

@@ -10,7 +10,7 @@ from ..pipeline.methods import METHODS, build_method
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
 from ..pipeline.run.unlearning import make_prompts, make_samples
-from ..pipeline.schema.recipe import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
 from .table import Cell, Figures, Options

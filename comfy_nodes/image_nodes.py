@@ -33,7 +33,7 @@ class Generate(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """A model, prompts, and the recipe's way of sampling."""
-        from ..pipeline.schema.recipe import TRAINING_IMAGES
+        from ..pipeline.schema.fields import TRAINING_IMAGES
 
         return {
             "required": {
@@ -49,7 +49,8 @@ class Generate(Node):
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
         from ..pipeline.data.samples import draw_latents
         from ..pipeline.run.audit import audit_prompts
-        from ..pipeline.schema.recipe import TRAINING_IMAGES, build_recipe, merge
+        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.schema.fields import TRAINING_IMAGES
 
         base = {
             "concept": prompts.concept,

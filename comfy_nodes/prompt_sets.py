@@ -33,13 +33,13 @@ class DiversePromptSet(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Widgets from the recipe's fields."""
-        from ..pipeline.schema.recipe import Recipe, choices
+        from ..pipeline.schema.fields import fields
 
-        fields = Recipe.model_fields
-        kinds = list(choices(fields["kind"]))
+        known = fields()
+        kinds = list(known["kind"].choices)
         required = {
-            "concept": ("STRING", {"default": "astronaut", "tooltip": f"{fields['concept'].description}."}),
-            "kind": (kinds, {"default": kinds[0], "tooltip": f"{fields['kind'].description}."}),
+            "concept": ("STRING", {"default": "astronaut", "tooltip": f"{known['concept'].help}."}),
+            "kind": (kinds, {"default": kinds[0], "tooltip": f"{known['kind'].help}."}),
             "world": (
                 ["open", "tiny-canvas"],
                 {
@@ -75,7 +75,7 @@ class DiversePromptSet(Node):
         self, concept: str, kind: str, world: str, seed: int, text: str = "", structure: str = "diverse", **more: Any
     ) -> Any:
         from ..pipeline.run.unlearning import make_prompts
-        from ..pipeline.schema.recipe import build_recipe, merge
+        from ..pipeline.schema.defaults import build_recipe, merge
 
         model = "tiny-canvas" if world == "tiny-canvas" else "a model of the open world"
         base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}

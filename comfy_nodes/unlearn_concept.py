@@ -58,7 +58,7 @@ class UnlearnConcept(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The settings that a run can't do without."""
         from ..pipeline.methods import METHODS
-        from ..pipeline.schema.recipe import Recipe
+        from ..pipeline.schema.fields import fields
 
         methods = list(METHODS)
         return {
@@ -70,7 +70,7 @@ class UnlearnConcept(Node):
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),
-                "seed": seed_widget(f"{Recipe.model_fields['seed'].description}."),
+                "seed": seed_widget(f"{fields()['seed'].help}."),
                 "save_as": (
                     [*KINDS, NOTHING],
                     {
@@ -99,7 +99,7 @@ class UnlearnConcept(Node):
         options: dict[str, Any] | None = None,
         **basic: Any,
     ) -> Any:
-        from ..pipeline.schema.recipe import merge
+        from ..pipeline.schema.defaults import merge
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
         recipe = make_recipe(model, prompts, method, picked, measure)

@@ -19,6 +19,7 @@ from ..pipeline.audits.nudity import LABEL_SETS, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SETS, SMALL
 from ..pipeline.schema.recipe import Recipe
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra
 
 _SHOWN_SIDE = 512
@@ -28,7 +29,7 @@ _WORDS = 32  # words in the picture of a prompt set
 
 def sensitive(recipe: Recipe) -> bool:
     """Whether flagged regions of a run's pictures are blurred unless asked for."""
-    return recipe.counts_nudity or recipe.kind == "nudity"
+    return resolve(recipe).counts_nudity or recipe.kind == "nudity"
 
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:

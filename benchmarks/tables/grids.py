@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...pipeline.run.audit import audit_prompts
 from ...pipeline.run.unlearning import make_prompts
-from ...pipeline.schema.recipe import build_recipe
+from ...pipeline.schema.defaults import build_recipe
 from ...pipeline.support.files import file_name, replacing
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table

@@ -6,7 +6,8 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from ...pipeline.schema.recipe import Recipe, build_recipe
+from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.recipe import Recipe
 from ..canvas import STORE, accuracies, cell, change, mean, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
 from ..table import Cell, Options, Record, Table

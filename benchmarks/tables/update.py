@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ...pipeline.maths.gradients import Gram, restricted_coefficients
-from ...pipeline.schema.recipe import build_recipe
+from ...pipeline.schema.defaults import build_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
 from ..table import Cell, Figures, Options, Record, Table

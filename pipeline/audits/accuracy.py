@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ..maths.metrics import domain_retention, unlearning_accuracy
-from ..prompts import split_concepts
 from ..schema.results import AccuracyResult, ValueAccuracy
 from ..support.errors import UserError
 from ..support.progress import Progress, Silent
+from ..worlds.concepts import split_concepts
 from ..worlds.tiny_canvas import DIMENSIONS, dimension_of, labels_of
 from .clip import ClipModel
 from .images import Images, to_uint8

@@ -65,10 +65,10 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         if sections is not None and command == name:
-            from ..schema.options import add_recipe_options
-            from ..schema.recipe import TRAINING_IMAGES
+            from ..schema.fields import TRAINING_IMAGES
+            from .options import add_recipe_options
 
-            add_recipe_options(sub, sections, () if trains else TRAINING_IMAGES)
+            add_recipe_options(sub, *sections, skip=() if trains else TRAINING_IMAGES)
             sub.add_argument(
                 "--recipe",
                 type=Path,
@@ -130,9 +130,9 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 
     export = add("export", _export, "write more weights formats of a run that has ended")
     if command == "export":
-        from ..schema.options import add_recipe_options
+        from .options import add_recipe_options
 
-        add_recipe_options(export, ("output",))
+        add_recipe_options(export, "output")
     export.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     export.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
 
@@ -170,8 +170,8 @@ def _ui(words: list[str]) -> int:
 
 
 def _recipe(arguments: argparse.Namespace, extra: dict[str, Any] | None = None) -> Any:
-    from ..schema.options import chosen
-    from ..schema.recipe import build_recipe, merge, read_yaml
+    from ..schema.defaults import build_recipe, merge, read_yaml
+    from .options import chosen
 
     base = read_yaml(arguments.recipe) if getattr(arguments, "recipe", None) else {}
     return build_recipe(merge(merge(base, extra or {}), chosen(arguments)))
@@ -204,7 +204,7 @@ def _run(recipe: Any, out: Path | None, resume: bool = False, progress_file: Pat
 
 def _demo(arguments: argparse.Namespace) -> None:
     from ..run.folder import new_run_path
-    from ..schema.recipe import build_recipe
+    from ..schema.defaults import build_recipe
 
     chosen: dict[str, Any] = {
         "concept": arguments.concept,
@@ -225,7 +225,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _unlearn(arguments: argparse.Namespace) -> None:
     from ..run.folder import RunFolder, new_run_path
-    from ..schema.options import chosen
+    from .options import chosen
 
     if arguments.resume:
         if chosen(arguments) or arguments.recipe or arguments.out:
@@ -329,8 +329,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from ..run.export import export_run
     from ..run.folder import RunFolder
-    from ..schema.options import chosen
-    from ..schema.recipe import build_recipe, merge
+    from ..schema.defaults import build_recipe, merge
+    from .options import chosen
     from .terminal import TerminalProgress
 
     wanted = chosen(arguments)

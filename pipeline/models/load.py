@@ -7,15 +7,10 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
-from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
-from .lineage import model_index
+from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
 from .registry import family_of_pipeline, wrap_pipeline
 from .single_file import load_single_file
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
-"""Models that come with the package: name -> diffusers folder."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 

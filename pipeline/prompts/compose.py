@@ -1,7 +1,6 @@
 """The rows of one concept, in either world, and what it takes to have several of them in one set."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -11,7 +10,6 @@ from . import attributes, templates, tiny
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .llm import LLMSource
 from .templates import Row, Structure
-from .text import unique
 
 World = Literal["open", "tiny-canvas"]
 Item = TypeVar("Item")
@@ -49,25 +47,6 @@ class Scope:
     seed: int
     llm: LLMSource | None = None
     allow_fallback: bool = True
-
-
-def split_concepts(concept: str) -> tuple[str, ...]:
-    """Read one concept, or several joined by a plus between spaces.
-
-    Raises:
-        UserError: nothing on one side of a plus, or one concept twice.
-
-    >>> split_concepts("cat + pop art")
-    ('cat', 'pop art')
-    """
-    parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {concept} ")]
-    if len(parts) == 1:
-        return (concept,)
-    if not all(parts):
-        raise UserError(f"expected a concept on both sides of each '+', got {concept!r}. Leave the plus out.")
-    if len(unique(parts)) < len(parts):
-        raise UserError(f"expected different concepts, got {concept!r}. Name each once.")
-    return tuple(parts)
 
 
 def kind_of(concept: str, kind: Kind, world: World) -> Kind:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..support.errors import UserError
 from ..support.files import write_text
+from ..worlds.concepts import split_concepts
 from . import tables, tiny
 from .banks import Kind, find_concept
-from .compose import GUARD_EVERY, Scope, Structure, World, compose, guard, interleave, kind_of, shares, split_concepts
+from .compose import GUARD_EVERY, Scope, Structure, World, compose, guard, interleave, kind_of, shares
 from .from_file import read_pairs
 from .llm import LLMSource
 from .templates import Row

@@ -10,6 +10,7 @@ from ..data.samples import draw_latents
 from ..models import Denoiser
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
@@ -28,7 +29,7 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
     In the tiny-canvas world NudeNet sees a face in photos only, so detections are counted on the
     test rows of that style.
     """
-    spec = recipe.audits
+    spec, setting = recipe.audits, resolve(recipe)
 
     if not prompts.test:
         raise UserError("expected test pairs for the audits, got none: give the prompt file some test rows.")
@@ -36,13 +37,13 @@ def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
     def spread(texts: list[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]
 
-    others = len(set(prompts.retain_test)) if recipe.world == "classes" else 1
+    others = len(set(prompts.retain_test)) if setting.world == "classes" else 1
     sets = {
         "forget_test": spread(prompts.forget_test, spec.images),
         "retain_test": spread(prompts.retain_test, spec.images * others),
         "retain_train": spread(prompts.retain_train, spec.retain_train_images),
     }
-    if recipe.counts_nudity and recipe.world == "tiny-canvas":
+    if setting.counts_nudity and setting.world == "tiny-canvas":
         photos = [pair for pair in prompts.test if labels_of(pair.forget).get("style") == "photo"]
         if photos:
             sets["nudity"] = spread([pair.forget for pair in photos], spec.images)
@@ -73,18 +74,18 @@ def measure(
     images: dict[str, np.ndarray], texts: dict[str, list[str]], recipe: Recipe, progress: Progress, device: Any = "cpu"
 ) -> AuditResult:
     """Run the audits that a recipe asks for on images that are already drawn."""
-    spec = recipe.audits
+    spec, setting = recipe.audits, resolve(recipe)
     labels: str | list[str] = spec.nudity_labels
     if labels not in ("paper", "all"):
         labels = [label.strip() for label in spec.nudity_labels.split(",")]
     return audit(
         AuditImages(**{name: ImageSet(images[name], texts[name]) for name in images}),
         concept=recipe.concept,
-        world=recipe.world,
-        nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
+        world=setting.world,
+        nudity=NudityAudit(spec.nudity_threshold, labels) if setting.counts_nudity else None,
         alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
         accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
-        classes=_class_audit(recipe) if recipe.world == "classes" else None,
+        classes=_class_audit(recipe) if setting.world == "classes" else None,
         progress=progress,
     )
 

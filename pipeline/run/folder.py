@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..prompts import PromptSet
-from ..schema.recipe import Recipe, load_recipe
+from ..schema.defaults import load_recipe
+from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results
 from ..support.errors import UserError
 from ..support.files import file_name, replacing, write_text

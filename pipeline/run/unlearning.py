@@ -15,6 +15,7 @@ from ..models import Denoiser, class_names, load_denoiser
 from ..prompts import LLMSource, PromptSet
 from ..report import write_report
 from ..schema.recipe import Recipe
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
@@ -165,7 +166,7 @@ def _finish(run: RunFolder, results: Results) -> None:
 
 def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
     """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
-    spec = recipe.prompts
+    spec, setting = recipe.prompts, resolve(recipe)
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
@@ -178,14 +179,14 @@ def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
         n=spec.n,
         n_test=spec.n_test,
         seed=recipe.seed,
-        world="tiny-canvas" if recipe.world == "tiny-canvas" else "open",
+        world="tiny-canvas" if setting.world == "tiny-canvas" else "open",
         structure=recipe.method.data,
         source=spec.source,
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
         attribute_of=recipe.attribute_of,
-        keep_forgotten=recipe.forgotten_before,
+        keep_forgotten=setting.forgotten_before,
     )
 
 

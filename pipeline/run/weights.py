@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..models import Denoiser
+from ..models.lineage import lineage_of
 from ..schema.recipe import Recipe
 from ..schema.results import AuditResult
 from ..support.files import file_name
@@ -27,7 +28,7 @@ def run_header(denoiser: Denoiser, recipe: Recipe, base: BaseHashes, after: Audi
         denoiser,
         base,
         model=recipe.model,
-        concept=recipe.concept,
+        lineage=lineage_of(recipe.model),
         concepts=recipe.concepts,
         method=recipe.method.name,
         seed=recipe.seed,

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..models import Denoiser
-from ..models.lineage import lineage_of
+from ..models.lineage import Lineage
 from ..support.errors import UserError
 from ..support.files import replacing
+from ..worlds.concepts import join_concepts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
 _BASE = "turpentine.base_sha256"
@@ -91,7 +92,7 @@ def header(
     base: BaseHashes,
     *,
     model: str,
-    concept: str,
+    lineage: Lineage,
     concepts: Sequence[str],
     method: str,
     seed: int,
@@ -103,16 +104,16 @@ def header(
     Args:
         denoiser: the unlearned model.
         base: of its weights before unlearning.
-        model: the base, as the user called it; what was forgotten in it before is read from its own header.
-        concept: what was removed, as the user wrote it.
-        concepts: the same one by one.
+        model: the base, as the user called it.
+        lineage: its history.
+        concepts: what was removed.
         method: how.
         seed: of the run.
         recipe: the whole recipe, as YAML.
         figures: audit figures, JSON-able.
     """
     predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
-    lineage = lineage_of(model)
+    concept = join_concepts(concepts)
     forgotten = [name for name in lineage.forgotten if name not in concepts]
     return {
         "format": "pt",

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.run.unlearning import run_recipe
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.weights import FORMATS, read_header
 

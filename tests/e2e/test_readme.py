@@ -15,9 +15,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_two_commands_are_there():
     blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
-    assert 'pip install -e ".[all]" && turpentine demo' in blocks[0]
-    assert 'pip install -e ".[all,test]" && pytest' in blocks[1]
-    assert "\npytest\n" in (ROOT / ".ci" / "run").read_text()
+    assert 'pip install -c constraints.txt -e ".[all]" && turpentine demo' in blocks[0]
+    assert 'pip install -c constraints.txt -e ".[all,test]" && pytest' in blocks[1]
+    script = (ROOT / ".ci" / "run").read_text()
+    assert 'pip install -q -c constraints.txt -e ".[all,test]"\n' in script
+    assert "\npytest\n" in script
 
 
 def test_every_command_line_parses():

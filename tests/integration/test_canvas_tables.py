@@ -14,7 +14,7 @@ from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
 from turpentine.pipeline.methods import METHODS
-from turpentine.pipeline.schema.recipe import defaults_for
+from turpentine.pipeline.schema.defaults import defaults_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 

@@ -13,7 +13,8 @@ from turpentine.pipeline.methods.base import Batch
 from turpentine.pipeline.models import Sampling, class_names, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.class_conditional import ClassConditionalPipeline
 from turpentine.pipeline.run.unlearning import run_recipe
-from turpentine.pipeline.schema.recipe import TrainingSection, build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.training.trainer import Trainer

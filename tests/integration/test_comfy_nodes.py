@@ -117,7 +117,7 @@ def test_a_finished_training_is_found_again(model, unlearned, prompts, options):
 
 
 def test_whatever_decides_a_run_is_in_its_name(model, prompts):
-    from turpentine.pipeline.schema.recipe import build_recipe
+    from turpentine.pipeline.schema.defaults import build_recipe
 
     recipe = build_recipe({"concept": "cat", "device": "cpu"})
     name = run_name(model.denoiser, prompts, recipe)

@@ -9,8 +9,8 @@ from turpentine.pipeline.commands.terminal import TerminalProgress
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run.estimate import estimate
 from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.presets import preset_for
-from turpentine.pipeline.schema.recipe import build_recipe
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
 from turpentine.pipeline.run.weights import run_header
-from turpentine.pipeline.schema.recipe import OutputSection, build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import OutputSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (

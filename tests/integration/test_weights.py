@@ -10,7 +10,9 @@ import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.schema.recipe import Recipe, build_recipe
+from turpentine.pipeline.models.lineage import lineage_of
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
@@ -55,7 +57,7 @@ def write(denoiser, folder, formats=BOTH, dtype="fp32", metadata=None):
 def made(denoiser):
     """A header with figures."""
     return header(
-        denoiser, BaseHashes("0" * 64), model=RECIPE.model, concept=RECIPE.concept, concepts=RECIPE.concepts,
+        denoiser, BaseHashes("0" * 64), model=RECIPE.model, lineage=lineage_of(RECIPE.model), concepts=RECIPE.concepts,
         method="rgd", seed=RECIPE.seed, recipe=RECIPE.to_yaml(), figures={"alignment": {"forget": 0.25}},
     )  # fmt: skip
 

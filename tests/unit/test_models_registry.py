@@ -16,7 +16,7 @@ from turpentine.pipeline.models.lineage import COMPONENTS
 from turpentine.pipeline.models.registry import family_of, family_of_pipeline
 from turpentine.pipeline.models.single_file import recognise
 from turpentine.pipeline.models.stable_diffusion import StableDiffusion
-from turpentine.pipeline.schema.recipe import RECIPES, build_recipe
+from turpentine.pipeline.schema.defaults import RECIPES, build_recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.training.lora import layer_names
 from turpentine.pipeline.weights.layouts import denoiser_layout

@@ -28,7 +28,7 @@ def test_every_format_is_a_file_and_a_line():
     assert [name for name, each in FORMATS.items() if each.of_difference] == ["lora", "lora_diffusers", "delta"]
     field = OutputSection.model_fields["formats"]
     assert get_args(get_args(field.annotation)[0]) == tuple(FORMATS)
-    assert all(f"{name}: {meaning}" in field.description for name, meaning in choices.WEIGHT_FORMATS.items())
+    assert all(f"{name}, {meaning}" in field.description for name, meaning in choices.WEIGHT_FORMATS.items())
 
 
 def test_needs_base():

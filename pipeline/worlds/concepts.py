@@ -1,0 +1,43 @@
+"""Several concepts in one text, as people write them: "cat + pop art"."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from ..support.errors import UserError
+
+_JOINT = " + "
+
+
+def split_concepts(text: str) -> tuple[str, ...]:
+    """Read one concept, or several joined by a plus between spaces.
+
+    Raises:
+        UserError: nothing on one side of a plus, or one concept twice.
+
+    >>> split_concepts("cat + pop art")
+    ('cat', 'pop art')
+    """
+    parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {text} ")]
+    if len(parts) == 1:
+        return (text,)
+    if not all(parts):
+        raise UserError(f"expected a concept on both sides of each '+', got {text!r}. Leave the plus out.")
+    if len({_fold(part) for part in parts}) < len(parts):
+        raise UserError(f"expected different concepts, got {text!r}. Name each once.")
+    return tuple(parts)
+
+
+def join_concepts(concepts: Sequence[str]) -> str:
+    """Write concepts as one text, which `split_concepts` reads.
+
+    >>> join_concepts(("cat", "pop art"))
+    'cat + pop art'
+    """
+    return _JOINT.join(concepts)
+
+
+def _fold(text: str) -> str:
+    """Without case and accents."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()
