@@ -192,7 +192,7 @@ def measure_memory(kind: type[Trainer], stand: Stand) -> dict[str, float]:
     extra = peak_bytes(lambda: trainer._step(1), stand.device)
 
     def forward_only() -> None:
-        batch = {"retain": trainer._batch("retain", 0, 0)}
+        batch = {"retain": trainer.feed.batch("retain", 0, 0)}
         trainer.method.losses(trainer.denoiser, batch)["retain"]()
 
     activations = peak_bytes(forward_only, stand.device)
