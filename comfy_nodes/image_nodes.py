@@ -62,7 +62,7 @@ class Generate(Node):
         sets = audit_prompts(prompts, recipe)
         texts = sets[which if which in sets else _FALLBACK[which]]
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, recipe.samples, seed, host.NodeProgress(), "drawing")
+            latents = draw_latents(denoiser, texts, recipe.samples.sampling(), seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts)
 

@@ -64,7 +64,7 @@ def draw_audit_images(
     for index, (name, prompts) in enumerate(texts.items()):
         seed = _AUDIT_SEED * (index + 1) + recipe.seed * 10_000
         stage = f"drawing {name.replace('_', ' ')} images {when}"
-        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage, processes)
+        latents = draw_latents(denoiser, prompts, recipe.samples.sampling(), seed, progress, stage, processes)
         if processes.main:  # who alone measures
             images[name] = denoiser.decode(latents).numpy()
     return images

@@ -10,7 +10,7 @@ import turpentine
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.models import BUNDLED, load_denoiser
+from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import OutputSection
 from turpentine.pipeline.support.errors import UserError
@@ -27,6 +27,7 @@ from turpentine.pipeline.weights import (
     write_weights,
 )
 from turpentine.pipeline.weights.apply import denoiser_of
+from turpentine.pipeline.weights.single_file import checkpoint_tensors
 
 from ..support.pipelines import BUILDERS, build_sdxl
 
@@ -36,11 +37,11 @@ FILES = {"denoiser": "", "lora": "-lora", "lora_diffusers": "-lora-diffusers", "
 
 
 def denoiser_for(pipe, **save):
-    """What writers need of a denoiser, for pipelines whether or not an adapter for them is there."""
-    return SimpleNamespace(
-        family="tiny", name="tiny", pipeline=pipe, module=denoiser_of(pipe), device=torch.device("cpu"),
-        save=lambda folder, dtype: pipe.save_pretrained(folder, **save),
-    )  # fmt: skip
+    """The pipeline's adapter; what is given goes to `save_pretrained`."""
+    denoiser = wrap_pipeline(pipe, "tiny")
+    if save:
+        denoiser.save = lambda folder, dtype: pipe.save_pretrained(folder, **save)
+    return denoiser
 
 
 def unlearned(build, low_rank=False):
@@ -293,7 +294,6 @@ def test_every_shard_is_tagged_and_hashed(full, tmp_path):
 
 
 def test_v_prediction_is_told():
-    from turpentine.pipeline.weights.single_file import checkpoint_tensors
 
     assert "v_pred" in checkpoint_tensors(build_sdxl("v_prediction"))
     assert "v_pred" not in checkpoint_tensors(build_sdxl())

@@ -145,7 +145,7 @@ def test_two_processes_begin_and_one_goes_on(place, name):
 
 
 def test_images_are_those_of_one_process(place):
-    alone = draw_latents(wrap_pipeline(build_tiny_pipeline()), PROMPTS, SPEC, 3, Silent(), "drawing")
+    alone = draw_latents(wrap_pipeline(build_tiny_pipeline()), PROMPTS, SPEC.sampling(), 3, Silent(), "drawing")
     for rank in range(2):
         assert torch.equal(torch.load(place / f"drawn-{rank}.pt"), alone)
 

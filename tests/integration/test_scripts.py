@@ -1,4 +1,4 @@
-"""Every script beside the command `turpentine`, run at a size of seconds: benchmarks, and how bundled models were made."""
+"""Every script beside the command `turpentine`, at a size of seconds: benchmarks, and how bundled models were made."""
 
 import json
 import sys

@@ -116,6 +116,17 @@ def test_writing_again_replaces(denoiser, tmp_path):
     assert len(list((tmp_path / "weights").iterdir())) == 2
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027], ids=oct)
+def test_every_written_file_has_the_permissions_that_the_umask_gives(denoiser, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write(denoiser, tmp_path / "weights")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) > 5 and {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
+
+
 # provenance -------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import torch
 from turpentine.pipeline.data.samples import Samples, SampleSet
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.training.trainer import Trainer
@@ -22,7 +22,7 @@ def train(method="rgd", folder=None, prediction_type="epsilon", resume=False, pr
     denoiser = wrap_pipeline(build_tiny_pipeline(prediction_type))
     section = TrainingSection(**{"steps": 4, "batch_size": 2, "learning_rate": 1e-3, **spec})
     quick = {"start_steps": 3} if method.startswith("esd") else {}
-    built = build_method(METHODS[method][0](**quick, **(config or {})))
+    built = build_method(find(method).config(**quick, **(config or {})))
     trainer = Trainer(denoiser, built, make_samples(denoiser), section, 0, folder, progress)
     if folder:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

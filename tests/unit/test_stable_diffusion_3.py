@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import BUNDLED, Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.progress import Silent
 
 from ..support.pipelines import build_family
@@ -34,13 +34,8 @@ def test_the_bundled_transformer():
     denoiser = load_denoiser("tiny-canvas-dit", "cpu")
     assert denoiser.family == "stable-diffusion-3" and denoiser.call_options == {"max_sequence_length": 0}
     assert denoiser.encode_prompts(PROMPTS)["prompt_embeds"].shape == (2, 24, 160)
-    first, again = (
-        denoiser.sample(
-            PROMPTS, [1, 2], num_inference_steps=2, guidance_scale=3.0, scheduler="dpm-solver++", batch_size=2,
-            progress=Silent(), stage="",
-        )
-        for _ in range(2)
-    )  # fmt: skip
+    sampling = Sampling(2, 3.0, "dpm-solver++", batch_size=2)
+    first, again = (denoiser.sample(PROMPTS, [1, 2], sampling, Silent(), "") for _ in range(2))
     assert first.shape == (2, 16, 8, 8) and torch.equal(first, again) and first.isfinite().all()
 
 
