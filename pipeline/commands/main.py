@@ -317,7 +317,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from ..run.planning import plan
+    from ..run.cost import plan
     from .terminal import console, plan_table
 
     if arguments.batch_size < 1:

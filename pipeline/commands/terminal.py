@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ..report import rows
-from ..run.planning import GB, Plan
+from ..run.cost import GB, Plan
 from ..schema.results import Results
 from ..support.errors import Cancelled
 from ..support.files import write_text
