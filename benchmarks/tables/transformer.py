@@ -1,4 +1,4 @@
-"""Table 7: a transformer in place of the UNet; detections of what goes, alignment on what stays."""
+"""Table 7: a transformer instead of the UNet; detections of what goes, alignment on what stays."""
 
 from collections.abc import Mapping
 from pathlib import Path
