@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
+from ..worlds import WORLDS
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
 from .composer import Composer
@@ -14,10 +15,20 @@ from .tiny import TinyComposer
 Item = TypeVar("Item")
 
 COMPOSERS: dict[str, Composer] = {Open.name: OpenComposer(), TinyCanvas.name: TinyComposer()}
-"""World -> what makes its prompts; the names of classes need none."""
+"""World -> its composer; a world that is not among them uses the open one's."""
 
 GUARD_EVERY = 4
 """One pair in so many guards what was forgotten before: its retain prompt asks for it."""
+
+
+def composed_worlds() -> list[str]:
+    """List the worlds whose prompts can be made; names of classes come from the model instead."""
+    return [name for name, world in WORLDS.items() if not world.prompts_are_classes]
+
+
+def composer_of(world: str) -> Composer:
+    """Give the composer of one of `composed_worlds`."""
+    return COMPOSERS.get(world, COMPOSERS[Open.name])
 
 
 def shares(total: int, parts: int) -> list[int]:

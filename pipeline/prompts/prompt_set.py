@@ -17,7 +17,7 @@ from ..worlds import WORLDS, find_world
 from ..worlds.concepts import Concepts, join_concepts, split_concepts
 from . import tables
 from .banks import Kind, find_concept
-from .compose import COMPOSERS, GUARD_EVERY, guard, interleave, shares
+from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleave, shares
 from .composer import Scope
 from .from_file import read_pairs
 from .llm import LLMSource
@@ -116,7 +116,7 @@ class PromptSet(BaseModel):
             n: train rows.
             n_test: test rows; they depend on neither `n` nor `structure`.
             seed: decides which combinations are drawn.
-            world: of `COMPOSERS`; "tiny-canvas" keeps to what the bundled model can draw.
+            world: of `composed_worlds`; "tiny-canvas" keeps to what the bundled model can draw.
             structure: "uniform" repeats one pair `n` times, as SalUn does.
             source: "llm" asks `llm` for the sub-concepts.
             synonyms: words for the concept instead of the table's.
@@ -131,7 +131,7 @@ class PromptSet(BaseModel):
         """
         for name, value, choices in (
             ("kind", kind, get_args(Kind)),
-            ("world", world, tuple(COMPOSERS)),
+            ("world", world, tuple(composed_worlds())),
             ("structure", structure, get_args(Structure)),
             ("source", source, ("template", "llm")),
         ):
@@ -143,7 +143,7 @@ class PromptSet(BaseModel):
             raise UserError(
                 f"source 'llm' and an LLM source must be given together, got source {source!r} and LLM source {llm!r}."
             )
-        composer = COMPOSERS[world]
+        composer = composer_of(world)
         if source == "llm" and not composer.takes_llm:
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
@@ -223,7 +223,7 @@ class PromptSet(BaseModel):
         """Tell whether a prompt names one of the concepts, by any of its words or their plurals."""
         if self.kind == "class":
             return prompt in self.concepts
-        return COMPOSERS[self.world].names(prompt, self.concepts, self.kind, self.synonyms)
+        return composer_of(self.world).names(prompt, self.concepts, self.kind, self.synonyms)
 
     def check(self) -> None:
         """Check that the rows are what they should be.
