@@ -18,7 +18,7 @@ from torch import Tensor, nn
 _TOKENS = 77
 _KEPT = 64
 """Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
-_PREDICTIONS = {
+_PREDICTIONS: dict[tuple[str, ...], str] = {
     ("ModelSamplingDiscrete", "EPS"): "epsilon",
     ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
     ("ModelSamplingDiscreteFlow", "CONST"): "flow_prediction",
