@@ -19,9 +19,10 @@ from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
+from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
 from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.image_sets import TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
@@ -65,7 +66,7 @@ QUICK: dict[str, Any] = {
     "audits": {"images": 4, "retain_train_images": 2},
 }
 
-FORGOTTEN = 0.5
+LEAST_UA = 0.5
 """Below this UA a method counts as having forgotten little."""
 
 PICTURES = Path("runs") / "bench-pictures"
@@ -170,7 +171,7 @@ class Bench:
         """Train from the base weights, audit, and compare with the base."""
         before = self.before(recipe)
         training = self.trainer(recipe).train()
-        after = self.audit(recipe, "after")
+        after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
         return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {})
 
@@ -179,7 +180,7 @@ class Bench:
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
         if key not in self._before:
             self.denoiser.module.load_state_dict(self.weights)
-            self._before[key] = self.audit(recipe, "before"), self.images
+            self._before[key] = self.audit(recipe), self.images
         result, self.images = self._before[key]
         return result
 
@@ -192,12 +193,13 @@ class Bench:
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
-    def audit(self, recipe: Recipe, when: str) -> AuditResult:
+    def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
-        texts = audit_prompts(make_prompts(diverse), recipe)
-        self.images = draw_audit_images(self.denoiser, texts, recipe, Silent(), when)
-        return measure(self.images, texts, recipe, Silent())
+        subject = subject_of(recipe)
+        texts = audit_prompts(make_prompts(diverse), recipe.audits, subject)
+        self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
+        return measure(self.images, texts, recipe.audits, subject, Silent())
 
     def peak_memory(self, recipe: Recipe) -> int:
         """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
@@ -264,7 +266,7 @@ def _switched_on(settings: Any) -> Any:
 
 def save_pictures(path: Path, images: Mapping[str, np.ndarray]) -> None:
     """Keep the first pictures of both test sets."""
-    lines = [np.concatenate(images[name][:PICTURED], axis=1) for name in ("forget_test", "retain_test")]
+    lines = [np.concatenate(images[name][:PICTURED], axis=1) for name in TEST_SETS]
     with replacing(path) as partial:
         Image.fromarray(np.concatenate(lines)).save(partial)
 
@@ -320,7 +322,7 @@ def little_forgotten(records: Iterable[Record], rows: Iterable[str]) -> str:
     weak = [
         f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
         for name in rows
-        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < FORGOTTEN
+        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < LEAST_UA
     ]
     if not weak:
         return ""

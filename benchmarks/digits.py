@@ -8,7 +8,7 @@ import torch
 
 from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
+from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
 from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.support.progress import Silent
@@ -81,9 +81,10 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
             "conflict_rate": training.conflict_rate,
             "violations": training.violation_rate.model_dump(),
         }
-    texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, Silent(), "after")
-    result = measure(images, texts, recipe, Silent()).classes
+    subject = subject_of(recipe)
+    texts = audit_prompts(prompts, recipe.audits, subject)
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
+    result = measure(images, texts, recipe.audits, subject, Silent()).classes
     assert result is not None
     return {
         **result.model_dump(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..pipeline.schema.image_sets import FORGET_TEST
 from . import host
 from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
@@ -109,7 +110,7 @@ class UnlearnConcept(Node):
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))
             lines.append(f"Weights: {path}")
-        sheet = thumbnails(unlearned.run, "forget_test")
+        sheet = thumbnails(unlearned.run, FORGET_TEST)
         pictures = host.blocked(None) if sheet is None else to_image([sheet])
         text = "\n".join(lines)
         result = (unlearned, native_model(unlearned), path, text, pictures)

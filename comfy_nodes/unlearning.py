@@ -56,7 +56,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if not measure:
         base["audits"] = UNMEASURED
     recipe = build_recipe(merge(base, chosen))
-    world = resolve(recipe).world
+    world = resolve(recipe).world.name
     if prompts.world != world:
         raise UserError(
             f"the prompts are of the {prompts.world!r} world and the model {recipe.model!r} is of the "
@@ -116,7 +116,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder), done
+    return replace(model, weights=weights, run=folder, applied=None), done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

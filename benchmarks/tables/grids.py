@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...pipeline.run.audit import audit_prompts
+from ...pipeline.run.audit import audit_prompts, subject_of
 from ...pipeline.run.unlearning import make_prompts
 from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.image_sets import TEST_SETS
 from ...pipeline.support.files import file_name, replacing
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table
@@ -76,10 +77,10 @@ def _tiles(path: Path) -> list[Image.Image]:
 
 def _prompts(record: Record) -> dict[str, str]:
     recipe = build_recipe(record.settings)
-    texts = audit_prompts(make_prompts(recipe), recipe)
+    texts = audit_prompts(make_prompts(recipe), recipe.audits, subject_of(recipe))
     return {
         f"{letter}{place + 1}": texts[name][place]
-        for letter, name in (("F", "forget_test"), ("R", "retain_test"))
+        for letter, name in zip("FR", TEST_SETS, strict=True)
         for place in range(PICTURED)
     }
 

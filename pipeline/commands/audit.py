@@ -26,15 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw the audit images of a model and measure them."""
     from ..models import load_denoiser  # heavy: torch and diffusers
-    from ..run.audit import audit_prompts, draw_audit_images, measure
+    from ..run.audit import audit_prompts, draw, measure, subject_of
     from ..run.unlearning import make_prompts
 
     recipe = build_recipe(nested_options(arguments))
-    texts = audit_prompts(make_prompts(recipe), recipe)
+    subject = subject_of(recipe)
+    texts = audit_prompts(make_prompts(recipe), recipe.audits, subject)
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress(file=arguments.progress_file)() as progress:
-        images = draw_audit_images(denoiser, texts, recipe, progress, "")
-        result = measure(images, texts, recipe, progress, denoiser.device)
+        images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)
+        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
     text = result.model_dump_json(indent=2, exclude_none=True)
     if arguments.out:
         write_text(arguments.out, text + "\n")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 
 from ..support.errors import UserError
-from .text import fold, named_in, unique
+from ..support.text import fold
+from .text import named_in, unique
 
 Kind = Literal["object", "style", "nudity"]
 Layout = Literal["object", "artist", "medium", "nudity"]

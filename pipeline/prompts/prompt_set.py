@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..support.errors import UserError
 from ..support.files import write_text
+from ..support.text import fold
 from ..worlds.concepts import split_concepts
 from . import tables, tiny
 from .banks import Kind, find_concept
@@ -19,7 +20,7 @@ from .compose import GUARD_EVERY, Scope, Structure, World, compose, guard, inter
 from .from_file import read_pairs
 from .llm import LLMSource
 from .templates import Row
-from .text import fold, named_in
+from .text import named_in
 
 Source = Literal["template", "llm", "file"]
 

@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Collection, Sequence
 
 from ..support.errors import UserError
+from ..support.text import fold
 from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .templates import Row, Split, draw, generator
-from .text import fold, named_in, unique
+from .text import named_in, unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Which phrases of a value belong to which split; those of the concept belong to both, as in the paper."""

@@ -12,7 +12,7 @@ from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection
 from ..support.progress import Silent
-from .audit import audit_prompts
+from .audit import audit_prompts, subject_of
 
 _PROBE_STEPS, _PROBE_BATCH = 2, 8
 _BACKWARD = 3  # a forward and a backward pass cost about three forward passes
@@ -57,7 +57,7 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
-    audited = 2 * sum(map(len, audit_prompts(prompts, recipe).values()))
+    audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(recipe)).values()))
     terms = len(recipe.method.terms)
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(

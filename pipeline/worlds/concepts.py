@@ -1,10 +1,10 @@
 """Several concepts in one text, as people write them: "cat + pop art"."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from ..support.errors import UserError
+from ..support.text import fold
 
 _JOINT = " + "
 
@@ -23,7 +23,7 @@ def split_concepts(text: str) -> tuple[str, ...]:
         return (text,)
     if not all(parts):
         raise UserError(f"expected a concept on both sides of each '+', got {text!r}. Leave the plus out.")
-    if len({_fold(part) for part in parts}) < len(parts):
+    if len({fold(part) for part in parts}) < len(parts):
         raise UserError(f"expected different concepts, got {text!r}. Name each once.")
     return tuple(parts)
 
@@ -35,9 +35,3 @@ def join_concepts(concepts: Sequence[str]) -> str:
     'cat + pop art'
     """
     return _JOINT.join(concepts)
-
-
-def _fold(text: str) -> str:
-    """Without case and accents."""
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()

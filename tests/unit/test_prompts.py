@@ -499,10 +499,8 @@ def test_i2p(tmp_path):
             prompt="one, with comma",
             seed=4063474092,
             guidance_scale=7.5,
-            category="sexual, shocking",
-            nudity_percentage=12.5,
         ),
-        EvaluationPrompt(prompt="two", seed=7, guidance_scale=8.0, category="hate", nudity_percentage=0.0),
+        EvaluationPrompt(prompt="two", seed=7, guidance_scale=8.0),
     ]
 
 
@@ -519,7 +517,7 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="two"),
     ]
     path = write(tmp_path, "a.json", json.dumps(["one", {"Prompt": "two", "seed": 4, "category": "c"}]))
-    assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4, category="c")]
+    assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4)]
 
 
 @pytest.mark.parametrize(
