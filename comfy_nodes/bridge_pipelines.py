@@ -100,7 +100,7 @@ def _encode(
 class _Pipeline(StableDiffusionPipeline):
     embed: Embed
 
-    def encode_prompt(  # type: ignore[override]
+    def encode_prompt(
         self,
         prompt: Any,
         device: Any,
@@ -127,11 +127,11 @@ class _Pooled:
         return embeds, empty, pooled, empty_pooled
 
 
-class _XLPipeline(_Pooled, StableDiffusionXLPipeline):  # type: ignore[misc]
+class _XLPipeline(_Pooled, StableDiffusionXLPipeline):
     pass
 
 
-class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):  # type: ignore[misc]
+class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):
     pass
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from ..pipeline.run.unlearning import make_prompts
 from ..pipeline.support.errors import UserError
@@ -103,9 +104,7 @@ def endpoints(page: Page) -> list[Any]:
         picture = page.studio.draw(
             chosen.model, chosen.device, short_text(prompt, "prompt"), seed_of(seed), chosen.samples
         )
-        width, height = picture.size
-        pixels = [list(pixel) for pixel in picture.convert("RGB").getdata()]
-        return [pixels[row * width : (row + 1) * width] for row in range(height)]
+        return np.asarray(picture.convert("RGB")).tolist()
 
     return [
         models,
