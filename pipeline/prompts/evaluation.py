@@ -56,21 +56,21 @@ def _read_item(item: Any, where: str) -> EvaluationPrompt:
     if isinstance(item, str):
         item = {"prompt": item}
     if not isinstance(item, dict):
-        raise UserError(f"{where}: expected a prompt or an object with one, got {type(item).__name__}. Correct it.")
+        raise UserError(f"{where}: expected a prompt or an object with one, got {type(item).__name__}.")
     return _read_row({str(name).lower(): value for name, value in item.items()}, where)
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
     columns = {field: next((name for name in names if name in row), None) for field, names in _COLUMNS.items()}
     if columns["prompt"] is None:
-        raise UserError(f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}. Name it so.")
+        raise UserError(f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}.")
     cells = {field: row[name] for field, name in columns.items() if name is not None}
     prompt = cells["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"{where}: expected a prompt, got {prompt!r}. Write one or leave the row out.")
     seed = _number(cells.get("seed"), "seed", where)
     if seed is not None and not seed.is_integer():
-        raise UserError(f"{where}: seed must be a whole number, got {seed}. Correct the row.")
+        raise UserError(f"{where}: seed must be a whole number, got {seed}.")
     return EvaluationPrompt(
         prompt=" ".join(prompt.split()),
         seed=None if seed is None else int(seed),
@@ -86,5 +86,5 @@ def _number(value: Any, name: str, where: str) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number < 2**63:
-        raise UserError(f"{where}: {name} must be a number from 0, got {value!r}. Correct the row.")
+        raise UserError(f"{where}: {name} must be a number from 0, got {value!r}.")
     return number

@@ -175,7 +175,7 @@ def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
         return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
     llm = _llm(recipe) if spec.source == "llm" else None
     return PromptSet.build(
-        recipe.concept,
+        recipe.concepts,
         recipe.kind,
         n=spec.n,
         n_test=spec.n_test,

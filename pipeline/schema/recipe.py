@@ -6,16 +6,13 @@ leaves out is filled by `defaults`; what the disk knows of its model is found by
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from annotated_types import MinLen
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SerializeAsAny,
     field_validator,
     model_validator,
@@ -25,9 +22,8 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
-from ..support.errors import UserError
 from ..support.files import write_text
-from ..worlds.concepts import join_concepts, split_concepts
+from ..worlds.concepts import Concepts, join_concepts
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
@@ -40,24 +36,6 @@ class Section(BaseModel):
 def called(option: str) -> dict[str, Any]:
     """Marks a field whose option is not called as the field is: `--audit-images`, not `--images`."""
     return {"option": option}
-
-
-def _several(concepts: object) -> object:
-    """Read "cat + pop art" as ("cat", "pop art")."""
-    if not isinstance(concepts, str):
-        return concepts
-    if not concepts.strip():
-        raise ValueError("expected the name of a concept, got an empty text")
-    try:
-        return split_concepts(concepts)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-Concepts = Annotated[
-    tuple[str, ...], BeforeValidator(_several), PlainSerializer(join_concepts, return_type=str), MinLen(1)
-]
-"""One or more concepts: a tuple in the program, one text in documents and options."""
 
 
 class PromptSection(Section):

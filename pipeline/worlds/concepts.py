@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import MinLen
+from pydantic import BeforeValidator, PlainSerializer
 
 from ..support.errors import UserError
 from ..support.text import fold
@@ -20,7 +24,7 @@ def split_concepts(text: str) -> tuple[str, ...]:
     """
     parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {text} ")]
     if len(parts) == 1:
-        return (text,)
+        return (text.strip(),)
     if not all(parts):
         raise UserError(f"expected a concept on both sides of each '+', got {text!r}. Leave the plus out.")
     if len({fold(part) for part in parts}) < len(parts):
@@ -35,3 +39,21 @@ def join_concepts(concepts: Sequence[str]) -> str:
     'cat + pop art'
     """
     return _JOINT.join(concepts)
+
+
+def _several(concepts: object) -> object:
+    """Read "cat + pop art" as ("cat", "pop art")."""
+    if not isinstance(concepts, str):
+        return concepts
+    if not concepts.strip():
+        raise ValueError("expected the name of a concept, got an empty text")
+    try:
+        return split_concepts(concepts)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+Concepts = Annotated[
+    tuple[str, ...], BeforeValidator(_several), PlainSerializer(join_concepts, return_type=str), MinLen(1)
+]
+"""One or more concepts: a tuple in the program, one text in documents and options."""

@@ -124,7 +124,7 @@ def test_whatever_decides_a_run_is_in_its_name(model, prompts):
     name = run_name(model.denoiser, prompts, recipe)
     assert name == run_name(model.denoiser, prompts, recipe.model_copy(update={"device": "cuda"}))
     assert name != run_name(model.denoiser, prompts, recipe.model_copy(update={"seed": 1}))
-    assert name != run_name(model.denoiser, prompts.subset(3, 4), recipe)
+    assert name != run_name(model.denoiser, prompts.model_copy(update={"train": prompts.train[:3]}), recipe)
 
 
 def test_a_training_that_fails_leaves_the_model_as_it_was(model, prompts, options):
