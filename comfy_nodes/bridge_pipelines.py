@@ -28,7 +28,7 @@ from .networks import XL_CONDITION, mmdit_config, unet_config
 _TOKENS = 77
 _KEPT = 64
 """Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
-_PREDICTIONS = {
+_PREDICTIONS: dict[tuple[str, ...], str] = {
     ("ModelSamplingDiscrete", "EPS"): "epsilon",
     ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
     ("ModelSamplingDiscreteFlow", "CONST"): "flow_prediction",
@@ -85,7 +85,7 @@ def _encode(
 class _Pipeline(StableDiffusionPipeline):
     embed: Embed
 
-    def encode_prompt(  # type: ignore[override]
+    def encode_prompt(
         self,
         prompt: Any,
         device: Any,
@@ -112,11 +112,11 @@ class _Pooled:
         return embeds, empty, pooled, empty_pooled
 
 
-class _XLPipeline(_Pooled, StableDiffusionXLPipeline):  # type: ignore[misc]
+class _XLPipeline(_Pooled, StableDiffusionXLPipeline):
     pass
 
 
-class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):  # type: ignore[misc]
+class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):
     pass
 
 

@@ -63,8 +63,8 @@ class PromptSetBlock(ModularPipelineBlocks):
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
         """Run as a part of a modular pipeline."""
         block = self.get_block_state(state)
-        block.recipe = recipe_for(block.concept, block.model, block.options or {})  # type: ignore[attr-defined]
-        block.prompts = prompts_of(block.recipe)  # type: ignore[attr-defined]
+        block.recipe = recipe_for(block.concept, block.model, block.options or {})
+        block.prompts = prompts_of(block.recipe)
         self.set_block_state(state, block)
         return components, state
 

@@ -81,7 +81,8 @@ def _wire(
     def read(path: str, *values: Any) -> tuple[Any, ...]:
         recipe = page.recipe(values)
         file = upload(path, SUFFIXES, _LARGEST_FILE)
-        prompts = PromptSet.load(file, concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
+        kind = None if recipe.kind == "class" else recipe.kind  # a file of sentences says nothing of classes
+        prompts = PromptSet.load(file, concept=recipe.concept, kind=kind, seed=recipe.seed)
         prompts = prompts.model_copy(update={"source": "file"})
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 

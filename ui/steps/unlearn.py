@@ -23,11 +23,11 @@ SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """What one look at a run saw: `count` bytes of events, its newest pictures, and where it stands, in HTML."""
+    """What one look at a run saw: `size` bytes of events, its newest pictures, and where it stands, in HTML."""
 
     name: str
     state: str
-    count: int
+    size: int
     preview: str | None
     status: str
 
@@ -116,7 +116,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
         last = before if before and before.name == now.name else None
         parts: list[Any] = [now, now.status, *_buttons(now.state)]
-        if last and last.count == now.count:
+        if last and last.size == now.size:
             parts += [gr.skip(), gr.skip()]
         else:
             parts += _curves(page.runner.events(now.name))
