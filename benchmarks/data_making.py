@@ -94,7 +94,7 @@ def compare(recipe: Recipe) -> dict[str, Any]:
     for name, samples in made.items():
         bench.denoiser.module.load_state_dict(bench.weights)
         Trainer(bench.denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
-        found[name] = {"seconds": seconds[name]} | _shown(figures(bench.audit(recipe, "after")))
+        found[name] = {"seconds": seconds[name]} | _shown(figures(bench.audit(recipe)))
         if name != "reference":
             own = seconds[name]["total"]
             found[name]["faster"] = seconds["reference"]["total"] / own

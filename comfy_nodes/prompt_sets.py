@@ -33,6 +33,7 @@ class DiversePromptSet(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Widgets from the recipe's fields."""
+        from ..pipeline.prompts import composed_worlds
         from ..pipeline.schema.fields import fields
 
         known = fields()
@@ -41,7 +42,7 @@ class DiversePromptSet(Node):
             "concept": ("STRING", {"default": "astronaut", "tooltip": f"{known['concept'].help}."}),
             "kind": (kinds, {"default": kinds[0], "tooltip": f"{known['kind'].help}."}),
             "world": (
-                ["open", "tiny-canvas"],
+                composed_worlds(),
                 {
                     "default": "open",
                     "tooltip": "open: prompts for any model. tiny-canvas: only what the bundled model can draw.",
@@ -76,8 +77,9 @@ class DiversePromptSet(Node):
     ) -> Any:
         from ..pipeline.run.unlearning import make_prompts
         from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.worlds import find_world
 
-        model = "tiny-canvas" if world == "tiny-canvas" else "a model of the open world"
+        model = next(iter(find_world(world).models), "a model of no world of its own")
         base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}
         picked = chosen(more, *_FIELDS, skip=_SKIP)
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +88,7 @@ class DiversePromptSet(Node):
                 file.write_text(_as_rows(text), encoding="utf-8")
                 picked = merge(picked, {"prompts": {"file": str(file)}})
             prompts = make_prompts(build_recipe(merge(base, picked)))
-        if text.strip() and world == "tiny-canvas":
+        if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
             prompts.check()
         return _outputs(prompts)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..pipeline.schema.image_sets import FORGET_TEST
 from . import host
 from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
@@ -57,16 +58,15 @@ class UnlearnConcept(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The settings that a run can't do without."""
-        from ..pipeline.methods import METHODS
+        from ..pipeline.methods import names
         from ..pipeline.schema.fields import fields
 
-        methods = list(METHODS)
         return {
             "required": {
                 "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers; it is left as it is."}),
                 "prompts": (PROMPT_SET, {"tooltip": "What to forget and what to keep: from Diverse Prompt Set."}),
                 "method": (
-                    methods,
+                    names(),
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),
@@ -110,7 +110,7 @@ class UnlearnConcept(Node):
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))
             lines.append(f"Weights: {path}")
-        sheet = thumbnails(unlearned.run, "forget_test")
+        sheet = thumbnails(unlearned.run, FORGET_TEST)
         pictures = host.blocked(None) if sheet is None else to_image([sheet])
         text = "\n".join(lines)
         result = (unlearned, native_model(unlearned), path, text, pictures)

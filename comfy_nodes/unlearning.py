@@ -56,7 +56,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if not measure:
         base["audits"] = UNMEASURED
     recipe = build_recipe(merge(base, chosen))
-    world = resolve(recipe).world
+    world = resolve(recipe).world.name
     if prompts.world != world:
         raise UserError(
             f"the prompts are of the {prompts.world!r} world and the model {recipe.model!r} is of the "

@@ -10,11 +10,11 @@ from PIL import Image
 from ..pipeline.data.samples import draw_latents
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.prompts import PromptSet
-from ..pipeline.report.text import size
 from ..pipeline.run.cost import Estimate, estimate, free_memory, memory_needed
 from ..pipeline.schema.recipe import Recipe, SampleSection, TrainingSection
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.progress import Silent
+from ..pipeline.support.text import size
 
 _KEPT = 2  # models in memory: one before and one after
 

@@ -145,18 +145,19 @@ def draw_latents(
     denoiser: Denoiser,
     prompts: Sequence[str],
     sampling: Sampling,
-    seed: int,
+    seed: int | Sequence[int],
     progress: Progress,
     stage: str,
     processes: Processes = ALONE,
 ) -> Tensor:
-    """Draw one image per prompt; image i has the seed `seed` + i.
+    """Draw one image per prompt; image i has the seed `seed` + i, or the i-th of several.
 
     Several processes take the batches in turn, and all get every image.
     """
     held = processes.dealt(len(prompts), sampling.batch_size)
-    texts, seeds = [prompts[index] for index in held], [seed + index for index in held]
-    drawn = denoiser.sample(texts, seeds, sampling, progress, stage) if held else None
+    seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
+    own = [prompts[index] for index in held], [seeds[index] for index in held]
+    drawn = denoiser.sample(*own, sampling, progress, stage) if held else None
     return processes.gathered(drawn, held)
 
 

@@ -7,7 +7,7 @@ a key of `model_index.json` in the bundled ones. Nothing is concluded from how a
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -43,11 +43,6 @@ class Lineage:
     def bundled(self) -> str | None:
         """The name of the bundled model that it came from, if it did."""
         return self.origin if self.origin in BUNDLED else None
-
-    @property
-    def world(self) -> Literal["tiny-canvas", "open"]:
-        """Whose words its prompts use, as far as its files tell; class-conditional models have no words."""
-        return "tiny-canvas" if self.bundled in CANVAS_MODELS else "open"
 
 
 def lineage_of(model: str) -> Lineage:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.parameters import select_parameters
-from ..methods import METHODS
 from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
 from ..prompts import PromptSet
@@ -27,7 +26,7 @@ from ..support.errors import UserError
 from ..support.progress import Silent
 from ..training.lora import inject
 from ..training.tuning import tuned
-from .audit import audit_prompts
+from .audit import audit_prompts, subject_of
 
 GB = 2**30
 _PROBE_STEPS, _PROBE_BATCH = 2, 8
@@ -225,14 +224,14 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     Raises:
         UserError: the parameters that are to train are not in this model.
     """
-    terms = len(METHODS[recipe.method.name][1].terms)
+    terms = len(recipe.method.terms)
     memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
-    audited = 2 * sum(map(len, audit_prompts(prompts, recipe).values()))
+    audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(recipe)).values()))
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),

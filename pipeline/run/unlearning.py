@@ -14,6 +14,7 @@ from ..methods import build_method
 from ..models import Denoiser, class_names, load_denoiser
 from ..prompts import LLMSource, PromptSet
 from ..report import write_report
+from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
 from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
@@ -34,8 +35,8 @@ from ..weights import (
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw_audit_images, measure, undrawable
-from .folder import PREVIEWED, PREVIEWS, RunFolder, preview_name
+from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .folder import PREVIEWS, RunFolder, preview_name
 from .weights import run_header, weights_name
 
 
@@ -107,14 +108,14 @@ def run_recipe(
     with clock("samples"):
         samples = _samples(run, denoiser, prompts, recipe, progress, processes)
     with clock("audits"):
-        kept = processes.on_main(lambda: run.audit("before"))
-        before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
-    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(recipe, before)]
+        kept = processes.on_main(lambda: run.audit(BEFORE))
+        before = kept or _audit(BEFORE, run, denoiser, prompts, recipe, progress, processes)
+    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(subject_of(recipe), before)]
     with clock("training"):
         after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
         training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
     with clock("audits"):
-        after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
+        after = _audit(AFTER, run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
 
         def write() -> list[WeightsFile]:
@@ -174,12 +175,12 @@ def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
         return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
     llm = _llm(recipe) if spec.source == "llm" else None
     return PromptSet.build(
-        recipe.concept,
+        recipe.concepts,
         recipe.kind,
         n=spec.n,
         n_test=spec.n_test,
         seed=recipe.seed,
-        world="tiny-canvas" if setting.world == "tiny-canvas" else "open",
+        world=setting.world.name,
         structure=recipe.method.data,
         source=spec.source,
         synonyms=spec.synonyms or None,
@@ -206,12 +207,13 @@ def _audit(
     progress: Progress,
     processes: Processes,
 ) -> AuditResult:
-    texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, progress, when, processes)
+    subject = subject_of(recipe)
+    texts = audit_prompts(prompts, recipe.audits, subject)
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, processes)
 
     def measured() -> AuditResult:
         run.save_images(when, images, texts)
-        result = measure(images, texts, recipe, progress, denoiser.device)
+        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
         run.save_audit(when, result)
         return result
 
@@ -243,11 +245,12 @@ def _previews(
     run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
 ) -> Callable[[int, Progress], None]:
     """Draws a few audit images every so many steps."""
-    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+    audited = audit_prompts(prompts, recipe.audits, subject_of(recipe))
+    texts = {name: audited[name][:PREVIEWS] for name in TEST_SETS}
 
     def preview(done: int, progress: Progress) -> None:
         if done % recipe.training.preview_every == 0:
-            images = draw_audit_images(denoiser, texts, recipe, progress, "preview", processes)
+            images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, "preview", processes)
             processes.on_main(lambda: run.save_images(preview_name(done), images, None))
 
     return preview

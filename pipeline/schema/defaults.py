@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
-from ..methods import METHODS
+from ..methods import find
 from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
-from .recipe import Recipe
+from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
+_RGD = "rgd"  # the method where nobody names one
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
@@ -70,12 +71,10 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 
     Args:
         model: as a recipe names it.
-        method: of `METHODS`.
+        method: the name of a registered one.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    if method not in METHODS:
-        raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
     for family in _families(model, pipeline_class):
         for name in ("all", method):
             path = RECIPES / family / f"{name}.yaml"
@@ -90,7 +89,7 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     kind = pipeline_class or pipeline_class_of(model)
     if not kind:
         return Family.defaults
-    from ..models.registry import family_of_pipeline  # all of diffusers: only for models that say which class they are
+    from ..models.registry import family_of_pipeline  # heavy: all of diffusers
 
     return (family_of_pipeline(kind) or Family).defaults
 
@@ -106,12 +105,35 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
         UserError: an unknown key or a value out of range, one line each.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else method
-    if pipeline_class is None and chosen.get("model_config_folder"):
-        pipeline_class = pipeline_class_of(str(chosen["model_config_folder"]))
-    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
+    name = method.get("name", _RGD) if isinstance(method, Mapping) else method
+    model = str(chosen.get("model", Recipe.model_fields["model"].default))
+    base = defaults_for(model, str(name), pipeline_class or _class_behind(chosen))
     try:
         return Recipe.model_validate(merge(base, chosen))
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+
+
+def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
+    """Some fields of a recipe, for whoever needs no whole one: a frozen object with just these attributes.
+
+    Args:
+        chosen: fields of a recipe, nested.
+        keys: top-level fields that are wanted, for example "device" and "samples".
+
+    Raises:
+        UserError: an unknown key or a value out of range.
+    """
+    known = Recipe.model_fields
+    strange = [key for key in chosen if key not in {info.alias or name for name, info in known.items()}]
+    if strange:
+        raise UserError(_unknown(strange[0]))
+    definitions: dict[str, Any] = {key: (known[key].annotation, known[key]) for key in keys}
+    part = create_model("Part", __base__=Section, **definitions)
+    base = defaults_for(str(chosen.get("model", known["model"].default)), _RGD, _class_behind(chosen))
+    filled = merge(base, chosen)
+    try:
+        return part.model_validate({key: filled[key] for key in keys if key in filled})
     except ValidationError as error:
         raise UserError(describe(error)) from None
 
@@ -121,16 +143,24 @@ def load_recipe(path: Path) -> Recipe:
     return build_recipe(read_yaml(path))
 
 
+def _class_behind(chosen: Mapping[str, Any]) -> str | None:
+    """The pipeline class that a checkpoint's configs name."""
+    configs = chosen.get("model_config_folder")
+    return pipeline_class_of(str(configs)) if configs else None
+
+
+def _unknown(place: str) -> str:
+    return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
+
+
 def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(
-            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
-        )
+        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")
+            lines.append(_unknown(place))
         elif problem["type"] == "missing":
             lines.append(f"{place} is missing")
         else:

@@ -4,19 +4,26 @@ The command line, the nodes and the app derive their options from these fields (
 leaves out is filled by `defaults`; what the disk knows of its model is found by `resolve`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from annotated_types import MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
-from ..methods import METHODS, AnyMethodConfig
-from ..methods.restricted import RGDConfig
+from ..methods import MethodConfig, find, names
+from ..methods.config import ForgetLimit
+from ..methods.registry import read_config
 from ..models.protocol import Sampling
-from ..support.errors import UserError
 from ..support.files import write_text
-from ..worlds.concepts import join_concepts, split_concepts
+from ..worlds.concepts import Concepts, join_concepts
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
@@ -29,24 +36,6 @@ class Section(BaseModel):
 def called(option: str) -> dict[str, Any]:
     """Marks a field whose option is not called as the field is: `--audit-images`, not `--images`."""
     return {"option": option}
-
-
-def _several(concepts: object) -> object:
-    """Read "cat + pop art" as ("cat", "pop art")."""
-    if not isinstance(concepts, str):
-        return concepts
-    if not concepts.strip():
-        raise ValueError("expected the name of a concept, got an empty text")
-    try:
-        return split_concepts(concepts)
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
-Concepts = Annotated[
-    tuple[str, ...], BeforeValidator(_several), PlainSerializer(join_concepts, return_type=str), MinLen(1)
-]
-"""One or more concepts: a tuple in the program, one text in documents and options."""
 
 
 class PromptSection(Section):
@@ -294,7 +283,7 @@ class Recipe(Section):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
-    method: AnyMethodConfig = Field(default_factory=RGDConfig)
+    method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: read_config({"name": "rgd"}))
     prompts: PromptSection = Field(default_factory=PromptSection)
     data: DataSection = Field(default_factory=DataSection)
     samples: SampleSection = Field(default_factory=SampleSection)
@@ -302,14 +291,21 @@ class Recipe(Section):
     audits: AuditSection = Field(default_factory=AuditSection)
     output: OutputSection = Field(default_factory=OutputSection)
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _registered(cls, method: object) -> MethodConfig:
+        return read_config(method)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.training.metric == "adam" and self.method.name not in ("rg", "rgd"):
-            raise ValueError(f"training.metric 'adam' belongs to rg and rgd, got method {self.method.name!r}")
+        if self.training.metric == "adam" and not self.method.projects:
+            able = _those(lambda config: config.projects)
+            raise ValueError(f"training.metric 'adam' belongs to {able}, got method {self.method.name!r}")
         if self.training.metric == "adam" and self.training.optimizer != "adam":
             raise ValueError(f"training.metric 'adam' needs training.optimizer 'adam', got {self.training.optimizer!r}")
-        if self.training.forget_gradient != "whole" and self.method.name not in ("rg", "rgd", "grad_diff"):
-            raise ValueError(f"training.forget_gradient belongs to rg, rgd and grad_diff, got {self.method.name!r}")
+        if self.training.forget_gradient != "whole" and not self.method.two_gradients:
+            able = _those(lambda config: config.two_gradients)
+            raise ValueError(f"training.forget_gradient belongs to {able}, got method {self.method.name!r}")
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
@@ -321,9 +317,10 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
-        if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
+        if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        if self.training.early_stop and getattr(self.method, "forget_limit", None) is None:
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if self.training.early_stop and not limited:
             raise ValueError(
                 f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
             )
@@ -343,3 +340,9 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """As YAML, every field spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
+    """The methods that have a need, as a list in words."""
+    *others, last = [name for name in names() if need(find(name).config)]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..models.lineage import lineage_of
-from ..worlds.tiny_canvas import dimension_of
+from ..worlds import World, world_of
 from .recipe import Recipe
-
-WorldName = Literal["open", "tiny-canvas", "classes"]
 
 
 @dataclass(frozen=True)
@@ -17,23 +14,19 @@ class Setting:
 
     Attributes:
         recipe: what to do.
-        world: whose words the prompts use; in the world of classes a prompt is the name of a class.
+        world: whose words the prompts use, and what can be judged there.
         forgotten_before: concepts that were removed earlier and must stay removed.
     """
 
     recipe: Recipe
-    world: WorldName
+    world: World
     forgotten_before: tuple[str, ...]
 
     @property
     def counts_nudity(self) -> bool:
         """Whether the nudity audit is asked for, or left to `auto` and of use."""
         recipe = self.recipe
-        if recipe.audits.nudity != "auto":
-            return recipe.audits.nudity == "on"
-        if self.world == "tiny-canvas":
-            return any(dimension_of(name) == ("subject", "astronaut") for name in recipe.concepts)
-        return recipe.kind == "nudity"
+        return self.world.counts_nudity(recipe.audits.nudity, recipe.kind, recipe.concepts)
 
 
 def resolve(recipe: Recipe) -> Setting:
@@ -43,10 +36,5 @@ def resolve(recipe: Recipe) -> Setting:
         lineage = lineage_of(recipe.model if name == "auto" else name)
         found += lineage.forgotten if name == "auto" or Path(name).exists() else [name]
     before = tuple(name for name in dict.fromkeys(found) if name not in recipe.concepts)
-    return Setting(recipe, _world_of(recipe), before)
-
-
-def _world_of(recipe: Recipe) -> WorldName:
-    if recipe.kind == "class":
-        return "classes"
-    return lineage_of(recipe.model).world
+    world = world_of(recipe.kind, lineage_of(recipe.model).bundled)
+    return Setting(recipe, world, before)

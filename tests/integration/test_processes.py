@@ -17,9 +17,9 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.processes import ALONE, Processes, launched
 from turpentine.pipeline.support.progress import Silent
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
+from ..support.training import make_samples
 from .processes_worker import PROMPTS, SPEC, run_case
-from .test_trainer import make_samples
 
 WORKER = Path(__file__).with_name("processes_worker.py")
 DIRECTIONS = {

@@ -24,6 +24,7 @@ OWNERS = {
     "annotated-types": "pydantic",
     "gradio-client": "gradio",
     "httpx": "gradio",
+    "markupsafe": "jinja2",
     "onnxruntime": "nudenet",
     "pandas": "gradio",
     "starlette": "gradio",

@@ -1,14 +1,24 @@
 """The recipe: what it accepts, what it refuses and in which words."""
 
 import json
+import re
 import shutil
 from collections import Counter
 
 import pytest
 import yaml
-from turpentine.pipeline.methods import METHODS
+from pydantic import ValidationError
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.models import BUNDLED, lineage
-from turpentine.pipeline.schema.defaults import RECIPES, build_recipe, defaults_for, load_recipe, merge, read_yaml
+from turpentine.pipeline.schema.defaults import (
+    RECIPES,
+    build_recipe,
+    defaults_for,
+    describe,
+    load_recipe,
+    merge,
+    read_yaml,
+)
 from turpentine.pipeline.schema.fields import fields, fields_of
 from turpentine.pipeline.schema.recipe import Recipe, Section
 from turpentine.pipeline.schema.resolve import resolve
@@ -78,7 +88,7 @@ def test_shipped_recipe_loads(path):
 
 
 def test_every_method_has_defaults_on_the_bundled_model():
-    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *METHODS}
+    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *names()}
 
 
 def test_defaults_give_way_to_what_is_chosen():
@@ -105,20 +115,20 @@ def test_a_bundled_model_is_known_by_what_is_in_its_folder(tmp_path):
     """A copy under any name is known; another model in a folder of the bundled one's name is not."""
     shutil.copy(BUNDLED["tiny-canvas"] / "model_index.json", tmp_path)
     copy = build(model=str(tmp_path))
-    assert copy.training == build().training and resolve(copy).world == "tiny-canvas"
+    assert copy.training == build().training and resolve(copy).world.name == "tiny-canvas"
     stranger = tmp_path / "tiny-canvas"
     stranger.mkdir()
     index = {"_class_name": "StableDiffusionPipeline", "_turpentine_origin": "nonsense"}
     (stranger / "model_index.json").write_text(json.dumps(index))
     assert build(model=str(stranger)).training != build().training
-    assert resolve(build(model=str(stranger))).world == "open"
+    assert resolve(build(model=str(stranger))).world.name == "open"
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_models_say_so(name):
     found = lineage.lineage_of(name)
     assert found == lineage.lineage_of(str(BUNDLED[name])) == lineage.Lineage(name)
-    assert found.bundled == name and found.world == ("open" if name == "digits" else "tiny-canvas")
+    assert found.bundled == name
 
 
 @pytest.mark.parametrize(
@@ -235,6 +245,39 @@ def test_metric_needs_a_projection(method):
         build(method={"name": method}, training={"metric": "adam"})
 
 
+@pytest.mark.parametrize("method", ["finetune", "salun", "esd", "esd-x", "esd-u"])
+def test_only_a_forget_gradient_that_is_read_tensor_by_tensor_can_wait(method):
+    message = rf"training\.forget_gradient belongs to grad_diff, grad_diff_d, rg and rgd, got method '{method}'"
+    with pytest.raises(UserError, match=message):
+        build(method={"name": method}, training={"forget_gradient": "cpu"})
+
+
+@pytest.mark.parametrize("method", ["grad_diff", "grad_diff_d", "rg", "rgd"])
+def test_a_forget_gradient_waits(method):
+    assert build(method={"name": method}, training={"forget_gradient": "cpu"}).training.forget_gradient == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"name": "magic"}, r"method: method must be one of \['esd', .*'salun'\], got 'magic'"),
+        ({"data": "uniform"}, r"method: expected a mapping with the name of a method, one of \['esd'.*'uniform'"),
+        ("rgd", r"method: expected a mapping with the name of a method, one of \['esd', .*\], got 'rgd'"),
+        ({"name": "rgd", "forget_limit": "x", "stpes": 1}, r"method\.forget_limit: .*number.*'method\.stpes'"),
+    ],
+)
+def test_a_method_is_read_by_its_name(method, message):
+    with pytest.raises(ValidationError) as failure:
+        Recipe.model_validate({"concept": "cat", "method": method})
+    assert re.search(message, describe(failure.value)), describe(failure.value)
+
+
+def test_a_method_is_written_with_its_own_options():
+    recipe = build(method={"name": "esd-x", "start_steps": 7})
+    assert recipe.model_dump(mode="json")["method"]["start_steps"] == 7
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
 @pytest.mark.parametrize("method", ["rg", "rgd"])
 def test_metric_of_projecting_methods(method):
     assert build(method={"name": method}, training={"metric": "adam"}).training.metric == "adam"
@@ -278,7 +321,7 @@ def test_method_switch_builds():
             {"concept": "cat", "method": {"name": "rgd", "projection": "per_layer"}}, {"method": {"name": "finetune"}}
         )
     )
-    assert recipe.method == METHODS["finetune"][0]()
+    assert recipe.method == find("finetune").config()
 
 
 def test_none_overrides_a_default():
@@ -330,7 +373,7 @@ def test_options_cover_every_field_exactly_once():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             expected |= {(name, inner) for inner in field.annotation.model_fields}
         elif name == "method":
-            expected |= {("method", inner) for config, _ in METHODS.values() for inner in config.model_fields}
+            expected |= {("method", inner) for method in names() for inner in find(method).config.model_fields}
         else:
             expected.add((field.alias or name,))
     counts = Counter(field.path for field in fields_of())
@@ -363,7 +406,7 @@ def test_choices():
 
 def test_world_and_nudity():
     def world(**chosen):
-        return resolve(build(**chosen)).world
+        return resolve(build(**chosen)).world.name
 
     def counts_nudity(**chosen):
         return resolve(build(**chosen)).counts_nudity

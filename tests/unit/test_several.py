@@ -148,7 +148,7 @@ def test_lineage_is_read_from_the_header(tmp_path):
     assert lineage_of(str(folder)) == Lineage("tiny-canvas", ("cat", "horse"))
     recipe = build_recipe({"concept": "neon", "kind": "style", "model": str(folder)})
     setting = resolve(recipe)
-    assert setting.world == "tiny-canvas" and setting.forgotten_before == ("cat", "horse")
+    assert setting.world.name == "tiny-canvas" and setting.forgotten_before == ("cat", "horse")
     assert recipe.audits.alignment_model == "tiny-canvas", "the defaults are those of the model it came from"
     assert resolve(build_recipe({"concept": "cat", "model": str(folder)})).forgotten_before == ("horse",)
     none = build_recipe({"concept": "neon", "kind": "style", "model": str(folder), "prompts": {"keep_forgotten": []}})

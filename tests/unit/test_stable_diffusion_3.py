@@ -5,12 +5,12 @@ import torch
 from turpentine.pipeline.models import BUNDLED, Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.progress import Silent
 
-from ..tiny_models import build_family
+from ..support.pipelines import build_family
 
 PROMPTS = ["a photo of a cat", "a dog"]
 
 
-@pytest.mark.parametrize(("joint_attention_dim", "zeros"), [(48, 256), (40, 0)])
+@pytest.mark.parametrize(("joint_attention_dim", "zeros"), [(96, 256), (80, 0)])
 def test_tokens_for_an_absent_t5(joint_attention_dim, zeros):
     pipeline = build_family("sd3-no-t5")
     config = {name: value for name, value in pipeline.transformer.config.items() if not name.startswith("_")}

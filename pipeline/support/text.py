@@ -1,6 +1,7 @@
-"""Figures as people read them: signs, percentages, points, durations, sizes."""
+"""Figures as people read them: signs, percentages, points, durations, sizes; and words to compare."""
 
 import math
+import unicodedata
 
 MISSING = "—"
 """Stands for a figure that is not known or not finite."""
@@ -71,3 +72,9 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def fold(text: str) -> str:
+    """Lower case, without accents, single spaces: the form in which words are compared."""
+    letters = unicodedata.normalize("NFKD", text)
+    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).casefold().split())
