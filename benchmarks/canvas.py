@@ -1,6 +1,6 @@
-"""What the tables on tiny-canvas share: their rows, their cells, and the bench that measures one.
+"""The parts that the tables on tiny-canvas share: rows, cells, and the bench that measures a cell.
 
-The tables keep their cells in one file, so that a run which several of them show is made once.
+The tables keep their cells in one file, so a run that several of them show is made once.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
-from ..pipeline.methods import METHODS, build_method
+from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
@@ -36,7 +36,7 @@ STORE = "canvas"
 """Name of the file that holds the cells of these tables."""
 
 CONCEPTS = {"astronaut": "object", "cat": "object", "pop art": "style"}
-"""What the paper's own comparisons are repeated on; the kind of each."""
+"""Concepts on which the paper's own comparisons are repeated -> their kind."""
 
 NAMES = {
     "none": "tiny-canvas",
@@ -77,7 +77,7 @@ PICTURED = 4
 
 def methods() -> list[str]:
     """Every method there is, in the order of `NAMES`; those that the paper doesn't name come last."""
-    return sorted(METHODS, key=[*NAMES, *METHODS].index)
+    return sorted(names(), key=[*NAMES, *names()].index)
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -106,14 +106,14 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
 
 
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """Everything that decides a cell of a row: its whole recipe. Changes win over what `quick` shrinks."""
+    """The whole recipe of a cell, which decides its figures. `changes` win over the sizes of `quick`."""
     own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
     chosen = merge(merge(own, QUICK if options.quick else {}), changes)
     return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
 def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:
-    """A cell: unlearn a concept in the way of a row from the bundled weights, and measure.
+    """Make a cell that unlearns a concept from the bundled weights, as a row says, and measures.
 
     Args:
         row: of `rows`, or "none" for the bundled weights as they are.
@@ -130,7 +130,7 @@ def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[s
 
 
 def pictured(one: Cell) -> Cell:
-    """The same cell for a page that shows its pictures: without them it is measured anew."""
+    """The same cell for a page that shows its pictures; it is measured again if they are missing."""
     return replace(one, files=(PICTURES / picture_name(one.settings, one.labels["row"] != "none"),))
 
 
@@ -198,7 +198,7 @@ class Bench:
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
         subject = subject_of(recipe)
         texts = audit_prompts(make_prompts(diverse), recipe.audits, subject)
-        self.images = draw(self.denoiser, texts, recipe.samples, recipe.seed, Silent())
+        self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
         return measure(self.images, texts, recipe.audits, subject, Silent())
 
     def peak_memory(self, recipe: Recipe) -> int:
@@ -271,7 +271,7 @@ def save_pictures(path: Path, images: Mapping[str, np.ndarray]) -> None:
         Image.fromarray(np.concatenate(lines)).save(partial)
 
 
-# what pages read --------------------------------------------------------------------------------
+# reading records for pages --------------------------------------------------------------------------------
 
 
 def pick(records: Iterable[Record], **labels: str) -> list[Record]:
@@ -291,7 +291,7 @@ def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str
 
 
 def change(value: float, base: float) -> str:
-    """How far a figure is from the base model's, in percent.
+    """Write the relative change of a figure against the base model's, in percent.
 
     >>> change(0.95, 1.0)
     '-5.0 %'
@@ -300,7 +300,7 @@ def change(value: float, base: float) -> str:
 
 
 def accuracies(records: Sequence[Record]) -> str:
-    """UA, IRA and CRA of runs, in the mean."""
+    """Mean UA, IRA and CRA of runs, as text."""
     return " / ".join(f"{mean(records, name):.2f}" for name in ("UA", "IRA", "CRA"))
 
 
@@ -309,32 +309,32 @@ def score(row: Mapping[str, Any]) -> float:
     return (row["UA"] + row["IRA"] + row["CRA"]) / 3
 
 
-def little_forgotten(records: Iterable[Record], names: Iterable[str]) -> str:
-    """Name the rows, of those in `names`, that keep much because they forgot little; empty if there is none.
+def little_forgotten(records: Iterable[Record], rows: Iterable[str]) -> str:
+    """Name the rows, of those in `rows`, that keep much because they forgot little; empty if there is none.
 
     Args:
         records: of any rows.
-        names: rows by their names in the paper.
+        rows: by their names in the paper.
     """
     by_row: dict[str, list[Record]] = {}
     for record in records:
         by_row.setdefault(shown(record.labels["row"]), []).append(record)
     weak = [
         f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
-        for name in names
+        for name in rows
         if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < LEAST_UA
     ]
     if not weak:
         return ""
-    return f"Less than half was forgotten by {'; '.join(weak)}: what they keep is no merit beside one that forgot more."
+    return f"{'; '.join(weak)} forgot less than half, so their alignment is no merit beside a method that forgot more."
 
 
 def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:
-    """Shares of steps in conflict, and of those whose real update raised the forget / retain loss.
+    """Write the share of steps in conflict, and of steps whose actual update raised the forget / retain loss.
 
     A dash stands where a method lacks the loss.
     """
-    terms = METHODS[VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]][1].terms
+    terms = find(VARIANTS.get(row, {"method": {"name": row}})["method"]["name"]).config.terms
     both = ("forget", "retain")
     raised = [statistics.fmean(record.figures["violations"][place] for record in records) for place in range(2)]
     return (

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..pipeline.methods import METHODS, build_method
+from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
@@ -36,13 +36,13 @@ QUICK: dict[str, Any] = {
 
 def methods() -> list[str]:
     """Those of the paper's methods that there are."""
-    return [name for name in NAMES if name in METHODS]
+    return [name for name in NAMES if name in names()]
 
 
 def cell(
     method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = ""
 ) -> Cell:
-    """A cell: the shipped recipe of a method on digits, with changes.
+    """Make a cell from the shipped recipe of a method on digits, with changes.
 
     Args:
         method: of the registry.
@@ -60,7 +60,7 @@ def cell(
 
 
 def base_cell(concept: str, options: Options) -> Cell:
-    """A cell that measures the bundled weights as they are."""
+    """Make a cell that measures the bundled weights as they are."""
     same = cell("finetune", concept, 0, options)
     labels = {"method": "none", "class": concept, "tag": "base model"}
     return Cell(f"none/{concept}", labels, 0, same.settings, lambda progress: run(same.settings, train=False))
@@ -83,7 +83,7 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
         }
     subject = subject_of(recipe)
     texts = audit_prompts(prompts, recipe.audits, subject)
-    images = draw(denoiser, texts, recipe.samples, recipe.seed, Silent())
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
     result = measure(images, texts, recipe.audits, subject, Silent()).classes
     assert result is not None
     return {

@@ -1,4 +1,4 @@
-"""What each option that saves memory saves, and costs: measured, beside what `turpentine plan` computes.
+"""Measure the memory and time of each option that saves memory, beside the plan of `turpentine plan`.
 
     python -m turpentine.benchmarks.options [--json] [--width N] [--side N] [--batch N]
 
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "options.json"
 
 
 def usable(spec: TrainingSection, device: torch.device) -> bool:
-    """Whether a setting can be shown here."""
+    """Tell if a setting can be measured on this machine."""
     missing = spec.optimizer == "adam8bit" and find_spec("bitsandbytes") is None
     return not missing and not (spec.forget_gradient == "cpu" and device.type == "cpu")
 

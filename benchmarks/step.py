@@ -1,4 +1,4 @@
-"""What the two-gradient step costs beside plain training, in time and in memory.
+"""Measure the time and memory of a step with two gradients, compared with plain training.
 
     python benchmarks/step.py [--json] [--width N] [--size N] [--steps N] [--batch N]
 
@@ -124,7 +124,7 @@ class FlattenedTrainer(Trainer):
 
     def _step(self, step: int) -> None:  # type: ignore[override]
         flat: dict[str, Tensor] = {}
-        for term in self.method.terms:
+        for term in self.method.config.terms:
             self._differentiate(term, step)
             flat[term] = torch.cat([p.grad.clone().flatten() for p in self.parameters])
             self.optimizer.zero_grad()
@@ -192,8 +192,7 @@ def measure_memory(kind: type[Trainer], stand: Stand) -> dict[str, float]:
     extra = peak_bytes(lambda: trainer._step(1), stand.device)
 
     def forward_only() -> None:
-        batch = {"retain": trainer._batch("retain", 0, 0)}
-        trainer.method.losses(trainer.denoiser, batch)["retain"]()
+        trainer.method.loss("retain", trainer.denoiser, trainer.feed.batch("retain", 0, 0))
 
     activations = peak_bytes(forward_only, stand.device)
     return {"extra_gradients": extra / gradient, "activation_gradients": activations / gradient}
@@ -244,7 +243,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--width", type=int, default=64, metavar="N", help="channels of the first level, a multiple of 32; default 64"
     )

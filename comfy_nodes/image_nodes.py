@@ -61,7 +61,7 @@ class Generate(Node):
         sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, resolve(recipe).world))
         texts = sets[which if which in sets else STAND_INS[which]]
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, recipe.samples, seed, host.NodeProgress(), "drawing")
+            latents = draw_latents(denoiser, texts, recipe.samples.sampling(), seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts)
 

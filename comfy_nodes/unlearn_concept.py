@@ -58,16 +58,15 @@ class UnlearnConcept(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The settings that a run can't do without."""
-        from ..pipeline.methods import METHODS
+        from ..pipeline.methods import names
         from ..pipeline.schema.fields import fields
 
-        methods = list(METHODS)
         return {
             "required": {
                 "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers; it is left as it is."}),
                 "prompts": (PROMPT_SET, {"tooltip": "What to forget and what to keep: from Diverse Prompt Set."}),
                 "method": (
-                    methods,
+                    names(),
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),

@@ -171,7 +171,7 @@ class AuditBlock(_ModelBlock):
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
         recipe, subject = block.recipe, subject_of(block.recipe)
         texts = audit_prompts(block.prompts, recipe.audits, subject)
-        images = draw(denoiser, texts, recipe.samples, recipe.seed, progress, self.output)
+        images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
         setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
         self.set_block_state(state, block)
         return components, state

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..pipeline.methods import METHODS
+from ..pipeline.methods import find, names
 from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.schema.fields import Field, Path, fields_of, nest, value_at
 from ..pipeline.schema.presets import preset_for
@@ -100,23 +100,23 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
 
 def method_fields(method: str) -> set[str]:
     """Names of a method's own options, and of its name."""
-    return set(METHODS[method][0].model_fields) if method in METHODS else {"name"}
+    return set(find(method).config.model_fields) if method in names() else {"name"}
 
 
 def method_choice(value: str, **over: Any) -> gr.Dropdown:
     """The choice among the registered methods."""
     info = "how the weights are changed; Why? tells them apart"
-    choice = {"choices": list(METHODS), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
+    choice = {"choices": names(), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
     return gr.Dropdown(**choice | over)
 
 
 def method_notes() -> str:
     """What the module of each method says of itself, as a Markdown list."""
     told: dict[str, list[str]] = {}
-    for name, (config, _) in METHODS.items():
-        about = (sys.modules[config.__module__].__doc__ or "").strip().splitlines()[0]
+    for name in names():
+        about = (sys.modules[find(name).config.__module__].__doc__ or "").strip().splitlines()[0]
         told.setdefault(about, []).append(name)
-    return "\n".join(f"- **{', '.join(names)}**: {about.partition(': ')[2] or about}" for about, names in told.items())
+    return "\n".join(f"- **{', '.join(who)}**: {about.partition(': ')[2] or about}" for about, who in told.items())
 
 
 def component_for(path: Path, value: Any, **over: Any) -> Any:

@@ -41,7 +41,7 @@ class Studio:
         """One picture of one prompt; the same seed gives the same picture."""
         with self._lock:
             denoiser = self.denoiser(model, device)
-            latents = draw_latents(denoiser, [prompt], spec, seed, Silent(), "drawing")
+            latents = draw_latents(denoiser, [prompt], spec.sampling(), seed, Silent(), "drawing")
             return Image.fromarray(denoiser.decode(latents).numpy()[0])
 
     def describe(self, model: str, device: str) -> dict[str, str]:

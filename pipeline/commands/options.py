@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path as FilePath
 from typing import Any
 
-from ..methods import METHODS
+from ..methods import names
+from ..schema.defaults import merge, read_yaml
 from ..schema.fields import Field, Path, fields_of, nest
 
 _MARK = "recipe:"  # before the path, where argparse keeps the value of an option
@@ -42,7 +44,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
         group("method").add_argument(
             "--method",
             dest=destination(("method", "name")),
-            metavar="|".join(METHODS),
+            metavar="|".join(names()),
             help="unlearning method; default rgd",
         )
 
@@ -92,3 +94,21 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return str(value)
+
+
+def add_recipe_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--recipe`, which options win over."""
+    text = "a recipe file, or the name of a shipped recipe; options override it"
+    parser.add_argument("--recipe", type=FilePath, metavar="FILE", help=text)
+
+
+def add_progress_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--progress-file`, by which another program follows the work."""
+    text = "keep a JSON file that says how far the work has come, for a program that follows it"
+    parser.add_argument("--progress-file", type=FilePath, metavar="FILE", help=text)
+
+
+def nested_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe file and the options over it, as nested dictionaries."""
+    base = read_yaml(arguments.recipe) if getattr(arguments, "recipe", None) else {}
+    return merge(base, chosen(arguments))

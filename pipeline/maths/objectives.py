@@ -25,12 +25,12 @@ class Truncated:
     Attributes:
         loss: the limited loss, a scalar; differentiable.
         denoising: the loss without the limit, detached.
-        share: share of what the limit looks at (the batch, or its elements) that is above it.
+        above_limit: share of what the limit looks at (the batch, or its elements) that is above it.
     """
 
     loss: Tensor
     denoising: Tensor
-    share: float
+    above_limit: float
 
 
 class Objective(ABC):

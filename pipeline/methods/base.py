@@ -1,59 +1,18 @@
-"""What every unlearning method is: a frozen configuration, losses per term, a pure combination."""
+"""What every unlearning method is: a frozen configuration, a loss for each term, a pure combination."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from torch import Tensor, nn
 
 from ..maths.gradients import Combination, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
 from ..support.progress import Progress, Silent
-
-DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
-
-
-class MethodConfig(BaseModel):
-    """Base of the methods' options. `name` tells them apart in a recipe.
-
-    Attributes:
-        recipe: what the method's definition asks of the other sections of a recipe, whatever the model.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    name: str
-    data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
-
-
-class RetainWeight(BaseModel):
-    """Mixin: how much the retain gradient counts."""
-
-    retain_weight: float = Field(
-        default=1.5, ge=0, le=100, description="lambda: weight of the retain direction beside the forget direction"
-    )
-
-
-class ForgetLimit(BaseModel):
-    """Mixin: where forgetting ends."""
-
-    forget_limit: float | Literal["auto"] | None = Field(
-        default=1.6,
-        gt=0,
-        le=100,
-        description="alpha: above this denoising loss on forget data a step no longer pushes it up (none: no limit; "
-        "auto: at each timestep, the distance between the targets of two samples)",
-    )
-
-    @field_validator("forget_limit", mode="wrap")
-    @classmethod
-    def _auto_or_number(cls, value: object, number: ValidatorFunctionWrapHandler) -> object:
-        return value if value == "auto" else number(value)
+from .config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -127,21 +86,46 @@ def guided_prediction(
 
 @dataclass(frozen=True)
 class Loss:
-    """A term's loss: what is differentiated, and what people read.
+    """A term's loss: what is differentiated, and what people read of it.
 
     Attributes:
         objective: the scalar to go down.
-        denoising: the denoising loss behind it, or the method's own distance; positive, detached.
-        truncated: whether the limit cut the gradient to zero.
-        above: share of what the limit looks at that is above it.
-        limit: the limit, in the mean where each sample has its own; None without one.
+        denoising: the denoising loss behind it, or the method's own distance; positive.
+        above_limit: share of what the forget limit looks at that is above it; None without a limit.
+        forget_limit: the limit, in the mean where each sample has its own; None without one.
+        truncated: whether all of it is above the limit, so that the gradient is zero.
     """
 
     objective: Tensor
-    denoising: Tensor
+    denoising: float
+    above_limit: float | None = None
+    forget_limit: float | None = None
     truncated: bool = False
-    above: float = 0.0
-    limit: float | None = None
+
+    def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
+        """The loss with every figure averaged.
+
+        Args:
+            mean: gives the means over the processes of several numbers of this one.
+        """
+        if self.above_limit is None or self.forget_limit is None:
+            (denoising,) = mean([self.denoising])
+            return replace(self, denoising=denoising)
+        denoising, above, limit = mean([self.denoising, self.above_limit, self.forget_limit])
+        return replace(self, denoising=denoising, above_limit=above, forget_limit=limit, truncated=above == 1)
+
+    @classmethod
+    def mean(cls, losses: Sequence["Loss"]) -> "Loss":
+        """The mean of a term's micro-batches, without a graph; truncated where one of them was."""
+        above = [loss.above_limit for loss in losses if loss.above_limit is not None]
+        limits = [loss.forget_limit for loss in losses if loss.forget_limit is not None]
+        return cls(
+            torch.stack([loss.objective.detach() for loss in losses]).mean(),
+            sum(loss.denoising for loss in losses) / len(losses),
+            sum(above) / len(above) if above else None,
+            sum(limits) / len(limits) if limits else None,
+            any(loss.truncated for loss in losses),
+        )
 
 
 @dataclass
@@ -166,54 +150,40 @@ class Context:
     resumed: bool = False
     progress: Progress = field(default_factory=Silent)
 
+    def empty_prompt(self) -> Conditioning:
+        """The conditioning of the empty prompt.
+
+        Raises:
+            ValueError: the method's configuration does not say `needs_unconditional`.
+        """
+        if self.unconditional is None:
+            raise ValueError("a method that looks at the empty prompt must set `needs_unconditional` in its config.")
+        return self.unconditional
+
 
 Config = TypeVar("Config", bound=MethodConfig)
 
 
 class Method(Generic[Config]):
-    """A method of unlearning. Subclasses name their terms and say how gradients combine.
+    """A method of unlearning: how a term's loss is computed, and how the gradients combine.
 
     Attributes:
-        config: its options.
-        terms: the loss terms, in the order in which they are differentiated.
-        needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
-        ascends: whether the forget loss that people read is meant to rise.
+        config: its options, and as class variables what it needs.
     """
-
-    terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
-    needs_unconditional: ClassVar[bool] = False
-    ascends: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    @property
-    def measures_limit(self) -> bool:
-        """Whether the forget limit is "auto"."""
-        return getattr(self.config, "forget_limit", None) == "auto"
-
     def prepare(self, context: Context) -> None:
-        """Build what the method needs before the first step (a teacher, a mask); by default a measured limit."""
-        if self.measures_limit:
-            from .limit import measure_limit
+        """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
 
-            self.measured = measure_limit(context)
+    def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
+        """The loss of one term on one of its micro-batches; by default the denoising loss, which goes down.
 
-    def limit(self, timesteps: Tensor) -> float | Tensor | None:
-        """The limit of samples at `timesteps`, (B,): one number, or with "auto" one for each."""
-        return self.measured(timesteps) if self.measures_limit else getattr(self.config, "forget_limit", None)
-
-    def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
-        """One callable per term; each is called, and differentiated, by itself.
-
-        They are lazy because two forward passes before the first backward pass cost a second graph
-        in memory, and give wrong gradients in a distributed run.
+        Each term is differentiated by itself: two forward passes before the first backward pass would cost
+        a second graph in memory, and give wrong gradients in a distributed run.
         """
-        available: dict[str, Callable[[], Loss]] = {
-            "forget": lambda: _ascend(denoiser, batch["forget"], self.limit(batch["forget"].timesteps)),
-            "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
-        }
-        return {term: available[term] for term in self.terms}
+        return descend(noise_loss(denoiser, batch))
 
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
         """The direction to step against, from each term's gradient.
@@ -225,14 +195,6 @@ class Method(Generic[Config]):
         raise NotImplementedError
 
 
-def _ascend(denoiser: Denoiser, batch: Batch, limit: float | Tensor | None) -> Loss:
-    """L_f = -(truncated denoising loss); the objective says what is truncated."""
-    prediction, target = prediction_and_target(denoiser, batch)
-    forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit, batch.whole)
-    mean = limit.mean().item() if isinstance(limit, Tensor) else limit
-    return Loss(-forget.loss, forget.denoising, forget.share == 1, forget.share, mean)
-
-
 def descend(loss: Tensor) -> Loss:
     """A loss that goes down as it is."""
-    return Loss(loss, loss.detach())
+    return Loss(loss, loss.item())

@@ -10,7 +10,7 @@ a v or a flow velocity (see `guided_prediction`).
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -21,13 +21,18 @@ from torch import Tensor, nn
 from ..maths.gradients import Combination, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
-from .base import DATA, Batch, Context, Loss, Method, MethodConfig, descend, guided_prediction
+from .base import Batch, Context, Loss, Method, descend, guided_prediction
+from .config import DATA, MethodConfig
+from .registry import register
 
 
-class ESDConfig(MethodConfig):
-    """Options of `esd`, `esd-x` and `esd-u`."""
+class AnyESDConfig(MethodConfig):
+    """Options that `esd`, `esd-x` and `esd-u` share."""
 
-    name: Literal["esd"] = "esd"
+    terms: ClassVar[tuple[str, ...]] = ("forget",)
+    needs_unconditional: ClassVar[bool] = True
+    needs_whole_weights: ClassVar[bool] = True
+
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
     negative_guidance: float = Field(
         default=1.0, ge=0, le=100, description="eta: how far the target points away from the concept"
@@ -40,36 +45,37 @@ class ESDConfig(MethodConfig):
     )
 
 
-class ESDXConfig(ESDConfig):
+class ESDConfig(AnyESDConfig):
+    """Options of `esd`."""
+
+    name: Literal["esd"] = "esd"
+
+
+class ESDXConfig(AnyESDConfig):
     """Options of `esd-x`."""
 
     recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": {"parameters": "xattn"}}
-    name: Literal["esd-x"] = "esd-x"  # type: ignore[assignment]
+    name: Literal["esd-x"] = "esd-x"
 
 
-class ESDUConfig(ESDConfig):
+class ESDUConfig(AnyESDConfig):
     """Options of `esd-u`."""
 
     recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": {"parameters": "noxattn"}}
-    name: Literal["esd-u"] = "esd-u"  # type: ignore[assignment]
+    name: Literal["esd-u"] = "esd-u"
 
 
-class ESD(Method[ESDConfig]):
+class ESD(Method[AnyESDConfig]):
     """Minimise the distance to the frozen model's prediction away from the concept."""
-
-    terms = ("forget",)
-    needs_unconditional = True
-    ascends = False
 
     def prepare(self, context: Context) -> None:
         """Freeze the teacher."""
-        assert context.unconditional is not None  # noqa: S101 - `needs_unconditional`
-        self.unconditional = context.unconditional
+        self.unconditional = context.empty_prompt()
         self.teacher = Teacher(list(context.parameters.values()))
 
-    def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
+    def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """The distance, at the batch's first timestep."""
-        return {"forget": lambda: descend(self._distance(denoiser, batch["forget"]))}
+        return descend(self._distance(denoiser, batch))
 
     def _distance(self, denoiser: Denoiser, batch: Batch) -> Tensor:
         config = self.config
@@ -89,6 +95,11 @@ class ESD(Method[ESDConfig]):
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
         """g_f."""
         return Combination(grads, {"forget": 1.0})
+
+
+register(ESDConfig, ESD)
+register(ESDXConfig, ESD)
+register(ESDUConfig, ESD)
 
 
 class Teacher:

@@ -1,14 +1,18 @@
 """Finetune: descend on the retain data alone and hope to forget (Warnecke et al. 2021)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..maths.gradients import Combination, Tensors
-from .base import Method, MethodConfig
+from .base import Method
+from .config import MethodConfig
+from .registry import register
 
 
 class FinetuneConfig(MethodConfig):
     """Options of `finetune`: none of its own."""
+
+    terms: ClassVar[tuple[str, ...]] = ("retain",)
 
     name: Literal["finetune"] = "finetune"
 
@@ -16,8 +20,9 @@ class FinetuneConfig(MethodConfig):
 class Finetune(Method[FinetuneConfig]):
     """Minimise L_r; the forget data is not looked at."""
 
-    terms = ("retain",)
-
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
         """g_r."""
         return Combination(grads, {"retain": 1.0})
+
+
+register(FinetuneConfig, Finetune)

@@ -9,26 +9,31 @@ from typing import Literal
 from pydantic import Field
 
 from ..maths.gradients import Combination, Tensors, weighted_sum
-from .base import DATA, ForgetLimit, Method, MethodConfig, RetainWeight
+from .ascent import Ascent, AscentConfig
+from .config import DATA
+from .registry import register
 
 
-class GradDiffConfig(MethodConfig, RetainWeight, ForgetLimit):
+class GradDiffConfig(AscentConfig):
     """Options of `grad_diff`."""
 
     name: Literal["grad_diff"] = "grad_diff"
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
 
 
-class GradDiffDConfig(GradDiffConfig):
+class GradDiffDConfig(AscentConfig):
     """Options of `grad_diff_d`."""
 
-    name: Literal["grad_diff_d"] = "grad_diff_d"  # type: ignore[assignment]
-    data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
+    name: Literal["grad_diff_d"] = "grad_diff_d"
 
 
-class GradDiff(Method[GradDiffConfig]):
+class GradDiff(Ascent[AscentConfig]):
     """Minimise L_f + lambda L_r."""
 
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
         """g_f + lambda g_r."""
         return weighted_sum(grads, self.config.retain_weight)
+
+
+register(GradDiffConfig, GradDiff)
+register(GradDiffDConfig, GradDiff)

@@ -4,16 +4,20 @@ RG takes uniform data, RGD diversified data; the combination is the same.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ..maths.gradients import Combination, Tensors, restricted_gradient
-from .base import DATA, ForgetLimit, Method, MethodConfig, RetainWeight
+from .ascent import Ascent, AscentConfig
+from .config import DATA
+from .registry import register
 
 
-class RestrictedConfig(MethodConfig, RetainWeight, ForgetLimit):
+class RestrictedConfig(AscentConfig):
     """Options that `rg` and `rgd` share."""
+
+    projects: ClassVar[bool] = True
 
     projection: Literal["global", "per_layer"] = Field(
         default="global", description="project all trained weights as one vector, or each tensor by itself"
@@ -33,7 +37,7 @@ class RGDConfig(RestrictedConfig):
     name: Literal["rgd"] = "rgd"
 
 
-class Restricted(Method[RestrictedConfig]):
+class Restricted(Ascent[RestrictedConfig]):
     """Minimise both losses along a direction that raises neither to first order."""
 
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
@@ -41,3 +45,7 @@ class Restricted(Method[RestrictedConfig]):
         return restricted_gradient(
             grads, self.config.retain_weight, per_layer=self.config.projection == "per_layer", weights=weights
         )
+
+
+register(RGConfig, Restricted)
+register(RGDConfig, Restricted)

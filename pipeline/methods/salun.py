@@ -8,9 +8,9 @@ which the forget loss, summed over all of the forget data, has its largest gradi
 is alpha.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,12 +20,17 @@ from ..maths.gradients import Combination, Tensors, Weighted, weighted_sum
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
 from ..models.protocol import Denoiser
-from .base import DATA, Batch, Context, Loss, Method, MethodConfig, RetainWeight, descend, guided_prediction, noise_loss
+from .base import Batch, Context, Loss, Method, descend, guided_prediction
+from .config import DATA, RetainWeight
 from .mask import MASK_FILE, load_mask, save_mask
+from .registry import register
 
 
-class SalUnConfig(MethodConfig, RetainWeight):
+class SalUnConfig(RetainWeight):
     """Options of `salun`."""
+
+    needs_unconditional: ClassVar[bool] = True
+    needs_whole_weights: ClassVar[bool] = True
 
     name: Literal["salun"] = "salun"
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
@@ -48,9 +53,6 @@ class SalUn(Method[SalUnConfig]):
     data is used, and the *largest* gradients are kept, as the paper says.
     """
 
-    needs_unconditional = True
-    ascends = False
-
     def prepare(self, context: Context) -> None:
         """Make the mask, or read the one that was named or kept."""
         kept = context.folder / MASK_FILE if context.folder else None
@@ -65,8 +67,7 @@ class SalUn(Method[SalUnConfig]):
 
     def _saliency(self, context: Context) -> list[Tensor]:
         """Sum over the forget data of the gradient of L_f, one tensor per trained weight (Eq. 3)."""
-        denoiser, unconditional = context.denoiser, context.unconditional
-        assert unconditional is not None  # noqa: S101 - `needs_unconditional`
+        denoiser, unconditional = context.denoiser, context.empty_prompt()
         batches = list(context.batches("forget"))
         with context.progress.stage("saliency mask", len(batches)) as advance, torch.enable_grad():
             for batch in batches:
@@ -83,12 +84,11 @@ class SalUn(Method[SalUnConfig]):
             parameter.grad = None
         return gradients
 
-    def losses(self, denoiser: Denoiser, batch: Mapping[str, Batch]) -> Mapping[str, Callable[[], Loss]]:
+    def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """The distance on forget images, the denoising loss on retain images."""
-        return {
-            "forget": lambda: descend(_distance(denoiser, batch["forget"])),
-            "retain": lambda: descend(noise_loss(denoiser, batch["retain"])),
-        }
+        if term == "retain":
+            return super().loss(term, denoiser, batch)
+        return descend(_distance(denoiser, batch))
 
     def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
@@ -103,3 +103,6 @@ def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:
         target = denoiser.predict(noisy, batch.timesteps, batch.paired_conditioning)
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
     return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
+
+
+register(SalUnConfig, SalUn)

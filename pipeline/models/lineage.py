@@ -10,6 +10,8 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 _INDEX = "model_index.json"
+COMPONENTS = ("unet", "transformer")
+"""Where diffusers' pipelines, and so their folders, keep the network that is unlearned."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,17 @@ def model_index(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def denoiser_files(folder: Path) -> list[Path]:
+    """The files with the denoiser's weights in a diffusers folder, by name."""
+    return [file for part in COMPONENTS for file in sorted((folder / part).glob("*.safetensors"))]
+
+
 def _weights_file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".safetensors" else None
     for folder in (path / "weights" / "diffusers", path):
-        for part in ("unet", "transformer"):
-            found = sorted((folder / part).glob("*.safetensors"))
-            if found:
-                return found[0]
+        if found := denoiser_files(folder):
+            return found[0]
     return None
 
 

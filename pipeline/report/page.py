@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from ..methods import METHODS
+from ..methods import find, names
 from ..methods.mask import MASK_FILE, mask_shares, read_mask
 from ..schema.results import Results
 from ..support.errors import UserError
@@ -26,7 +26,7 @@ def forget_limit(results: Results) -> float | None:
 
 
 def _ascends(results: Results) -> bool:
-    return METHODS[results.method][1].ascends if results.method in METHODS else True
+    return find(results.method).config.ascends if results.method in names() else True
 
 
 def _mask(run: Path) -> dict[str, tuple[float, int]]:

@@ -7,10 +7,10 @@ import torch
 
 from ..audits import AUDITS, AuditImages, ImageSet, Subject, audit, build_audits, wanted_audits
 from ..data.samples import draw_latents
-from ..models import Denoiser
+from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.image_sets import ALWAYS_DRAWN, FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
-from ..schema.recipe import AuditSection, Recipe, SampleSection
+from ..schema.recipe import AuditSection, Recipe
 from ..schema.resolve import resolve
 from ..schema.results import AuditResult
 from ..support.errors import UserError
@@ -63,7 +63,7 @@ def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) ->
 def draw(
     denoiser: Denoiser,
     texts: Mapping[str, Sequence[str]],
-    sampling: SampleSection,
+    sampling: Sampling,
     seed: int,
     progress: Progress,
     when: str = "",

@@ -8,8 +8,7 @@ import torch
 
 from ..maths.choices import TrainableParameters
 from ..maths.parameters import select_parameters
-from ..methods import METHODS
-from ..models import Denoiser
+from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection
 from ..support.progress import Silent
@@ -59,7 +58,7 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(recipe)).values()))
-    terms = len(METHODS[recipe.method.name][1].terms)
+    terms = len(recipe.method.terms)
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),
@@ -89,11 +88,9 @@ def _seconds_per_evaluation(denoiser: Denoiser, recipe: Recipe, prompts: PromptS
     texts = (prompts.retain_train * _PROBE_BATCH)[:_PROBE_BATCH]
 
     def draw(steps: int) -> float:
+        sampling = Sampling(steps, 1.0, recipe.samples.scheduler, _PROBE_BATCH)
         began = time.perf_counter()
-        denoiser.sample(
-            texts, list(range(len(texts))), num_inference_steps=steps, guidance_scale=1.0, batch_size=_PROBE_BATCH,
-            scheduler=recipe.samples.scheduler, progress=Silent(), stage="timing",
-        )  # fmt: skip
+        denoiser.sample(texts, list(range(len(texts))), sampling, Silent(), "timing")
         return time.perf_counter() - began
 
     draw(1)  # the first pass pays for set-up

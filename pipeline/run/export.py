@@ -7,6 +7,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ..models import Denoiser, load_denoiser
+from ..models.lineage import denoiser_files
 from ..report import write_report
 from ..schema.recipe import OutputSection, Recipe
 from ..schema.results import Results, WeightsFile
@@ -67,7 +68,7 @@ def check_run_files(run_path: Path, results: Results) -> dict[str, str]:
     states = {}
     for file in results.weights:
         path = run_path / file.path
-        files = [path] if path.is_file() else _denoiser_files(path)
+        files = [path] if path.is_file() else denoiser_files(path)
         if not files:
             states[file.path] = "missing"
         else:
@@ -139,7 +140,7 @@ def _restore(
     for name in ("denoiser", "diffusers"):
         if name in written:
             path = run.path / written[name].path
-            files = [path] if path.is_file() else _denoiser_files(path)
+            files = [path] if path.is_file() else denoiser_files(path)
             if files:
                 _load(denoiser.module, files, "")
                 return None
@@ -159,16 +160,12 @@ def _load(module: nn.Module, files: list[Path], prefix: str) -> None:
                     state[name.removeprefix(prefix)].copy_(opened.get_tensor(name))
 
 
-def _denoiser_files(folder: Path) -> list[Path]:
-    return sorted([*(folder / "unet").glob("*.safetensors"), *(folder / "transformer").glob("*.safetensors")])
-
-
 def _is_exact(folder: Path) -> bool:
-    files = _denoiser_files(folder)
+    files = denoiser_files(folder)
     return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
 def _recorded_hashes(folder: Path, results: Results) -> dict[str, str]:
-    metadata = read_header(_denoiser_files(folder)[0])
+    metadata = read_header(denoiser_files(folder)[0])
     kept = {key: value for key, value in metadata.items() if key.startswith("turpentine.base_sha256")}
     return {**kept, "turpentine.base_sha256": results.model.sha256}

@@ -1,18 +1,18 @@
 """Drawing prompts with a model, each with the seed and guidance that its source says to use."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..data.samples import draw_latents
-from ..models import Denoiser
+from ..models import Denoiser, Sampling
 from ..prompts import EvaluationPrompt
-from ..schema.recipe import SampleSection
 from ..support.progress import Progress
 
 
 def generate(
-    denoiser: Denoiser, rows: Sequence[EvaluationPrompt], sampling: SampleSection, seed: int, progress: Progress
+    denoiser: Denoiser, rows: Sequence[EvaluationPrompt], sampling: Sampling, seed: int, progress: Progress
 ) -> np.ndarray:
     """Draw one image for each row.
 
@@ -34,7 +34,7 @@ def generate(
         latents = draw_latents(
             denoiser,
             [rows[index].prompt for index in places],
-            sampling.model_copy(update={"guidance_scale": scale}),
+            replace(sampling, guidance_scale=scale),
             [seeds[index] for index in places],
             progress,
             "drawing",

@@ -241,7 +241,7 @@ def _audit(
 ) -> AuditResult:
     subject = subject_of(recipe)
     texts = audit_prompts(prompts, recipe.audits, subject)
-    images = draw(denoiser, texts, recipe.samples, recipe.seed, progress, when, processes)
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, processes)
 
     def measured() -> AuditResult:
         run.save_images(when, images, texts)
@@ -267,7 +267,7 @@ def make_samples(
 ) -> SampleSet:
     """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
+        return SampleSet.draw(denoiser, prompts, recipe.samples.sampling(), recipe.seed * 10_000, progress, processes)
     judge = ClassJudge.load(recipe.audits.class_judge)
     data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
@@ -282,7 +282,7 @@ def _previews(
 
     def preview(done: int, progress: Progress) -> None:
         if done % recipe.training.preview_every == 0:
-            images = draw(denoiser, texts, recipe.samples, recipe.seed, progress, "preview", processes)
+            images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, "preview", processes)
             processes.on_main(lambda: run.save_images(preview_name(done), images, None))
 
     return preview

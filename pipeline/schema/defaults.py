@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
-from ..methods import METHODS
+from ..methods import find
+from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
-from .recipe import Recipe
+from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
+_RGD = "rgd"  # the method where nobody names one
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
@@ -61,13 +63,6 @@ _FAMILIES = {
 }
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 
-_CLASSES = {
-    "StableDiffusionXL": "stable-diffusion-xl",
-    "StableDiffusion3": "stable-diffusion-3",
-    "Flux": "flux",
-}
-"""What the pipeline class of another model begins with -> the folder that builds on "stable-diffusion"."""
-
 
 def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
@@ -76,12 +71,10 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 
     Args:
         model: as a recipe names it.
-        method: of `METHODS`.
+        method: the name of a registered one.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    if method not in METHODS:
-        raise UserError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
-    found = {"model": model, "method": {"name": method}, **METHODS[method][0].recipe}
+    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
     for family in _families(model, pipeline_class):
         for name in ("all", method):
             path = RECIPES / family / f"{name}.yaml"
@@ -93,8 +86,12 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     origin = lineage_of(model).origin
     if Path(origin).name in _FAMILIES:
         return _FAMILIES[Path(origin).name]
-    kind = pipeline_class or pipeline_class_of(model) or ""
-    return "stable-diffusion", *(family for start, family in _CLASSES.items() if kind.startswith(start))
+    kind = pipeline_class or pipeline_class_of(model)
+    if not kind:
+        return Family.defaults
+    from ..models.registry import family_named  # heavy: all of diffusers, only for models that name their class
+
+    return (family_named(kind) or Family).defaults
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:
@@ -108,12 +105,35 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
         UserError: an unknown key or a value out of range, one line each.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else method
-    if pipeline_class is None and chosen.get("model_config_folder"):
-        pipeline_class = pipeline_class_of(str(chosen["model_config_folder"]))
-    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
+    name = method.get("name", _RGD) if isinstance(method, Mapping) else method
+    model = str(chosen.get("model", Recipe.model_fields["model"].default))
+    base = defaults_for(model, str(name), pipeline_class or _class_behind(chosen))
     try:
         return Recipe.model_validate(merge(base, chosen))
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+
+
+def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
+    """Some fields of a recipe, for whoever needs no whole one: a frozen object with just these attributes.
+
+    Args:
+        chosen: fields of a recipe, nested.
+        keys: top-level fields that are wanted, for example "device" and "samples".
+
+    Raises:
+        UserError: an unknown key or a value out of range.
+    """
+    known = Recipe.model_fields
+    strange = [key for key in chosen if key not in {info.alias or name for name, info in known.items()}]
+    if strange:
+        raise UserError(_unknown(strange[0]))
+    definitions: dict[str, Any] = {key: (known[key].annotation, known[key]) for key in keys}
+    part = create_model("Part", __base__=Section, **definitions)
+    base = defaults_for(str(chosen.get("model", known["model"].default)), _RGD, _class_behind(chosen))
+    filled = merge(base, chosen)
+    try:
+        return part.model_validate({key: filled[key] for key in keys if key in filled})
     except ValidationError as error:
         raise UserError(describe(error)) from None
 
@@ -123,16 +143,24 @@ def load_recipe(path: Path) -> Recipe:
     return build_recipe(read_yaml(path))
 
 
+def _class_behind(chosen: Mapping[str, Any]) -> str | None:
+    """The pipeline class that a checkpoint's configs name."""
+    configs = chosen.get("model_config_folder")
+    return pipeline_class_of(str(configs)) if configs else None
+
+
+def _unknown(place: str) -> str:
+    return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
+
+
 def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on."""
     lines = []
     for problem in error.errors():
-        place = ".".join(
-            str(part) for part in problem["loc"] if part not in METHODS and not _ALTERNATIVE.match(str(part))
-        )
+        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")
+            lines.append(_unknown(place))
         elif problem["type"] == "missing":
             lines.append(f"{place} is missing")
         else:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ..methods import METHODS
+from ..methods import find, names
 from .recipe import Recipe, Section
 
 Path = tuple[str, ...]
@@ -161,12 +161,12 @@ def _every_field() -> Iterator[Field]:
 
 def _method_fields() -> Iterator[Field]:
     owners: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for method, (config, _) in METHODS.items():
-        for key, info in config.model_fields.items():
+    for method in names():
+        for key, info in find(method).config.model_fields.items():
             if key != "name":
                 owners.setdefault(key, (info, []))[1].append(method)
     for key, (info, methods) in owners.items():
-        yield _describe(("method", key), info, () if len(methods) == len(METHODS) else tuple(methods))
+        yield _describe(("method", key), info, () if len(methods) == len(names()) else tuple(methods))
 
 
 def _describe(path: Path, info: FieldInfo, owners: tuple[str, ...] = ()) -> Field:

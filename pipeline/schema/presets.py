@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..methods import METHODS
+from ..methods import find
 from ..support.errors import UserError
 from .defaults import defaults_for, merge
 from .recipe import TrainingSection
@@ -47,7 +47,7 @@ def preset_for(name: str, model: str, method: str) -> dict[str, Any]:
         raise UserError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
     preset, base = PRESETS[name], defaults_for(model, method)
     if preset.strength is None:
-        config = METHODS[method][0].model_validate({"name": method})
+        config = find(method).config.model_validate({"name": method})
         return merge(base, {"method": config.model_dump(mode="json"), "training": TrainingSection().model_dump()})
     training: Mapping[str, Any] = base.get("training") or {}
     steps = training.get("steps", TrainingSection().steps)

@@ -4,14 +4,24 @@ The command line, the nodes and the app derive their options from these fields (
 leaves out is filled by `defaults`; what the disk knows of its model is found by `resolve`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
-from ..methods import METHODS, AnyMethodConfig
-from ..methods.restricted import RGDConfig
+from ..methods import MethodConfig, find, names
+from ..methods.config import ForgetLimit
+from ..methods.registry import read_config
+from ..models.protocol import Sampling
 from ..support.files import write_text
 from ..worlds.concepts import Concepts, join_concepts
 from .choices import AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
@@ -102,6 +112,12 @@ class SampleSection(Section):
         if self.training_guidance_scale is None:
             return self
         return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+
+    def sampling(self) -> Sampling:
+        """The same for `Denoiser.sample`."""
+        return Sampling(
+            self.num_inference_steps, self.guidance_scale, self.scheduler, self.sample_batch_size, self.image_size
+        )
 
 
 class TrainingSection(Section):
@@ -269,7 +285,7 @@ class Recipe(Section):
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
-    method: AnyMethodConfig = Field(default_factory=RGDConfig)
+    method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: read_config({"name": "rgd"}))
     prompts: PromptSection = Field(default_factory=PromptSection)
     data: DataSection = Field(default_factory=DataSection)
     samples: SampleSection = Field(default_factory=SampleSection)
@@ -277,14 +293,21 @@ class Recipe(Section):
     audits: AuditSection = Field(default_factory=AuditSection)
     output: OutputSection = Field(default_factory=OutputSection)
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _registered(cls, method: object) -> MethodConfig:
+        return read_config(method)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.training.metric == "adam" and self.method.name not in ("rg", "rgd"):
-            raise ValueError(f"training.metric 'adam' belongs to rg and rgd, got method {self.method.name!r}")
+        if self.training.metric == "adam" and not self.method.projects:
+            able = _those(lambda config: config.projects)
+            raise ValueError(f"training.metric 'adam' belongs to {able}, got method {self.method.name!r}")
         if self.training.metric == "adam" and self.training.optimizer != "adam":
             raise ValueError(f"training.metric 'adam' needs training.optimizer 'adam', got {self.training.optimizer!r}")
-        if self.training.forget_gradient != "whole" and self.method.name not in ("rg", "rgd", "grad_diff"):
-            raise ValueError(f"training.forget_gradient belongs to rg, rgd and grad_diff, got {self.method.name!r}")
+        if self.training.forget_gradient != "whole" and not self.method.two_gradients:
+            able = _those(lambda config: config.two_gradients)
+            raise ValueError(f"training.forget_gradient belongs to {able}, got method {self.method.name!r}")
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
@@ -296,9 +319,10 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
-        if self.training.guard and not {"forget", "retain"} <= set(METHODS[self.method.name][1].terms):
+        if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        if self.training.early_stop and getattr(self.method, "forget_limit", None) is None:
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if self.training.early_stop and not limited:
             raise ValueError(
                 f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
             )
@@ -318,3 +342,9 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """As YAML, every field spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
+    """The methods that have a need, as a list in words."""
+    *others, last = [name for name in names() if need(find(name).config)]
+    return f"{', '.join(others)} and {last}" if others else last

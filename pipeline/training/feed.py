@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.samples import Samples, SampleSet
 from ..maths.objectives import Objective
-from ..methods import Batch
+from ..methods.base import Batch
 from ..models import Conditioning
 from ..schema.recipe import TrainingSection
 from ..support.errors import UserError

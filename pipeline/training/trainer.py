@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from ..data.samples import SampleSet
 from ..maths.gradients import Combination, Tensors, Waiting, guard_coefficients, inner_products
 from ..maths.parameters import select_parameters
-from ..methods import Context, Loss, Method
+from ..methods.base import Context, Loss, Method
 from ..models import Denoiser
 from ..schema.events import Event
 from ..schema.recipe import TrainingSection
@@ -42,18 +43,6 @@ from .tuning import tuned
 _BUCKET = 1_000_000  # weights whose direction and update exist at one time
 _KEPT_CHECKPOINTS = 2
 _ROUNDING = 1e-6  # a first-order change this small beside ||update|| ||g|| is not a violation
-
-
-class _Seen(NamedTuple):
-    """What a step saw of one term's loss, over all micro-batches and processes."""
-
-    loss: float | None = None
-    truncated: bool = False
-    above: float | None = None
-    limit: float | None = None
-
-
-_UNSEEN = _Seen()
 
 
 class Trainer:
@@ -95,8 +84,9 @@ class Trainer:
         self.replica = build_replica(denoiser.module, self.named, processes)
         self.parameters = self.replica.parameters
         self.optimizer = build_optimizer(spec, self.parameters)
-        drops = spec.proportion_empty_prompts > 0 and "retain" in method.terms
-        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
+        needs = method.config
+        drops = spec.proportion_empty_prompts > 0 and "retain" in needs.terms
+        self.unconditional = denoiser.encode_prompts([""]) if needs.needs_unconditional or drops else None
         objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         self.feed = Feed(samples, objective, spec, seed, denoiser.device, self.processes, self.unconditional)
         self.events: list[Event] = []
@@ -184,8 +174,8 @@ class Trainer:
         with self.progress.stage("retain loss", len(self.samples.retain)) as advance, torch.no_grad():
             for batch in self.feed.one_pass("retain"):
                 with self._precision():
-                    loss = self.method.losses(self.denoiser, {"retain": batch})["retain"]()
-                losses.append(loss.denoising.item())
+                    loss = self.method.loss("retain", self.denoiser, batch)
+                losses.append(loss.denoising)
                 advance(len(batch.samples))
         return EarlyStop.after(losses, math.ceil(len(self.samples.forget) / self.spec.batch_size))
 
@@ -198,12 +188,12 @@ class Trainer:
             rate = learning_rate(self.spec, self.settled) * self.early_stop.rate(step, self.settled)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        seen: dict[str, _Seen] = {}
+        seen: dict[str, Loss] = {}
         grads: dict[str, Tensors] = {}
-        for term in self.method.terms:
+        for term in self.method.config.terms:
             seen[term] = self._differentiate(term, step)
             grads[term] = self.replica.take_gradients()
-            if self.spec.forget_gradient != "whole" and term != self.method.terms[-1]:
+            if self.spec.forget_gradient != "whole" and term != self.method.config.terms[-1]:
                 grads[term] = Waiting(grads[term], self.spec.forget_gradient)
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
@@ -213,43 +203,41 @@ class Trainer:
             changes = self._guard(direction, changes)
         norms = {"forget": gram.ff**0.5, "retain": gram.rr**0.5} if gram else {}
         violates = {t: c > _ROUNDING * size * norms.get(t, 0.0) for t, c in changes.items()}
-        forget, retain = (seen.get(term, _UNSEEN) for term in ("forget", "retain"))
+        forget, retain = (seen.get(term) for term in ("forget", "retain"))
         return Event(
             step=step,
-            loss_forget=forget.loss,
-            loss_retain=retain.loss,
+            loss_forget=forget.denoising if forget else None,
+            loss_retain=retain.denoising if retain else None,
             norm_forget=norms.get("forget"),
             norm_retain=norms.get("retain"),
             cosine=gram.cosine if gram else None,
             conflict=bool(gram and gram.conflict),
-            truncated=forget.truncated,
+            truncated=bool(forget and forget.truncated),
             change_forget=changes.get("forget"),
             change_retain=changes.get("retain"),
             violates_forget=violates.get("forget", False),
             violates_retain=violates.get("retain", False),
             learning_rate=rate,
             seconds=time.perf_counter() - began,
-            above_limit=forget.above,
-            forget_limit=forget.limit,
+            above_limit=forget.above_limit if forget else None,
+            forget_limit=forget.forget_limit if forget else None,
         )
 
-    def _differentiate(self, term: str, step: int) -> "_Seen":
-        """Accumulate one term's gradient in `.grad`; gives what was seen of its loss."""
+    def _differentiate(self, term: str, step: int) -> Loss:
+        """Accumulate one term's gradient in `.grad`; gives its loss over all micro-batches and processes."""
         parts = self.spec.gradient_accumulation_steps
         seen = []
         for part in range(parts):
             batch = self.feed.batch(term, step, part)
             with self.replica.accumulating(last=part == parts - 1):
                 with self._precision():
-                    loss: Loss = self.replica.compute(self.method.losses(self.denoiser, {term: batch})[term])
-                means = self.feed.mean([loss.denoising.item(), loss.truncated, loss.above, loss.limit or 0.0], batch)
-                if not math.isfinite(means[0]):
-                    raise _BadLoss(f"the {term} loss became {means[0]} in step {step + 1}.")
+                    loss: Loss = self.replica.compute(partial(self.method.loss, term, self.denoiser, batch))
+                whole = loss.averaged(partial(self.feed.mean, batch=batch))
+                if not math.isfinite(whole.denoising):
+                    raise _BadLoss(f"the {term} loss became {whole.denoising} in step {step + 1}.")
                 (loss.objective * batch.share / parts).backward()
-            seen.append(means)
-        value, _, above, limit = (sum(values) / parts for values in zip(*seen, strict=True))
-        truncated = any(means[1] == 1 for means in seen)
-        return _Seen(value, truncated, *((None, None) if loss.limit is None else (above, limit)))
+            seen.append(whole)
+        return Loss.mean(seen)
 
     def _combine(self, grads: dict[str, Tensors]) -> Combination:
         if isinstance(self.optimizer, MetricAdam):
@@ -446,7 +434,7 @@ def check_processes(method: Method[Any], spec: TrainingSection, processes: Proce
         raise UserError(
             "early_stop looks at whole weights before the first step, which FSDP has cut in parts. Leave it off."
         )
-    if processes.sharded and (method.measures_limit or type(method).prepare is not Method.prepare):
+    if processes.sharded and method.config.needs_whole_weights:
         raise UserError(
             f"{method.config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
             "Launch with --multi_gpu in place of --use_fsdp."

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..models.lineage import COMPONENTS
 from ..support.errors import UserError
 from .change import read_changes
 from .provenance import cast_state, read_header, tensors_sha256
@@ -80,7 +81,7 @@ def denoiser_of(pipe: Any) -> nn.Module:
     Raises:
         UserError: it has none.
     """
-    for component in ("unet", "transformer"):
+    for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
             return module

@@ -46,7 +46,7 @@ def check_formats(denoiser: Denoiser, formats: Sequence[str]) -> None:
     if unknown:
         raise UserError(f"weights format must be one of {list(FORMATS)}, got {unknown[0]!r}.")
     if "single_file" in formats:
-        check_single_file(denoiser.pipeline)
+        check_single_file(denoiser)
     if "delta" in formats or ("lora" in formats and not names_are_diffusers(denoiser.module)):
         denoiser_layout(denoiser.module)
 

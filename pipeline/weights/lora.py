@@ -10,6 +10,7 @@ import json
 import torch
 from torch import Tensor, nn
 
+from ..models.registry import family_of
 from .factors import Adapter, Factors
 from .job import Job, Written
 from .layouts import Entry, denoiser_layout
@@ -44,8 +45,8 @@ def write_lora_diffusers(job: Job) -> Written:
     adapter = job.adapter
     tensors: dict[str, Tensor] = {}
     for name, factors in adapter.layers.items():
-        tensors[f"{job.component}.{name}.lora_A.weight"] = job.cast(factors.down)
-        tensors[f"{job.component}.{name}.lora_B.weight"] = job.cast(factors.up)
+        tensors[f"{job.denoiser.component}.{name}.lora_A.weight"] = job.cast(factors.down)
+        tensors[f"{job.denoiser.component}.{name}.lora_B.weight"] = job.cast(factors.up)
     # "^" because peft matches patterns from the end: conv_in would also mean encoder.conv_in
     config = {
         "r": adapter.fit.rank,
@@ -54,7 +55,7 @@ def write_lora_diffusers(job: Job) -> Written:
         "alpha_pattern": {f"^{name}": factors.alpha for name, factors in adapter.layers.items()},
         "target_modules": sorted(adapter.layers),
     }
-    packed = json.dumps({f"{job.component}.{key}": value for key, value in config.items()}, sort_keys=True)
+    packed = json.dumps({f"{job.denoiser.component}.{key}": value for key, value in config.items()}, sort_keys=True)
     return _written(
         job, "lora_diffusers", f"{job.name}-lora-diffusers.safetensors", tensors, lora_adapter_metadata=packed
     )
@@ -98,4 +99,5 @@ def _stacked(entry: Entry, factors: list[Factors]) -> Factors:
 
 def names_are_diffusers(module: nn.Module) -> bool:
     """Whether kohya's files name this network's layers as diffusers does (Stable Diffusion 1 and 2)."""
-    return type(module).__name__ == "UNet2DConditionModel" and getattr(module, "add_embedding", None) is None
+    family = family_of(module)
+    return family is not None and family.lora_names == "diffusers"

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.data.samples import SampleSet, draw_latents
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.schema.recipe import SampleSection, TrainingSection
 from turpentine.pipeline.support.processes import ALONE, Processes, launched
@@ -31,7 +31,7 @@ def run_case(case, place, processes=ALONE, progress=None):
     """Gives the first step's direction and the weights at the end, whole in every process."""
     denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
     spec = TrainingSection(**{"steps": 4, "batch_size": 4, "learning_rate": 1e-3, **case.get("training", {})})
-    method = build_method(METHODS[case["method"]][0](**case.get("options", {})))
+    method = build_method(find(case["method"]).config(**case.get("options", {})))
     folder = place / case["folder"] if "folder" in case else None
     if folder:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def work(place):
         save_file(tensors, place / f"{name}-{processes.rank}.safetensors")
         (place / f"{name}-{processes.rank}.json").write_text(json.dumps(events))
     denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
-    drawn = draw_latents(denoiser, PROMPTS, SPEC, 3, Silent(), "drawing", together)
+    drawn = draw_latents(denoiser, PROMPTS, SPEC.sampling(), 3, Silent(), "drawing", together)
     torch.save(drawn, place / f"drawn-{together.rank}.pt")
     code = main(["unlearn", "--recipe", str(place / "recipe.yaml"), "--out", str(place / "RUN")])
     (place / f"code-{together.rank}").write_text(str(code))

@@ -15,7 +15,7 @@ from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 
-from ..stopping import StopAfter2
+from ..support.stopping import StopAfter2
 
 
 def counting(key, calls, settings=None):

@@ -13,12 +13,12 @@ from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
 from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
-from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.methods import names
 from turpentine.pipeline.schema.defaults import defaults_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..stopping import StopAfter2
+from ..support.stopping import StopAfter2
 
 pytest.importorskip("open_clip")
 pytest.importorskip("nudenet")
@@ -119,9 +119,9 @@ def test_transformer(measured, monkeypatch):
 
 
 def test_rows_come_from_the_registry_and_settings_from_the_shipped_recipes():
-    assert set(METHODS) <= set(rows()) and {"rgd, metric adam", "rgd, guard"} <= set(rows()) | {"rgd"}
-    assert {cell.labels["row"] for cell in canvas.cells(Options())} == {"none", *METHODS}
-    for method in METHODS:
+    assert set(names()) <= set(rows()) and {"rgd, metric adam", "rgd, guard"} <= set(rows()) | {"rgd"}
+    assert {cell.labels["row"] for cell in canvas.cells(Options())} == {"none", *names()}
+    for method in names():
         settings = settings_of(method, "pop art", 3, Options())
         assert settings["seed"] == 3 and settings["kind"] == "style"
         for section, fields in defaults_for("tiny-canvas", method).items():

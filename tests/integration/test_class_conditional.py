@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from diffusers import EDMEulerScheduler, UNet2DModel
+from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, UNet2DModel
 from turpentine.pipeline.audits import ClassAudit, ClassJudge
 from turpentine.pipeline.data.datasets import load_images
 from turpentine.pipeline.data.samples import Samples, SampleSet
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find, names
 from turpentine.pipeline.methods.base import Batch
-from turpentine.pipeline.models import class_names, load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import Sampling, class_names, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.class_conditional import ClassConditionalPipeline
 from turpentine.pipeline.run.unlearning import run_recipe
 from turpentine.pipeline.schema.defaults import build_recipe
@@ -34,8 +34,8 @@ def build(null=True):
 
 
 def draw(denoiser, names, seeds, **options):
-    chosen = {"num_inference_steps": 3, "guidance_scale": 1.0, "scheduler": "own", "batch_size": 8, **options}
-    return denoiser.sample(names, seeds, progress=Silent(), stage="", **chosen)
+    sampling = Sampling(**{"num_inference_steps": 3, "guidance_scale": 1.0, **options})
+    return denoiser.sample(names, seeds, sampling, Silent(), "")
 
 
 def make_samples(denoiser, retain=9):
@@ -46,6 +46,20 @@ def make_samples(denoiser, retain=9):
         return Samples(torch.randn(count, 1, 8, 8, generator=generator), conditioning, torch.tensor(rows))
 
     return SampleSet(part(6, [0] * 6), part(retain, [1, 2, 1] * (retain // 3)))
+
+
+@pytest.mark.parametrize("scheduler", [None, EDMDPMSolverMultistepScheduler(sigma_data=0.7)], ids=["own", "multistep"])
+def test_the_pipeline_calls_back_as_those_of_diffusers_do(scheduler):
+    pipe, seen = build(), []
+
+    def after_step(given, step, sigma, kwargs):
+        seen.append((given is pipe, step, float(sigma), set(kwargs)))
+        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 2 else {}
+
+    images = pipe(["a", "b"], 3, output_type="latent", callback_on_step_end=after_step, scheduler=scheduler).images
+    assert [(given, step, names) for given, step, _, names in seen] == [(True, step, {"latents"}) for step in range(3)]
+    assert seen[0][2] > seen[1][2] > seen[2][2] > 0
+    assert not images.any(), "what the last call returned takes the samples' place"
 
 
 def test_a_saved_model_loads_as_it_was(tmp_path):
@@ -100,13 +114,13 @@ def test_pixels_there_and_back():
 
 
 @pytest.mark.parametrize(
-    "method", [name for name in METHODS if name in ("finetune", "salun", "grad_diff", "rg", "rgd")]
+    "method", [name for name in names() if name in ("finetune", "salun", "grad_diff", "rg", "rgd")]
 )
 def test_methods_train_on_unpaired_data_and_repeat(method):
     def train():
         denoiser = wrap_pipeline(build())
         spec = TrainingSection(steps=3, batch_size=4, learning_rate=1e-3, retain_batch="all")
-        Trainer(denoiser, build_method(METHODS[method][0]()), make_samples(denoiser), spec).train()
+        Trainer(denoiser, build_method(find(method).config()), make_samples(denoiser), spec).train()
         return denoiser.module.state_dict()
 
     first, again = train(), train()
@@ -118,7 +132,7 @@ def test_the_whole_retain_set_is_in_each_step():
     denoiser = wrap_pipeline(build())
     samples = make_samples(denoiser, retain=12)
     spec = TrainingSection(steps=1, batch_size=4, gradient_accumulation_steps=2, retain_batch="all")
-    trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), samples, spec)
+    trainer = Trainer(denoiser, build_method(find("rgd").config()), samples, spec)
     parts = [trainer.feed.batch("retain", 0, part).samples for part in range(2)]
     assert sorted(map(bytes, torch.cat(parts).numpy())) == sorted(map(bytes, samples.retain.latents.numpy()))
     assert len(trainer.feed.batch("forget", 0, 0).samples) == 2
@@ -129,12 +143,12 @@ def test_the_whole_retain_set_is_in_each_step():
 def test_the_limit_cuts_elements_not_the_batch():
     """Above the limit an element has no gradient; a step still pushes the others."""
     denoiser = wrap_pipeline(build())
-    method = build_method(METHODS["rgd"][0](forget_limit=0.5))
+    method = build_method(find("rgd").config(forget_limit=0.5))
     samples, conditioning = make_samples(denoiser).forget.take(torch.arange(4), torch.device("cpu"))
     noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
     batch = Batch(samples, conditioning, noise, torch.tensor([0.1, 0.5, 2.0, 9.0]))
-    loss = method.losses(denoiser, {"forget": batch})["forget"]()
-    assert not loss.truncated and loss.objective.item() > -loss.denoising.item()
+    loss = method.loss("forget", denoiser, batch)
+    assert not loss.truncated and loss.objective.item() > -loss.denoising
     loss.objective.backward()
     assert sum(p.grad.abs().sum() for p in denoiser.module.parameters() if p.grad is not None) > 0
 

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 from turpentine.comfy_nodes.pictures import live_preview, loss_curves
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
-from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights import snapshot
 
-from ..original_layout import stable_diffusion
+from ..support.original_layout import stable_diffusion
 
 FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
 
@@ -246,10 +246,10 @@ def test_prompts_of_another_world_are_refused(model, options):
         call("UnlearnConcept", model=model, prompts=made, options=options)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 def test_every_method_gets_a_recipe_of_its_own_and_of_the_options(method, model, prompts):
     chosen = {"training": {"batch_size": 3}}
-    if "retain_weight" in METHODS[method][0].model_fields:
+    if "retain_weight" in find(method).config.model_fields:
         chosen["method"] = {"retain_weight": 2.25}
     recipe = make_recipe(model, prompts, method, chosen, measure=False)
     assert recipe.method.name == method and recipe.training.batch_size == 3

@@ -14,8 +14,8 @@ from turpentine.pipeline.schema.presets import preset_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..conftest import build_tiny_pipeline
-from ..stopping import StopWhen
+from ..support.pipelines import build_tiny_pipeline
+from ..support.stopping import StopWhen
 
 
 @pytest.fixture

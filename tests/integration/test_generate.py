@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from turpentine.pipeline.commands.main import main
-from turpentine.pipeline.models import load_denoiser
+from turpentine.pipeline.models import Sampling, load_denoiser
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.progress import Silent
 
@@ -28,10 +28,8 @@ def drawn():
     denoiser = load_denoiser("tiny-canvas", "cpu")
 
     def draw(prompt, seed, guidance):
-        latents = denoiser.sample(
-            [prompt], [seed], num_inference_steps=2, guidance_scale=guidance, scheduler="own", batch_size=1,
-            progress=Silent(), stage="drawing",
-        )  # fmt: skip
+        sampling = Sampling(num_inference_steps=2, guidance_scale=guidance, batch_size=1)
+        latents = denoiser.sample([prompt], [seed], sampling, Silent(), "drawing")
         return denoiser.decode(latents).numpy()[0].astype(int)
 
     return draw

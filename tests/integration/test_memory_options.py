@@ -13,7 +13,7 @@ from turpentine.pipeline.support.processes import Processes
 from turpentine.pipeline.training import optimizers
 from turpentine.pipeline.training.trainer import check_processes
 
-from .test_trainer import same, train, weights
+from ..support.training import same, train, weights
 
 
 @pytest.mark.parametrize("spec", [{}, {"guard": True, "max_grad_norm": 0.1}, {"metric": "adam"}])
@@ -92,7 +92,11 @@ def test_a_plan_bounds_what_a_step_takes(tmp_path, spec):
     ("training", "method", "message"),
     [
         ({"optimizer": "adam8bit", "metric": "adam"}, "rgd", "metric 'adam' needs training.optimizer 'adam'"),
-        ({"forget_gradient": "cpu"}, "salun", "forget_gradient belongs to rg, rgd and grad_diff, got 'salun'"),
+        (
+            {"forget_gradient": "cpu"},
+            "salun",
+            "belongs to grad_diff, grad_diff_d, rg and rgd, got method 'salun'",
+        ),
     ],
 )
 def test_options_that_exclude_each_other(training, method, message):

@@ -4,48 +4,21 @@ import json
 
 import pytest
 import torch
-from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.maths.parameters import select_parameters
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find, names
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.training.trainer import Trainer
 
-from ..conftest import build_tiny_pipeline
-from ..stopping import StopWhen
-
-
-def make_samples(denoiser, count=6):
-    conditioning = denoiser.encode_prompts(["a photo of a cat", "a photo of a dog"])
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.tensor([0, 1] * (count // 2))
-    latents = [torch.randn(count, 4, 8, 8, generator=generator) for _ in range(2)]
-    return SampleSet(Samples(latents[0], conditioning, rows), Samples(latents[1], conditioning, 1 - rows))
-
-
-def train(method="rgd", folder=None, prediction_type="epsilon", resume=False, progress=None, config=None, **spec):
-    denoiser = wrap_pipeline(build_tiny_pipeline(prediction_type))
-    section = TrainingSection(**{"steps": 4, "batch_size": 2, "learning_rate": 1e-3, **spec})
-    quick = {"start_steps": 3} if method.startswith("esd") else {}
-    built = build_method(METHODS[method][0](**quick, **(config or {})))
-    trainer = Trainer(denoiser, built, make_samples(denoiser), section, 0, folder, progress)
-    if folder:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    result = trainer.train(resume=resume)
-    return denoiser.module, result, trainer
-
-
-def weights(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
+from ..support.pipelines import build_tiny_pipeline
+from ..support.plugin import PLUGIN, install, python
+from ..support.stopping import StopWhen
+from ..support.training import make_samples, same, train, weights
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 def test_every_method_trains_and_repeats_bit_for_bit(method, prediction_type):
     module, result, trainer = train(method, prediction_type=prediction_type)
     again, _, _ = train(method, prediction_type=prediction_type)
@@ -54,7 +27,7 @@ def test_every_method_trains_and_repeats_bit_for_bit(method, prediction_type):
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
     for term in ("forget", "retain"):
         loss = getattr(result.final_loss, term)
-        assert 0 < loss < 10 if term in trainer.method.terms else loss == 0
+        assert 0 < loss < 10 if term in trainer.method.config.terms else loss == 0
 
 
 @pytest.mark.parametrize("method", ["rgd", "salun", "esd"])
@@ -126,7 +99,7 @@ def test_a_measured_limit_is_recorded_and_resumed(tmp_path):
 def test_empty_prompts_take_the_place_of_retain_prompts_only():
     denoiser = wrap_pipeline(build_tiny_pipeline())
     section = TrainingSection(steps=1, batch_size=6, proportion_empty_prompts=0.5)
-    trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), section)
+    trainer = Trainer(denoiser, build_method(find("rgd").config()), make_samples(denoiser), section)
     plain = Trainer(denoiser, trainer.method, make_samples(denoiser), TrainingSection(steps=1, batch_size=6))
     (name, empty), *_ = denoiser.encode_prompts([""]).items()
     retain, before = (t.feed.batch("retain", 0, 0) for t in (trainer, plain))
@@ -148,12 +121,12 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     """Two micro-batches differ from one batch in their noise, so compare against summing by hand."""
     denoiser = wrap_pipeline(build_tiny_pipeline())
     section = TrainingSection(steps=1, batch_size=4, gradient_accumulation_steps=2)
-    trainer = Trainer(denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), section)
+    trainer = Trainer(denoiser, build_method(find("rgd").config()), make_samples(denoiser), section)
     trainer._differentiate("retain", 0)
     accumulated = [p.grad.clone() for p in trainer.parameters]
     by_hand = [torch.zeros_like(g) for g in accumulated]
     for part in range(2):
-        loss = trainer.method.losses(denoiser, {"retain": trainer.feed.batch("retain", 0, part)})["retain"]()
+        loss = trainer.method.loss("retain", denoiser, trainer.feed.batch("retain", 0, part))
         for total, gradient in zip(by_hand, torch.autograd.grad(loss.objective, trainer.parameters), strict=True):
             total += gradient / 2
     for a, b in zip(accumulated, by_hand, strict=True):
@@ -163,7 +136,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
 def test_recorded_change_is_the_real_update_times_the_gradient():
     denoiser = wrap_pipeline(build_tiny_pipeline())
     trainer = Trainer(
-        denoiser, build_method(METHODS["rgd"][0]()), make_samples(denoiser), TrainingSection(steps=1, batch_size=2)
+        denoiser, build_method(find("rgd").config()), make_samples(denoiser), TrainingSection(steps=1, batch_size=2)
     )
     old = [p.detach().clone() for p in trainer.parameters]
     grads = {}
@@ -204,7 +177,7 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     denoiser = wrap_pipeline(build_tiny_pipeline())
     samples = make_samples(denoiser)
     trainer = Trainer(
-        denoiser, build_method(METHODS["rgd"][0]()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
+        denoiser, build_method(find("rgd").config()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
     )
     samples.retain.latents[trainer.feed.sample(2 * 2, len(samples.retain))] = float("nan")  # met in the third step
     with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
@@ -235,3 +208,25 @@ def test_gradient_checkpointing_changes_no_number():
     saved, _, _ = train(steps=2, gradient_checkpointing=True)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(saved.state_dict()[name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_a_method_of_another_package_trains(tmp_path):
+    install(tmp_path, "turpentine-push", "turpentine_push", PLUGIN)
+    code = """
+import torch
+from turpentine.pipeline.data.samples import Samples, SampleSet
+from turpentine.pipeline.models import load_denoiser
+from turpentine.pipeline.run.unlearning import train
+from turpentine.pipeline.schema.recipe import build_recipe
+
+training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}
+recipe = build_recipe({"concept": "cat", "method": {"name": "push", "strength": 3}, "training": training})
+denoiser = load_denoiser("tiny-canvas", "cpu")
+conditioning = denoiser.encode_prompts(["a photo of a cat", "a photo of a dog"])
+latents = torch.randn(4, denoiser.module.config.in_channels, 8, 8)
+cats, dogs = (Samples(latents, conditioning, torch.full((4,), row)) for row in range(2))
+result, _ = train(denoiser, SampleSet(cats, dogs), recipe)
+print(result.steps, result.final_loss.forget > 0, result.final_loss.retain)
+"""
+    done = python(tmp_path, code)
+    assert done.stdout == "2 True 0.0\n", done.stderr

@@ -16,7 +16,7 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "model": "someone/tiny", "seed": 3})
 BOTH = ("diffusers", "denoiser")
@@ -114,6 +114,17 @@ def test_writing_again_replaces(denoiser, tmp_path):
     loaded = DiffusionPipeline.from_pretrained(tmp_path / "weights" / "diffusers")
     assert torch.equal(loaded.unet.conv_in.weight, denoiser.module.conv_in.weight)
     assert len(list((tmp_path / "weights").iterdir())) == 2
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027], ids=oct)
+def test_every_written_file_has_the_permissions_that_the_umask_gives(denoiser, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write(denoiser, tmp_path / "weights")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) > 5 and {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
 
 
 # provenance -------------------------------------------------------------------------------------

@@ -73,14 +73,14 @@ def test_truncation_is_by_element_and_the_weight_stays_outside():
     forget = EDM(0.5).truncated_loss(prediction, torch.zeros(1, 4), torch.tensor([0.5]), 0.1)
     assert forget.loss.item() == pytest.approx(8 * (0.04 + 0.1 + 0.09 + 0.1) / 4)
     assert forget.denoising.item() == pytest.approx(8 * (0.04 + 0.25 + 0.09 + 1) / 4)
-    assert forget.share == 0.5
+    assert forget.above_limit == 0.5
     forget.loss.backward()
     torch.testing.assert_close(prediction.grad, torch.tensor([[0.8, 0.0, 1.2, 0.0]]))  # 8 * 2 e / 4, or zero
 
 
 def test_no_limit_truncates_nothing():
     forget = EDM().truncated_loss(torch.full((1, 4), 9.0), torch.zeros(1, 4), torch.ones(1), None)
-    assert forget.loss == forget.denoising and forget.share == 0
+    assert forget.loss == forget.denoising and forget.above_limit == 0
 
 
 def test_heun_against_the_exact_solution():

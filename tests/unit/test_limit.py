@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from turpentine.pipeline.maths.objectives import EDM, Epsilon, FlowMatching
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, Context
 from turpentine.pipeline.methods.limit import LIMIT_FILE, MeasuredLimit, curve, measure_limit
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import UserError
 
-from .test_methods import ALPHAS, Linear, make_batch, rows
+from ..support.linear import ALPHAS, Linear, make_batch, rows
 
 
 def test_curve_is_the_mean_of_neighbours_and_linear_between():
@@ -57,7 +57,7 @@ def test_only_samples_below_their_own_limit_are_pushed(name):
         found = objective.truncated_loss(prediction, target, timesteps, limits)
         found.loss.backward()
         assert prediction.grad.flatten(1).abs().sum(1).gt(0).tolist() == pushed
-        assert found.share == pytest.approx(1 - sum(pushed) / 2)
+        assert found.above_limit == pytest.approx(1 - sum(pushed) / 2)
         held = torch.minimum(own, limits)
         torch.testing.assert_close(found.loss.detach(), (weight * held if name == "edm" else held).mean())
         torch.testing.assert_close(found.denoising, (weight * squares).mean())
@@ -70,12 +70,12 @@ def context(denoiser, batches, folder=None, resumed=False):
 @pytest.mark.parametrize("name", ["grad_diff", "rg", "rgd"])
 def test_limit_is_how_far_targets_are_from_each_other(name, tmp_path):
     denoiser, batch = Linear(), make_batch(forget=3.0, paired=-1.0, count=6)
-    method = build_method(METHODS[name][0](forget_limit="auto"))
+    method = build_method(find(name).config(forget_limit="auto"))
     method.prepare(context(denoiser, [batch], tmp_path))
     expected = (batch.noise - batch.noise.roll(1, 0)).square().mean().float()
     torch.testing.assert_close(method.limit(batch.timesteps), expected.expand(6))
-    assert method.losses(denoiser, {"forget": batch})["forget"]().limit == pytest.approx(expected.item())
-    again = build_method(METHODS[name][0](forget_limit="auto"))
+    assert method.loss("forget", denoiser, batch).forget_limit == pytest.approx(expected.item())
+    again = build_method(find(name).config(forget_limit="auto"))
     again.prepare(context(denoiser, [make_batch(count=6, seed=1)], tmp_path, resumed=True))
     assert again.measured == method.measured, "a resumed run reads what the first one measured"
 
@@ -99,7 +99,7 @@ def test_limit_of_an_objective(name):
 def test_one_sample_has_no_limit():
     batch = make_batch(count=1)
     with pytest.raises(UserError, match=r"'auto' compares forget samples with each other, got one\. Give it a number"):
-        build_method(METHODS["rgd"][0](forget_limit="auto")).prepare(context(Linear(), [batch]))
+        build_method(find("rgd").config(forget_limit="auto")).prepare(context(Linear(), [batch]))
 
 
 def test_recipe_takes_auto_a_number_or_none():

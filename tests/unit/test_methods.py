@@ -3,57 +3,15 @@
 import pytest
 import torch
 from torch import nn
-from turpentine.pipeline.maths.objectives import Epsilon, Objective, VPrediction
+from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
 from turpentine.pipeline.maths.parameters import largest
-from turpentine.pipeline.methods import METHODS, build_method
+from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, Context, guided_prediction, noise_loss
 from turpentine.pipeline.methods.esd import Teacher, sample_until
 from turpentine.pipeline.methods.mask import load_mask, mask_shares, read_mask, save_mask
 from turpentine.pipeline.support.errors import UserError
 
-ALPHAS = torch.tensor([0.81, 0.64, 0.36, 0.04], dtype=torch.float64)  # sqrt: 0.9, 0.8, 0.6, 0.2
-
-
-class Flow(Objective):
-    """x_t = (1 - s) x_0 + s eps with s = t / 3, target eps - x_0."""
-
-    num_train_timesteps = 4
-
-    def sample_timesteps(self, count, generator):
-        return torch.rand(count, generator=generator, dtype=torch.float64) * 3
-
-    def add_noise(self, samples, noise, timesteps):
-        s = (timesteps / 3).reshape(-1, *[1] * (samples.ndim - 1))
-        return (1 - s) * samples + s * noise
-
-    def target(self, samples, noise, timesteps):
-        return noise - samples
-
-
-class Linear:
-    """predict(x, t, c) = w x + b c, with one weight each."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, objective=None, w=0.5, b=2.0):
-        self.objective = objective or Epsilon(ALPHAS)
-        self.module = nn.Module()
-        self.module.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
-        self.module.b = nn.Parameter(torch.tensor(b, dtype=torch.float64))
-
-    def predict(self, noisy_samples, timesteps, conditioning):
-        return self.module.w * noisy_samples + self.module.b * conditioning["c"].reshape(-1, 1, 1, 1)
-
-
-def rows(*values):
-    return {"c": torch.tensor(values, dtype=torch.float64).reshape(-1, 1)}
-
-
-def make_batch(forget=3.0, paired=-1.0, timestep=1, count=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    samples, noise = (torch.randn(count, 1, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
-    timesteps = torch.full((count,), timestep)
-    return Batch(samples, rows(*[forget] * count), noise, timesteps, rows(*[paired] * count))
+from ..support.linear import ALPHAS, Flow, Linear, make_batch, rows
 
 
 def context(denoiser, batches=(), folder=None, resumed=False, names=("w", "b")):
@@ -136,7 +94,7 @@ def test_largest_keeps_ties_and_refuses_nonsense():
 def test_salun_distance_by_hand():
     """MSE(w x + b c_f, w x + b c') = b^2 (c_f - c')^2, and only the first of them is differentiated."""
     denoiser, batch = Linear(), make_batch(forget=3.0, paired=-1.0)
-    loss = build_method(METHODS["salun"][0]()).losses(denoiser, {"forget": batch})["forget"]()
+    loss = build_method(find("salun").config()).loss("forget", denoiser, batch)
     assert loss.objective.item() == pytest.approx(2.0**2 * 4.0**2)
     loss.objective.backward()
     assert denoiser.module.b.grad.item() == pytest.approx(2 * 2.0 * 4.0 * 3.0), "with both sides it would be 64"
@@ -144,13 +102,13 @@ def test_salun_distance_by_hand():
 
 def test_salun_retain_term_is_the_denoising_loss():
     denoiser, batch = Linear(), make_batch()
-    loss = build_method(METHODS["salun"][0]()).losses(denoiser, {"retain": batch})["retain"]()
+    loss = build_method(find("salun").config()).loss("retain", denoiser, batch)
     assert loss.objective.item() == noise_loss(denoiser, batch).item()
 
 
 def test_saliency_is_the_summed_gradient_over_all_batches():
     denoiser, batches = Linear(), [make_batch(seed=seed, timestep=seed) for seed in range(3)]
-    method = build_method(METHODS["salun"][0](mask_guidance_scale=2.0, mask_share=0.5))
+    method = build_method(find("salun").config(mask_guidance_scale=2.0, mask_share=0.5))
     saliency = method._saliency(context(denoiser, batches))
     expected = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
@@ -166,7 +124,7 @@ def test_saliency_is_the_summed_gradient_over_all_batches():
 
 
 def test_salun_masks_the_sum():
-    method = build_method(METHODS["salun"][0](retain_weight=0.5))
+    method = build_method(find("salun").config(retain_weight=0.5))
     method.mask = {"w": torch.tensor([True, False]), "b": torch.tensor([False, True])}
     grads = {
         "forget": [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])],
@@ -180,16 +138,16 @@ def test_salun_masks_the_sum():
 
 def test_mask_is_kept_loaded_and_refused(tmp_path):
     denoiser = Linear()
-    method = build_method(METHODS["salun"][0]())
+    method = build_method(find("salun").config())
     method.prepare(context(denoiser, [make_batch()], tmp_path))
     assert read_mask(tmp_path / "mask.safetensors") == method.mask
     opposite = {name: ~part for name, part in method.mask.items()}
     save_mask(opposite, tmp_path / "other.safetensors")
-    named = build_method(METHODS["salun"][0](mask=str(tmp_path / "other.safetensors")))
+    named = build_method(find("salun").config(mask=str(tmp_path / "other.safetensors")))
     named.prepare(context(denoiser))
     assert named.mask == opposite
     save_mask(opposite, tmp_path / "mask.safetensors")
-    resumed = build_method(METHODS["salun"][0]())
+    resumed = build_method(find("salun").config())
     resumed.prepare(context(denoiser, folder=tmp_path, resumed=True))
     assert resumed.mask == opposite, "a resumed run keeps the mask that it began with"
     with pytest.raises(UserError, match=r"0 missing, 1 unexpected \(the first 'b'\)"):
@@ -225,15 +183,15 @@ def test_mask_shares_by_block():
 def test_esd_target_by_hand(objective):
     """Student w' x + b' c, teacher w x - eta b c: the loss at the teacher's own weights is b^2 c^2 (1 + eta)^2."""
     denoiser, eta = Linear(objective), 0.5
-    method = build_method(METHODS["esd"][0](negative_guidance=eta, start_steps=2))
+    method = build_method(find("esd").config(negative_guidance=eta, start_steps=2))
     method.prepare(context(denoiser))
-    loss = method.losses(denoiser, {"forget": make_batch(forget=3.0)})["forget"]()
+    loss = method.loss("forget", denoiser, make_batch(forget=3.0))
     assert loss.objective.item() == pytest.approx((2.0 * 3.0 * (1 + eta)) ** 2, rel=1e-6)
     loss.objective.backward()
     assert denoiser.module.b.grad.item() == pytest.approx(2 * 2.0 * 3.0 * (1 + eta) * 3.0, rel=1e-6)
     with torch.no_grad():
         denoiser.module.b.copy_(torch.tensor(-eta * 2.0))  # the student has learnt what the teacher asks for
-    loss = method.losses(denoiser, {"forget": make_batch(forget=3.0)})["forget"]()
+    loss = method.loss("forget", denoiser, make_batch(forget=3.0))
     assert loss.objective.item() == pytest.approx(0.0, abs=1e-12), "the teacher stays as it was"
 
 
@@ -282,10 +240,10 @@ def test_partial_sampling_of_the_noisiest_step_is_the_noise():
 
 def test_esd_takes_one_timestep_for_a_batch():
     denoiser, batch = Linear(), make_batch(timestep=2)
-    method = build_method(METHODS["esd"][0](start_steps=2))
+    method = build_method(find("esd").config(start_steps=2))
     method.prepare(context(denoiser))
     mixed = Batch(batch.samples, batch.conditioning, batch.noise, torch.tensor([2, 0]))
-    values = [method.losses(denoiser, {"forget": b})["forget"]().objective.item() for b in (batch, mixed)]
+    values = [method.loss("forget", denoiser, b).objective.item() for b in (batch, mixed)]
     assert values[0] == values[1]
 
 
@@ -293,9 +251,9 @@ def test_esd_takes_one_timestep_for_a_batch():
 
 
 def test_named_combinations_of_data_differ_in_nothing_else():
-    plain, diverse = (METHODS[name][0]() for name in ("grad_diff", "grad_diff_d"))
+    plain, diverse = (find(name).config() for name in ("grad_diff", "grad_diff_d"))
     assert (plain.data, diverse.data) == ("uniform", "diverse")
-    assert METHODS["grad_diff"][1] is METHODS["grad_diff_d"][1]
+    assert find("grad_diff").method is find("grad_diff_d").method
     assert plain.model_dump(exclude={"name", "data"}) == diverse.model_dump(exclude={"name", "data"})
-    assert (METHODS["rg"][0]().data, METHODS["rgd"][0]().data) == ("uniform", "diverse")
-    assert METHODS["rg"][1] is METHODS["rgd"][1]
+    assert (find("rg").config().data, find("rgd").config().data) == ("uniform", "diverse")
+    assert find("rg").method is find("rgd").method

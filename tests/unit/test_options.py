@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 from turpentine.pipeline.commands.options import add_recipe_options, chosen, destination, option_name
-from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.fields import TRAINING_IMAGES, fields_of
 from turpentine.pipeline.schema.recipe import Recipe
@@ -83,7 +83,7 @@ def info_of(field):
     """The pydantic field that a field describes."""
     if field.path[0] == "method":
         owner = field.owners[0] if field.owners else "rgd"
-        return METHODS[owner][0].model_fields[field.path[-1]]
+        return find(owner).config.model_fields[field.path[-1]]
     section = Recipe
     for key in field.path[:-1]:
         section = section.model_fields[key].annotation
@@ -110,7 +110,7 @@ def test_help_tells_meaning_range_default_and_owner(field):
 
 def test_help_renders():
     text = make_parser().format_help()
-    assert f"--method {'|'.join(METHODS)}" in text
+    assert f"--method {'|'.join(names())}" in text
     assert "--forget-limit X|auto|none" in text
     assert "--parameters full|xattn|noxattn|lora" in text
     assert "--guard [true|false]" in text
@@ -147,7 +147,7 @@ def test_other_arguments_are_left_alone():
     assert chosen(parser.parse_args(["--out", "x", "--seed", "3"])) == {"seed": "3"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 def test_a_default_spelled_out_changes_nothing(method):
     plain = build_recipe({"concept": "cat", "method": {"name": method}})
     words = ["--method", method]

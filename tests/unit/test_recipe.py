@@ -1,13 +1,23 @@
 """The recipe: what it accepts, what it refuses and in which words."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
 import yaml
-from turpentine.pipeline.methods import METHODS
+from pydantic import ValidationError
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.models import lineage
-from turpentine.pipeline.schema.defaults import RECIPES, build_recipe, defaults_for, load_recipe, merge, read_yaml
+from turpentine.pipeline.schema.defaults import (
+    RECIPES,
+    build_recipe,
+    defaults_for,
+    describe,
+    load_recipe,
+    merge,
+    read_yaml,
+)
 from turpentine.pipeline.schema.fields import fields, fields_of
 from turpentine.pipeline.schema.recipe import Recipe, Section
 from turpentine.pipeline.schema.resolve import resolve
@@ -77,7 +87,7 @@ def test_shipped_recipe_loads(path):
 
 
 def test_every_method_has_defaults_on_the_bundled_model():
-    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *METHODS}
+    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *names()}
 
 
 def test_defaults_give_way_to_what_is_chosen():
@@ -214,6 +224,39 @@ def test_metric_needs_a_projection(method):
         build(method={"name": method}, training={"metric": "adam"})
 
 
+@pytest.mark.parametrize("method", ["finetune", "salun", "esd", "esd-x", "esd-u"])
+def test_only_a_forget_gradient_that_is_read_tensor_by_tensor_can_wait(method):
+    message = rf"training\.forget_gradient belongs to grad_diff, grad_diff_d, rg and rgd, got method '{method}'"
+    with pytest.raises(UserError, match=message):
+        build(method={"name": method}, training={"forget_gradient": "cpu"})
+
+
+@pytest.mark.parametrize("method", ["grad_diff", "grad_diff_d", "rg", "rgd"])
+def test_a_forget_gradient_waits(method):
+    assert build(method={"name": method}, training={"forget_gradient": "cpu"}).training.forget_gradient == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"name": "magic"}, r"method: method must be one of \['esd', .*'salun'\], got 'magic'"),
+        ({"data": "uniform"}, r"method: expected a mapping with the name of a method, one of \['esd'.*'uniform'"),
+        ("rgd", r"method: expected a mapping with the name of a method, one of \['esd', .*\], got 'rgd'"),
+        ({"name": "rgd", "forget_limit": "x", "stpes": 1}, r"method\.forget_limit: .*number.*'method\.stpes'"),
+    ],
+)
+def test_a_method_is_read_by_its_name(method, message):
+    with pytest.raises(ValidationError) as failure:
+        Recipe.model_validate({"concept": "cat", "method": method})
+    assert re.search(message, describe(failure.value)), describe(failure.value)
+
+
+def test_a_method_is_written_with_its_own_options():
+    recipe = build(method={"name": "esd-x", "start_steps": 7})
+    assert recipe.model_dump(mode="json")["method"]["start_steps"] == 7
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
 @pytest.mark.parametrize("method", ["rg", "rgd"])
 def test_metric_of_projecting_methods(method):
     assert build(method={"name": method}, training={"metric": "adam"}).training.metric == "adam"
@@ -257,7 +300,7 @@ def test_method_switch_builds():
             {"concept": "cat", "method": {"name": "rgd", "projection": "per_layer"}}, {"method": {"name": "finetune"}}
         )
     )
-    assert recipe.method == METHODS["finetune"][0]()
+    assert recipe.method == find("finetune").config()
 
 
 def test_none_overrides_a_default():
@@ -309,7 +352,7 @@ def test_options_cover_every_field_exactly_once():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             expected |= {(name, inner) for inner in field.annotation.model_fields}
         elif name == "method":
-            expected |= {("method", inner) for config, _ in METHODS.values() for inner in config.model_fields}
+            expected |= {("method", inner) for method in names() for inner in find(method).config.model_fields}
         else:
             expected.add((field.alias or name,))
     counts = Counter(field.path for field in fields_of())

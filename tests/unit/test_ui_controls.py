@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("gradio")
 
 import gradio as gr
-from turpentine.pipeline.methods import METHODS
+from turpentine.pipeline.methods import names
 from turpentine.pipeline.schema.defaults import build_recipe, merge
 from turpentine.pipeline.schema.fields import value_at
 from turpentine.pipeline.schema.presets import PRESETS, preset_for
@@ -40,7 +40,7 @@ def test_a_component_tells_what_the_field_says(path):
     assert component.label.lower() == path[-1].replace("_", " ")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_page_gives_back_the_recipe_that_it_shows(method, preset):
     """recipe -> components -> recipe, for every method and preset."""

@@ -15,6 +15,7 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ...support.files import replacing
 from ...worlds.tiny_canvas import PLACES, STYLES, SUBJECTS, TIMES, Scene, compose
 from .dataset import load_or_draw, random_caption
 from .loop import Average, arguments, cosine, run
@@ -42,8 +43,8 @@ def load_or_encode(autoencoder: AutoencoderTiny, options: argparse.Namespace) ->
         latents = torch.cat(
             [autoencoder.encode(part.permute(0, 3, 1, 2).float().div(127.5).sub(1)).latents for part in parts]
         )
-        save_file({"latents": latents.contiguous()}, path.with_suffix(".partial"))
-        path.with_suffix(".partial").rename(path)
+        with replacing(path) as partial:
+            save_file({"latents": latents.contiguous()}, partial)
     return load_file(path)["latents"], drawn
 
 

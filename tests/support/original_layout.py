@@ -94,7 +94,7 @@ def stable_diffusion_xl(pipe):
             fused = [source[f"{old}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
             second[f"{place}.attn.in_proj_{kind}"] = torch.cat(fused)
     return (
-        with_prefix("model.diffusion_model.", unet_keys(pipe.unet.state_dict()))
+        with_prefix("model.diffusion_model.", unet_keys(pipe.unet.state_dict(), levels=3, per_level=2))
         | with_prefix("first_stage_model.", vae_keys(pipe.vae.state_dict()))
         | with_prefix("conditioner.embedders.0.transformer.", first)
         | with_prefix("conditioner.embedders.1.model.", second)

@@ -1,0 +1,66 @@
+"""The options of a method, and what it needs of the rest of the program.
+
+A configuration is all that a recipe, a command line or a node has to know of a method, so nothing here
+imports torch. The needs are class variables: whoever has to decide something asks for the need, never
+for the name of a method.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+
+DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
+
+
+class MethodConfig(BaseModel):
+    """Base of the methods' options. A subclass gives `name` a default, by which recipes find it.
+
+    Attributes:
+        recipe: what the method's definition asks of the other sections of a recipe, whatever the model.
+        terms: the loss terms, in the order in which they are differentiated.
+        two_gradients: whether `combine` reads the forget and the retain gradient one tensor at a time, so that the
+            first may wait in less room (`training.forget_gradient`).
+        projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
+        ascends: whether the forget loss that people read is a denoising loss that is meant to rise.
+        needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
+        needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    two_gradients: ClassVar[bool] = False
+    projects: ClassVar[bool] = False
+    ascends: ClassVar[bool] = False
+    needs_unconditional: ClassVar[bool] = False
+    needs_whole_weights: ClassVar[bool] = False
+
+    name: str
+    data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
+
+
+class RetainWeight(MethodConfig):
+    """Options of a method that weighs the retain gradient."""
+
+    retain_weight: float = Field(
+        default=1.5, ge=0, le=100, description="lambda: weight of the retain direction beside the forget direction"
+    )
+
+
+class ForgetLimit(MethodConfig):
+    """Options of a method that stops pushing where the forget loss is high enough."""
+
+    forget_limit: float | Literal["auto"] | None = Field(
+        default=1.6,
+        gt=0,
+        le=100,
+        description="alpha: above this denoising loss on forget data a step no longer pushes it up (none: no limit; "
+        "auto: at each timestep, the distance between the targets of two samples)",
+    )
+
+    @field_validator("forget_limit", mode="wrap")
+    @classmethod
+    def _auto_or_number(cls, value: object, number: ValidatorFunctionWrapHandler) -> object:
+        return value if value == "auto" else number(value)
