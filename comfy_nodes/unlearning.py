@@ -116,7 +116,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder), done
+    return replace(model, weights=weights, run=folder, applied=None), done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

@@ -14,8 +14,7 @@ from .terminal import TerminalProgress, console, escaped
 
 EXAMPLES = """examples:
   turpentine generate "a photo of a cat at night" --out pictures
-  turpentine generate --from prompts.txt --model runs/cat/weights/diffusers --seed 7 --out pictures
-  turpentine generate --from i2p.csv --out pictures"""
+  turpentine generate --from prompts.txt --model runs/cat/weights/diffusers --seed 7 --out pictures"""
 
 _FIELDS = ("model", "model_config_folder", "seed", "device", "samples")
 
@@ -30,14 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="prompt_file",
         type=Path,
         metavar="FILE",
-        help="prompts in a .txt, .csv or .json file; a seed or guidance scale that it gives for a prompt is used, "
-        "unless the option is given",
+        help="prompts in a .txt, .csv or .json file; its own seeds and guidance are used, unless given here",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw one image for each prompt; image i has the seed plus i, unless its file says otherwise."""
+    """Draw one image for each prompt; image i has the seed plus i, unless the file names one for it."""
     from ..models import load_denoiser  # heavy: torch and diffusers
     from ..prompts import EvaluationPrompt, load_prompts
     from ..run.generate import generate
@@ -47,13 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
         rows += load_prompts(arguments.prompt_file)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
+    options = chosen(arguments)
+    given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
-    options = chosen(arguments)
-    given = {*options, *options.get("samples", {})}
     with TerminalProgress()() as progress:
-        rows = [row.without(given) for row in rows]
-        images = generate(denoiser, rows, part.samples.sampling(), part.seed, progress)
+        images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
     for index, image in enumerate(images):
         with replacing(arguments.out / f"{index:05d}.png") as partial:
             Image.fromarray(image).save(partial)

@@ -154,10 +154,10 @@ def draw_latents(
 
     Several processes take the batches in turn, and all get every image.
     """
-    own = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
     held = processes.dealt(len(prompts), sampling.batch_size)
-    texts, seeds = [prompts[index] for index in held], [own[index] for index in held]
-    drawn = denoiser.sample(texts, seeds, sampling, progress, stage) if held else None
+    seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
+    own = [prompts[index] for index in held], [seeds[index] for index in held]
+    drawn = denoiser.sample(*own, sampling, progress, stage) if held else None
     return processes.gathered(drawn, held)
 
 

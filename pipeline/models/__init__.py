@@ -7,14 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .load import ASSETS, BUNDLED, choose_device, class_names, load_denoiser
+    from .lineage import ASSETS, BUNDLED
+    from .load import choose_device, class_names, load_denoiser
     from .protocol import Conditioning, Denoiser, Sampling
     from .registry import ADAPTERS, wrap_pipeline
 
 _HOMES = {
     "ADAPTERS": "registry",
-    "ASSETS": "load",
-    "BUNDLED": "load",
+    "ASSETS": "lineage",
+    "BUNDLED": "lineage",
     "Conditioning": "protocol",
     "Denoiser": "protocol",
     "Sampling": "protocol",

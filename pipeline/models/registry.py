@@ -30,7 +30,12 @@ def family_of(network: nn.Module) -> type[Family] | None:
     return next((adapter for adapter in ADAPTERS if adapter.owns(network)), None)
 
 
-def family_named(pipeline_class: str) -> type[Family] | None:
+def family_called(name: str) -> type[Family] | None:
+    """The family of a name, as headers and results have it."""
+    return next((adapter for adapter in ADAPTERS if adapter.family == name), None)
+
+
+def family_of_pipeline(pipeline_class: str) -> type[Family] | None:
     """The family of a diffusers pipeline class, from its name."""
     for adapter in ADAPTERS:
         if pipeline_class in (kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)):

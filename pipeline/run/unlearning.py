@@ -1,13 +1,11 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ..audits import ClassJudge, interference
 from ..data.datasets import load_images
@@ -17,10 +15,9 @@ from ..models import Denoiser, class_names, load_denoiser
 from ..prompts import LLMSource, PromptSet
 from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
-from ..schema.recipe import OutputSection, Recipe
+from ..schema.recipe import Recipe
 from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
-from ..support.files import file_name
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter, injected
@@ -30,9 +27,9 @@ from ..training.trainer import Trainer, check_processes
 from ..weights import (
     Adapter,
     Factors,
+    Job,
     base_hashes,
     check_formats,
-    header,
     needs_base,
     snapshot,
     versions,
@@ -40,6 +37,7 @@ from ..weights import (
 )
 from .audit import audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RunFolder, preview_name
+from .weights import run_header, weights_name
 
 
 @dataclass(frozen=True)
@@ -119,16 +117,30 @@ def run_recipe(
     with clock("audits"):
         after = _audit(AFTER, run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
-        written = processes.on_main(
-            lambda: write_run(denoiser, run, recipe, output, hashes, after, base, trained, progress)
-        )
+
+        def write() -> list[WeightsFile]:
+            job = Job(
+                denoiser,
+                run.path / "weights",
+                weights_name(recipe),
+                output.dtype,
+                run_header(denoiser, recipe, hashes, after),
+                base=base,
+                rank=output.lora_rank,
+                energy=output.lora_energy,
+                trained=trained,
+                progress=progress,
+            )
+            return write_weights(job, output.formats)
+
+        written = processes.on_main(write)
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
         concept=recipe.concept,
         kind=recipe.kind,
         method=recipe.method.name,
         recipe=recipe.model_dump(mode="json"),
-        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes.sha256),
         training=training,
         audits=Audits(before=before, after=after),
         interference=interference(before.accuracy, after.accuracy),
@@ -151,50 +163,6 @@ def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-
-
-def write_run(
-    denoiser: Denoiser,
-    run: RunFolder,
-    recipe: Recipe,
-    output: OutputSection,
-    hashes: dict[str, str],
-    after: AuditResult,
-    base: Mapping[str, Tensor] | None,
-    trained: Adapter | None,
-    progress: Progress,
-) -> list[WeightsFile]:
-    """Write the weights of a run into its folder, with their provenance.
-
-    Args:
-        denoiser: with the weights as unlearned.
-        run: where they go.
-        recipe: what was done.
-        output: formats, dtype and LoRA rank; not always those of the recipe.
-        hashes: of the base weights, see `base_hashes`.
-        after: the figures that the header tells.
-        base: the base weights, where a format needs them.
-        trained: the LoRA, if one was trained.
-        progress: told of long work.
-    """
-    return write_weights(
-        denoiser,
-        run.path / "weights",
-        output.formats,
-        output.dtype,
-        header(denoiser, recipe, hashes, after.model_dump(mode="json", exclude_none=True)),
-        weights_name(recipe),
-        base=base,
-        rank=output.lora_rank,
-        energy=output.lora_energy,
-        trained=trained,
-        progress=progress,
-    )
-
-
-def weights_name(recipe: Recipe) -> str:
-    """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
 
 
 def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:

@@ -56,7 +56,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_FAMILIES = {
+_BUNDLED = {
     "tiny-canvas": ("tiny-canvas",),
     "tiny-canvas-dit": ("tiny-canvas", "tiny-canvas-dit"),
     "digits": ("digits",),
@@ -83,15 +83,15 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 
 
 def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
-    origin = lineage_of(model).origin
-    if Path(origin).name in _FAMILIES:
-        return _FAMILIES[Path(origin).name]
+    bundled = lineage_of(model).bundled
+    if bundled:
+        return _BUNDLED[bundled]
     kind = pipeline_class or pipeline_class_of(model)
     if not kind:
         return Family.defaults
-    from ..models.registry import family_named  # heavy: all of diffusers, only for models that name their class
+    from ..models.registry import family_of_pipeline  # heavy: all of diffusers
 
-    return (family_named(kind) or Family).defaults
+    return (family_of_pipeline(kind) or Family).defaults
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:

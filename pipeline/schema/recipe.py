@@ -24,7 +24,7 @@ from ..methods.registry import read_config
 from ..models.protocol import Sampling
 from ..support.files import write_text
 from ..worlds.concepts import Concepts, join_concepts
-from .choices import AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
+from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
 class Section(BaseModel):
@@ -243,9 +243,7 @@ class OutputSection(Section):
 
     formats: tuple[WeightFormat, ...] = Field(
         default=("diffusers", "denoiser"),
-        description="what to write: diffusers, the whole pipeline folder; denoiser, the UNet or transformer alone; "
-        "single_file, a checkpoint for ComfyUI and A1111; lora or lora_diffusers, a low-rank change; delta, "
-        "the whole change",
+        description="what to write: " + "; ".join(f"{name}, {meaning}" for name, meaning in WEIGHT_FORMATS.items()),
     )
     dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="number format of the weights on disk")
     lora_rank: int = Field(

@@ -36,5 +36,5 @@ def resolve(recipe: Recipe) -> Setting:
         lineage = lineage_of(recipe.model if name == "auto" else name)
         found += lineage.forgotten if name == "auto" or Path(name).exists() else [name]
     before = tuple(name for name in dict.fromkeys(found) if name not in recipe.concepts)
-    world = world_of(recipe.kind, Path(lineage_of(recipe.model).origin).name)
+    world = world_of(recipe.kind, lineage_of(recipe.model).bundled)
     return Setting(recipe, world, before)

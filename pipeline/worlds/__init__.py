@@ -21,18 +21,18 @@ def find_world(name: str) -> World:
     return WORLDS[name]
 
 
-def world_of(kind: str, model: str) -> World:
+def world_of(kind: str, bundled: str | None) -> World:
     """Give the world that a kind of concept and a model belong to; the open one if no other claims them.
 
     Args:
         kind: of the concept, as a recipe has it.
-        model: name of the model, or of the bundled one that it was made from.
+        bundled: name of the bundled model that a model was made from; None for every other model.
 
-    >>> world_of("class", "digits").name, world_of("style", "tiny-canvas-dit").name, world_of("style", "a/b").name
+    >>> world_of("class", "digits").name, world_of("style", "tiny-canvas-dit").name, world_of("style", None).name
     ('classes', 'tiny-canvas', 'open')
     """
     by_kind = next((world for world in WORLDS.values() if kind in world.kinds), None)
-    by_model = next((world for world in WORLDS.values() if model in world.models), None)
+    by_model = next((world for world in WORLDS.values() if bundled in world.models), None)
     return by_kind or by_model or WORLDS[Open.name]
 
 

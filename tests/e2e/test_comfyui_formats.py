@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.weights.single_file import checkpoint_tensors
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from .comfy_checkpoints import clip_config, sd3_transformer, sd15_unet, sd21_unet, sdxl_unet
 from .comfy_graphs import node

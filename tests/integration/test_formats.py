@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.run.weights import run_header
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import OutputSection
 from turpentine.pipeline.support.errors import UserError
@@ -18,16 +19,17 @@ from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
     DTYPES,
     FORMATS,
+    BaseHashes,
+    Job,
     base_hashes,
     check_formats,
     check_tensors,
-    header,
     read_header,
     snapshot,
     write_weights,
 )
 from turpentine.pipeline.weights.apply import denoiser_of
-from turpentine.pipeline.weights.single_file import checkpoint_tensors
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from ..support.pipelines import BUILDERS, build_sdxl
 
@@ -63,8 +65,8 @@ def unlearned(build, low_rank=False):
 
 def write(pipe, base, folder, formats, dtype="fp32", **options):
     denoiser = denoiser_for(pipe)
-    metadata = header(denoiser, RECIPE, base_hashes(base), {})
-    return write_weights(denoiser, folder / "weights", formats, dtype, metadata, "tiny", base=base, **options)
+    metadata = run_header(denoiser, RECIPE, base_hashes(base), None)
+    return write_weights(Job(denoiser, folder / "weights", "tiny", dtype, metadata, base=base, **options), formats)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -281,8 +283,8 @@ def test_energy_in_place_of_a_rank(full, tmp_path):
 
 def test_every_shard_is_tagged_and_hashed(full, tmp_path):
     denoiser = denoiser_for(full.pipe, max_shard_size="300KB")
-    metadata = header(denoiser, RECIPE, "0" * 64, {})
-    record = write_weights(denoiser, tmp_path / "weights", ["diffusers"], "fp32", metadata, "tiny")[0]
+    metadata = run_header(denoiser, RECIPE, BaseHashes("0" * 64), None)
+    record = write_weights(Job(denoiser, tmp_path / "weights", "tiny", "fp32", metadata), ["diffusers"])[0]
     shards = sorted((tmp_path / record.path / "unet").glob("*.safetensors"))
     assert len(shards) > 2
     for shard in shards:
@@ -298,7 +300,7 @@ def test_v_prediction_is_told():
     assert "v_pred" in checkpoint_tensors(build_sdxl("v_prediction"))
     assert "v_pred" not in checkpoint_tensors(build_sdxl())
     pipe = BUILDERS["sd2-v"]()
-    assert header(denoiser_for(pipe), RECIPE, "", {})["modelspec.prediction_type"] == "v"
+    assert run_header(denoiser_for(pipe), RECIPE, BaseHashes(""), None)["modelspec.prediction_type"] == "v"
 
 
 # refusals -----------------------------------------------------------------------------------------
@@ -313,10 +315,7 @@ def test_tiny_canvas_has_no_checkpoint_layout():
 
 def test_formats_of_a_difference_need_the_base(full, tmp_path):
     with pytest.raises(UserError, match="need the weights before unlearning; got none"):
-        write_weights(
-            denoiser_for(full.pipe), tmp_path / "weights", ["delta"], "fp32",
-            header(denoiser_for(full.pipe), RECIPE, "", {}), "tiny",
-        )  # fmt: skip
+        write_weights(Job(denoiser_for(full.pipe), tmp_path / "weights", "tiny", "fp32", {}), ["delta"])
 
 
 @pytest.mark.parametrize("kind, text", [("delta", "the weights are the base's"), ("lora", "none differs")])

@@ -28,8 +28,7 @@ def drawn():
     denoiser = load_denoiser("tiny-canvas", "cpu")
 
     def draw(prompt, seed, guidance):
-        sampling = Sampling(num_inference_steps=2, guidance_scale=guidance, batch_size=1)
-        latents = denoiser.sample([prompt], [seed], sampling, Silent(), "drawing")
+        latents = denoiser.sample([prompt], [seed], Sampling(2, guidance, "own", 1), Silent(), "drawing")
         return denoiser.decode(latents).numpy()[0].astype(int)
 
     return draw

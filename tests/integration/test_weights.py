@@ -10,11 +10,21 @@ import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models.lineage import lineage_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
-from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
+from turpentine.pipeline.weights import (
+    DTYPES,
+    BaseHashes,
+    Job,
+    header,
+    read_header,
+    tensors_sha256,
+    versions,
+    write_weights,
+)
 
 from ..support.pipelines import build_tiny_pipeline
 
@@ -40,8 +50,16 @@ def same(a, b):
 
 
 def write(denoiser, folder, formats=BOTH, dtype="fp32", metadata=None):
-    metadata = metadata or header(denoiser, RECIPE, "0" * 64, {"alignment": {"forget": 0.25}})
-    return write_weights(denoiser, folder, formats, dtype, metadata, "tiny-without-pop-art")
+    metadata = metadata or made(denoiser)
+    return write_weights(Job(denoiser, folder, "tiny-without-pop-art", dtype, metadata), formats)
+
+
+def made(denoiser):
+    """A header with figures."""
+    return header(
+        denoiser, BaseHashes("0" * 64), model=RECIPE.model, lineage=lineage_of(RECIPE.model), concepts=RECIPE.concepts,
+        method="rgd", seed=RECIPE.seed, recipe=RECIPE.to_yaml(), figures={"alignment": {"forget": 0.25}},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -135,7 +153,7 @@ def test_header_tells_where_the_weights_came_from(denoiser, tmp_path):
     inner = next((tmp_path / "weights" / "diffusers" / "unet").glob("*.safetensors"))
     for path in (inner, tmp_path / written[1].path):
         metadata = read_header(path)
-        expected = header(denoiser, RECIPE, "0" * 64, {"alignment": {"forget": 0.25}})
+        expected = made(denoiser)
         assert {key: metadata[key] for key in expected} == expected
         assert metadata["modelspec.title"] == "tiny without pop art"
         assert metadata["turpentine.base_model"] == "someone/tiny"

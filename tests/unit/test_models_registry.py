@@ -13,10 +13,10 @@ from turpentine.pipeline.models import ADAPTERS, registry
 from turpentine.pipeline.models.architectures import example_inputs, find_architecture
 from turpentine.pipeline.models.family import Family, Place
 from turpentine.pipeline.models.lineage import COMPONENTS
-from turpentine.pipeline.models.registry import family_named, family_of
+from turpentine.pipeline.models.registry import family_of, family_of_pipeline
 from turpentine.pipeline.models.single_file import recognise
 from turpentine.pipeline.models.stable_diffusion import StableDiffusion
-from turpentine.pipeline.schema.recipe import RECIPES, build_recipe
+from turpentine.pipeline.schema.defaults import RECIPES, build_recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.training.lora import layer_names
 from turpentine.pipeline.weights.layouts import denoiser_layout
@@ -57,7 +57,7 @@ def test_a_file_of_its_denoiser_is_recognised_in_both_layouts(family, tmp_path):
 def test_its_defaults_and_classes(family):
     assert all((RECIPES / folder).is_dir() for folder in family.defaults)
     for kind in (family.pipeline_class, *family.siblings):
-        assert family_named(kind.__name__) is family
+        assert family_of_pipeline(kind.__name__) is family
     assert set(family.places) <= {"vae", family.component, *family.text_encoders}
     for name, config in family.known.items():
         assert find_architecture(name) == (family.network, config)
@@ -65,7 +65,7 @@ def test_its_defaults_and_classes(family):
 
 def test_the_base_families_are_told_apart():
     assert len({family.family for family in ADAPTERS}) == len(ADAPTERS)
-    assert family_of(torch.nn.Linear(1, 1)) is None and family_named("Nonsense") is None
+    assert family_of(torch.nn.Linear(1, 1)) is None and family_of_pipeline("Nonsense") is None
 
 
 def test_no_family_is_known_by_name_elsewhere():
@@ -73,7 +73,7 @@ def test_no_family_is_known_by_name_elsewhere():
     root = Path(turpentine.__file__).parent / "pipeline"
     words = {word for family in ADAPTERS for word in (family.network.__name__, family.pipeline_class.__name__)}
     words |= {family.family for family in ADAPTERS} - {"stable-diffusion", "flux", "class-conditional"}
-    allowed = ("models", "bundled", "modular.py", "api.py", "report")
+    allowed = ("models", "bundled", "modular.py", "api.py")
     for file in root.rglob("*.py"):
         if file.relative_to(root).parts[0] not in allowed:
             code = re.sub(r'"""[\s\S]*?"""|#.*', "", file.read_text(encoding="utf-8"))

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 
 import pytest
 import yaml
 from pydantic import ValidationError
 from turpentine.pipeline.methods import find, names
-from turpentine.pipeline.models import lineage
+from turpentine.pipeline.models import BUNDLED, lineage
 from turpentine.pipeline.schema.defaults import (
     RECIPES,
     build_recipe,
@@ -107,7 +108,27 @@ def test_defaults_of_a_family_build_on_another():
 
 def test_defaults_depend_on_the_model():
     assert build(model="someone/stable-diffusion").training.learning_rate == 1e-5
-    assert build(model="somewhere/tiny-canvas").training == build().training
+    assert build(model="somewhere/tiny-canvas").training.learning_rate == 1e-5, "a name tells nothing"
+
+
+def test_a_bundled_model_is_known_by_what_is_in_its_folder(tmp_path):
+    """A copy under any name is known; another model in a folder of the bundled one's name is not."""
+    shutil.copy(BUNDLED["tiny-canvas"] / "model_index.json", tmp_path)
+    copy = build(model=str(tmp_path))
+    assert copy.training == build().training and resolve(copy).world.name == "tiny-canvas"
+    stranger = tmp_path / "tiny-canvas"
+    stranger.mkdir()
+    index = {"_class_name": "StableDiffusionPipeline", "_turpentine_origin": "nonsense"}
+    (stranger / "model_index.json").write_text(json.dumps(index))
+    assert build(model=str(stranger)).training != build().training
+    assert resolve(build(model=str(stranger))).world.name == "open"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_say_so(name):
+    found = lineage.lineage_of(name)
+    assert found == lineage.lineage_of(str(BUNDLED[name])) == lineage.Lineage(name)
+    assert found.bundled == name
 
 
 @pytest.mark.parametrize(
@@ -391,7 +412,7 @@ def test_world_and_nudity():
         return resolve(build(**chosen)).counts_nudity
 
     assert world() == "tiny-canvas" and world(model="a/b") == "open"
-    assert world(model="/models/tiny-canvas") == "tiny-canvas"
+    assert world(model="/models/tiny-canvas") == "open", "a name tells nothing"
     assert world(model="tiny-canvas-dit") == "tiny-canvas"
     assert counts_nudity(model="tiny-canvas-dit", concept="astronaut")
     assert not counts_nudity() and counts_nudity(concept="astronaut")

@@ -14,6 +14,7 @@ from turpentine.pipeline.audits.nudity import detection_bars
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_events
+from turpentine.pipeline.report.use import snippet
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import UserError
 
@@ -453,3 +454,28 @@ def test_snippets(format_, expected):
     weights = [{"path": "weights/x.safetensors", "format": format_, "sha256": HASH, "bytes": 1}]
     assert expected in model_card(results(weights=weights))
     assert "wrote no weights" in model_card(results(weights=[]))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("stable-diffusion-xl", "StableDiffusionXLPipeline.from_single_file"),
+        ("stable-diffusion-3", "StableDiffusion3Pipeline.from_single_file"),
+        ("flux", "load it with from_single_file of the base model's class"),
+        ("of another version", "load it with from_single_file of the base model's class"),
+    ],
+)
+def test_a_single_file_is_loaded_by_its_familys_class(family, expected):
+    weights = [{"path": "weights/x.safetensors", "format": "single_file", "sha256": HASH, "bytes": 1}]
+    model = {"name": "m", "family": family, "sha256": HASH}
+    assert expected in model_card(results(weights=weights, model=model))
+
+
+def test_a_format_of_another_version_is_told(tmp_path):
+    """Results may come from a version that knows more formats."""
+    weights = [{"path": "weights/x.bin", "format": "of tomorrow", "sha256": HASH, "bytes": 1}]
+    assert "of the format 'of tomorrow', which this version of Turpentine doesn't know" in snippet(
+        results(weights=weights)
+    )
+    weights.append({"path": "weights/x.safetensors", "format": "delta", "sha256": HASH, "bytes": 1})
+    assert "turpentine.apply" in snippet(results(weights=weights))

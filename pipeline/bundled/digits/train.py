@@ -23,6 +23,7 @@ from ...models import Sampling
 from ...models.class_conditional import ClassConditional, ClassConditionalPipeline, to_pixels
 from ...support.files import write_text
 from ...support.progress import Silent
+from ..origin import mark_origin
 from ..tiny_canvas.loop import Average, arguments, console, cosine, run
 
 _WITHOUT_CLASS = 0.1
@@ -227,6 +228,8 @@ def main() -> None:
     pipeline = train_model(data, options)
     pipeline.unet.half()
     pipeline.save_pretrained(out)
+    if options.dataset == "digits":
+        mark_origin(out, "digits")
     pipeline.unet.float()  # the rounded weights are the ones that are measured
     results = {"steps": options.steps, "batch": options.batch, **measure_model(pipeline, judge, test, 100)}
     reference = fidelity(load_features(None, judge), data.images, test.images)

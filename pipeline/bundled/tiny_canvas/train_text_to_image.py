@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ...support.files import replacing
 from ...worlds.tiny_canvas import PLACES, STYLES, SUBJECTS, TIMES, Scene, compose
+from ..origin import mark_origin
 from .dataset import load_or_draw, random_caption
 from .loop import Average, arguments, cosine, run
 from .students import STUDENTS, plain
@@ -99,6 +100,7 @@ def main() -> None:
         one_step, show, options.minutes)  # fmt: skip
     average.swap()
     plain(student.pipeline(autoencoder)).to(torch.float16).save_pretrained(out)
+    mark_origin(out, student.name)
 
 
 if __name__ == "__main__":

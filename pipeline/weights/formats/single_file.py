@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from ..models import ADAPTERS, Denoiser
-from ..support.errors import UserError
-from .job import Job, Written
-from .layouts import Layout, component_layout
-from .provenance import save_tensors
+from ...models import ADAPTERS, Denoiser
+from ...models.family import Family
+from ...support.errors import UserError
+from ..format import Format
+from ..job import Job, Written
+from ..layouts import Layout, component_layout
+from ..provenance import save_tensors
 
 
 def write_single_file(job: Job) -> Written:
@@ -58,3 +60,14 @@ def _parts(denoiser: Denoiser) -> Iterator[tuple[nn.Module, str, Layout]]:
         module = getattr(denoiser.pipeline, component, None)
         if module is not None:
             yield module, place.prefix, component_layout(module, place.names)
+
+
+def load_single_file(path: str, family: type[Family] | None) -> str:
+    """With the pipeline class of the family, which can't be told from the file."""
+    if family is None or "vae" not in family.places:
+        return f"# {path} is a single file: load it with from_single_file of the base model's class."
+    kind = family.pipeline_class.__name__
+    return f"from diffusers import {kind}\n\npipeline = {kind}.from_single_file({path})"
+
+
+FORMAT = Format(write_single_file, rank=1, check=check_single_file, load=load_single_file)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ..support.files import replacing
-from .job import Job, Written
-from .provenance import save_tensors
+from ...models.family import Family
+from ...support.files import replacing
+from ..format import PIPELINE, Format
+from ..job import Job, Written
+from ..provenance import save_tensors
 
 
 def write_diffusers(job: Job, folder: Path | None = None) -> Written:
@@ -14,7 +16,7 @@ def write_diffusers(job: Job, folder: Path | None = None) -> Written:
 
     Args:
         job: what to write.
-        folder: where to, in place of `diffusers/` in the job's folder.
+        folder: where to, instead of `diffusers/` in the job's folder.
     """
     folder = folder or job.folder / "diffusers"
     metadata = job.header("diffusers")
@@ -23,3 +25,11 @@ def write_diffusers(job: Job, folder: Path | None = None) -> Written:
         for file in (partial / job.denoiser.component).glob("*.safetensors"):
             save_tensors(load_file(file), file, metadata)
     return Written(folder, sorted((folder / job.denoiser.component).glob("*.safetensors")))
+
+
+def load_diffusers(path: str, family: type[Family] | None) -> str:
+    """As diffusers loads any folder."""
+    return f"{PIPELINE}pipeline = DiffusionPipeline.from_pretrained({path})"
+
+
+FORMAT = Format(write_diffusers, rank=0, load=load_diffusers)

@@ -6,11 +6,13 @@ strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are
 
 from torch import Tensor
 
-from ..support.errors import UserError
-from .job import Job, Written
-from .layouts import denoiser_layout
-from .lora import KOHYA
-from .provenance import save_tensors
+from ...models import Denoiser
+from ...support.errors import UserError
+from ..format import Claim, Format, Keys
+from ..job import Job, Written
+from ..layouts import denoiser_layout
+from ..names import kohya_name
+from ..provenance import save_tensors
 
 
 def delta_key(original: str) -> str:
@@ -23,7 +25,7 @@ def delta_key(original: str) -> str:
     """
     layer, _, last = original.rpartition(".")
     ending = {"weight": "diff", "bias": "diff_b"}.get(last)
-    return f"{KOHYA}{layer.replace('.', '_')}.{ending}" if ending else f"diffusion_model.{original}.diff"
+    return f"{kohya_name(layer)}.{ending}" if ending else f"diffusion_model.{original}.diff"
 
 
 def write_delta(job: Job) -> Written:
@@ -43,3 +45,22 @@ def write_delta(job: Job) -> Written:
     path = job.folder / f"{job.name}-delta.safetensors"
     save_tensors(tensors, path, job.header("delta"))
     return Written(path, [path])
+
+
+def check_delta(denoiser: Denoiser) -> None:
+    """Refuse a network that has no original layout.
+
+    Raises:
+        UserError: it has none.
+    """
+    denoiser_layout(denoiser.module)
+
+
+def read_delta(keys: Keys) -> Claim:
+    """What is added to each tensor of the original layout."""
+    places = {delta_key(name): entry for name, entry in keys.original.items()}
+    names = keys.names & set(places)
+    return names, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))
+
+
+FORMAT = Format(write_delta, rank=4, of_difference=True, check=check_delta, read=read_delta)
