@@ -122,7 +122,7 @@ class Audit(ABC, Generic[Result]):
     """
 
     name: ClassVar[str]
-    result: ClassVar[type[Record]]
+    result: ClassVar[type[Any]]
     sets: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

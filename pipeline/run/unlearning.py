@@ -235,7 +235,7 @@ def make_samples(
 ) -> SampleSet:
     """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples.sampling(), recipe.seed * 10_000, progress, processes)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
     judge = ClassJudge.load(recipe.audits.class_judge)
     data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
     return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
