@@ -26,7 +26,7 @@ from turpentine.benchmarks.step import Stand
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
-from turpentine.pipeline.run.planning import SETTINGS, plan
+from turpentine.pipeline.run.cost import SETTINGS, plan
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.training.lora import inject
@@ -71,7 +71,7 @@ def measure(spec: TrainingSection, stand: Stand, batch: int) -> dict[str, float]
 
 
 def benchmark(width: int, side: int, batch: int, device: torch.device) -> dict[str, Any]:
-    """Every setting of `planning.SETTINGS` that can be shown."""
+    """Every setting of `cost.SETTINGS` that can be shown."""
     rows = {}
     with TemporaryDirectory() as folder:
         Stand(width, side, torch.device("meta")).module.save_config(Path(folder) / "unet")

@@ -10,8 +10,8 @@ from PIL import Image
 from ..pipeline.data.samples import draw_latents
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.prompts import PromptSet
-from ..pipeline.run.estimate import Estimate, estimate, free_memory, least_memory
-from ..pipeline.schema.recipe import Recipe, SampleSection
+from ..pipeline.run.cost import Estimate, estimate, free_memory, memory_needed
+from ..pipeline.schema.recipe import Recipe, SampleSection, TrainingSection
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.progress import Silent
 from ..pipeline.support.text import size
@@ -55,7 +55,7 @@ class Studio:
         parts = {name: part for name, part in denoiser.pipeline.components.items() if isinstance(part, torch.nn.Module)}
         weights = [p for part in parts.values() for p in part.parameters()]
         held = sum(p.numel() * p.element_size() for p in weights)
-        needed, free = least_memory(denoiser), free_memory(denoiser.device)
+        needed, free = memory_needed(denoiser, TrainingSection(batch_size=1)), free_memory(denoiser.device)
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in weights})
         return {
             "Family": f"{denoiser.family} ({type(denoiser.pipeline).__name__})",

@@ -10,7 +10,7 @@ from ..support.errors import UserError
 from .terminal import console
 
 if TYPE_CHECKING:
-    from ..run.planning import Plan
+    from ..run.cost import Plan
 
 EXAMPLES = """examples:
   turpentine plan --model sd14 --vram 12
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Show a table of the settings that save memory."""
-    from ..run.planning import plan  # heavy: torch and diffusers
+    from ..run.cost import plan  # heavy: torch and diffusers
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {arguments.batch_size}.")

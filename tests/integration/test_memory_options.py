@@ -5,7 +5,7 @@ import torch
 from turpentine.benchmarks.options import measure
 from turpentine.benchmarks.step import Stand
 from turpentine.pipeline.maths.gradients import Waiting, restricted_gradient
-from turpentine.pipeline.run.planning import plan
+from turpentine.pipeline.run.cost import plan
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import UserError

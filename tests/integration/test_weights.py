@@ -69,7 +69,7 @@ def test_both_formats_load_elsewhere_with_the_same_weights(denoiser, tmp_path, d
     folder_record, file_record = write(denoiser, tmp_path / "weights", dtype=dtype)
     assert same(state(denoiser.pipeline), before), "the pipeline is left bit for bit as it was"
 
-    loaded = DiffusionPipeline.from_pretrained(tmp_path / "weights" / "diffusers", torch_dtype=DTYPES[dtype])
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "weights" / "diffusers", dtype=DTYPES[dtype])
     assert type(loaded) is StableDiffusionPipeline
     assert set(loaded.unet.state_dict()) == set(expected)
     for name, value in loaded.unet.state_dict().items():

@@ -91,7 +91,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
             f"training {duration(found.training)}, audits {duration(found.auditing)}. "
-            f"Memory: at least {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
+            f"Memory: up to {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
         )
 
     @told

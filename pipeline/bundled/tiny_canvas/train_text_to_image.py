@@ -54,7 +54,7 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0], steps=5_500, batch=64, more=_more)
     out = options.out or options.work
     base = options.base or out
-    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", dtype=torch.float32).eval()
     latents, drawn = load_or_encode(autoencoder, options)
     student = STUDENTS[options.model](base)
     parameters = student.parameters

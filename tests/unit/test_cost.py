@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.models.architectures import example_inputs, saved_bytes
-from turpentine.pipeline.run.planning import SETTINGS, plan
+from turpentine.pipeline.run.cost import SETTINGS, plan
 from turpentine.pipeline.schema.recipe import TrainingSection as Setting
 from turpentine.pipeline.support.errors import UserError
 
