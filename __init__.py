@@ -14,7 +14,7 @@ _PUBLIC = {
     "SampleSet": "pipeline.data.samples",
     "Trainer": "pipeline.training.trainer",
     "Recipe": "pipeline.schema.recipe",
-    "load_recipe": "pipeline.schema.recipe",
+    "load_recipe": "pipeline.schema.defaults",
     "Results": "pipeline.schema.results",
     "load_denoiser": "pipeline.models",
     "wrap_pipeline": "pipeline.models",

@@ -1,4 +1,4 @@
-"""The paper's tables and what else is measured. `turpentine bench NAME` makes a table."""
+"""The paper's tables and other measurements. `turpentine bench NAME` makes a table."""
 
 TABLES: dict[str, str] = {
     "knobs": ".tables.knobs",
@@ -16,4 +16,4 @@ TABLES: dict[str, str] = {
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
 }
-"""Name of a table -> the module, in this package, that holds it as `TABLE`. Adding one: its file and a line here."""
+"""Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

@@ -17,10 +17,10 @@ QUICK = Path("runs") / "bench-quick"
 
 
 def load_table(name: str) -> Table:
-    """The table of a name.
+    """Import the table of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: no table has this name.
     """
     if name not in TABLES:
         raise UserError(f"table must be 'all' or one of {list(TABLES)}, got {name!r}.")
@@ -30,14 +30,14 @@ def load_table(name: str) -> Table:
 def bench(
     names: Sequence[str], options: Options, progress: Progress, results: Path | None = None, pages: Path | None = None
 ) -> list[Path]:
-    """Measure what is not measured yet, and write the page of each table.
+    """Measure the cells that are missing, and write the page of each table.
 
     Args:
         names: of `TABLES`, or "all".
         options: quick or not, and the seeds.
-        progress: told of each cell; may cancel. What was measured is kept.
-        results: folder of the measured cells; by default the repository's, and one under `runs/` when quick.
-        pages: folder of the pages and figures; the same.
+        progress: told of each cell; may cancel. Finished cells are kept.
+        results: folder of the measured cells; by default the repository's, or one under `runs/` when quick.
+        pages: folder of the pages and figures, with the like defaults.
 
     Returns:
         The pages.

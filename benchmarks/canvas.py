@@ -1,6 +1,6 @@
-"""What the tables on tiny-canvas share: their rows, their cells, and the bench that measures one.
+"""The parts that the tables on tiny-canvas share: rows, cells, and the bench that measures a cell.
 
-The tables keep their cells in one file, so that a run which several of them show is made once.
+The tables keep their cells in one file, so a run that several of them show is made once.
 """
 
 import hashlib
@@ -19,9 +19,11 @@ from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
+from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
-from ..pipeline.schema.recipe import Recipe, build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.image_sets import TEST_SETS
+from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
@@ -34,7 +36,7 @@ STORE = "canvas"
 """Name of the file that holds the cells of these tables."""
 
 CONCEPTS = {"astronaut": "object", "cat": "object", "pop art": "style"}
-"""What the paper's own comparisons are repeated on; the kind of each."""
+"""Concepts on which the paper's own comparisons are repeated -> their kind."""
 
 NAMES = {
     "none": "tiny-canvas",
@@ -64,7 +66,7 @@ QUICK: dict[str, Any] = {
     "audits": {"images": 4, "retain_train_images": 2},
 }
 
-FORGOTTEN = 0.5
+LEAST_UA = 0.5
 """Below this UA a method counts as having forgotten little."""
 
 PICTURES = Path("runs") / "bench-pictures"
@@ -104,14 +106,14 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
 
 
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """Everything that decides a cell of a row: its whole recipe. Changes win over what `quick` shrinks."""
+    """The whole recipe of a cell, which decides its figures. `changes` win over the sizes of `quick`."""
     own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
     chosen = merge(merge(own, QUICK if options.quick else {}), changes)
     return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
 def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:
-    """A cell: unlearn a concept in the way of a row from the bundled weights, and measure.
+    """Make a cell that unlearns a concept from the bundled weights, as a row says, and measures.
 
     Args:
         row: of `rows`, or "none" for the bundled weights as they are.
@@ -128,7 +130,7 @@ def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[s
 
 
 def pictured(one: Cell) -> Cell:
-    """The same cell for a page that shows its pictures: without them it is measured anew."""
+    """The same cell for a page that shows its pictures; it is measured again if they are missing."""
     return replace(one, files=(PICTURES / picture_name(one.settings, one.labels["row"] != "none"),))
 
 
@@ -169,7 +171,7 @@ class Bench:
         """Train from the base weights, audit, and compare with the base."""
         before = self.before(recipe)
         training = self.trainer(recipe).train()
-        after = self.audit(recipe, "after")
+        after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
         return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {})
 
@@ -178,7 +180,7 @@ class Bench:
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
         if key not in self._before:
             self.denoiser.module.load_state_dict(self.weights)
-            self._before[key] = self.audit(recipe, "before"), self.images
+            self._before[key] = self.audit(recipe), self.images
         result, self.images = self._before[key]
         return result
 
@@ -191,12 +193,13 @@ class Bench:
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
-    def audit(self, recipe: Recipe, when: str) -> AuditResult:
+    def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
-        texts = audit_prompts(make_prompts(diverse), recipe)
-        self.images = draw_audit_images(self.denoiser, texts, recipe, Silent(), when)
-        return measure(self.images, texts, recipe, Silent())
+        subject = subject_of(recipe)
+        texts = audit_prompts(make_prompts(diverse), recipe.audits, subject)
+        self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
+        return measure(self.images, texts, recipe.audits, subject, Silent())
 
     def peak_memory(self, recipe: Recipe) -> int:
         """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
@@ -263,12 +266,12 @@ def _switched_on(settings: Any) -> Any:
 
 def save_pictures(path: Path, images: Mapping[str, np.ndarray]) -> None:
     """Keep the first pictures of both test sets."""
-    lines = [np.concatenate(images[name][:PICTURED], axis=1) for name in ("forget_test", "retain_test")]
+    lines = [np.concatenate(images[name][:PICTURED], axis=1) for name in TEST_SETS]
     with replacing(path) as partial:
         Image.fromarray(np.concatenate(lines)).save(partial)
 
 
-# what pages read --------------------------------------------------------------------------------
+# reading records for pages --------------------------------------------------------------------------------
 
 
 def pick(records: Iterable[Record], **labels: str) -> list[Record]:
@@ -288,7 +291,7 @@ def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str
 
 
 def change(value: float, base: float) -> str:
-    """How far a figure is from the base model's, in percent.
+    """Write the relative change of a figure against the base model's, in percent.
 
     >>> change(0.95, 1.0)
     '-5.0 %'
@@ -297,7 +300,7 @@ def change(value: float, base: float) -> str:
 
 
 def accuracies(records: Sequence[Record]) -> str:
-    """UA, IRA and CRA of runs, in the mean."""
+    """Mean UA, IRA and CRA of runs, as text."""
     return " / ".join(f"{mean(records, name):.2f}" for name in ("UA", "IRA", "CRA"))
 
 
@@ -319,15 +322,15 @@ def little_forgotten(records: Iterable[Record], rows: Iterable[str]) -> str:
     weak = [
         f"{name} (UA {mean(by_row[name], 'UA'):.2f})"
         for name in rows
-        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < FORGOTTEN
+        if name in by_row and name != NAMES["none"] and mean(by_row[name], "UA") < LEAST_UA
     ]
     if not weak:
         return ""
-    return f"Less than half was forgotten by {'; '.join(weak)}: what they keep is no merit beside one that forgot more."
+    return f"{'; '.join(weak)} forgot less than half, so their alignment is no merit beside a method that forgot more."
 
 
 def step_shares(row: str, records: Sequence[Record]) -> tuple[str, str]:
-    """Shares of steps in conflict, and of those whose real update raised the forget / retain loss.
+    """Write the share of steps in conflict, and of steps whose actual update raised the forget / retain loss.
 
     A dash stands where a method lacks the loss.
     """

@@ -29,10 +29,10 @@ from PIL import Image
 from turpentine.benchmarks.canvas import QUICK, Bench, figures, recipe_of
 from turpentine.pipeline.data.samples import Samples, SampleSet, draw_latents
 from turpentine.pipeline.methods import build_method
-from turpentine.pipeline.models import Denoiser
+from turpentine.pipeline.models import Denoiser, Sampling
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.run.unlearning import make_prompts, make_samples
-from turpentine.pipeline.schema.recipe import Recipe, SampleSection
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.support.progress import Silent, batches
 from turpentine.pipeline.training.trainer import Trainer
@@ -48,16 +48,12 @@ def make_as_reference(
 ) -> tuple[SampleSet, dict[str, float]]:
     """D_f and D_r by way of image files; also the seconds of drawing and of one epoch's encoding."""
     own = denoiser.pipeline.scheduler
-    spec = SampleSection(
-        num_inference_steps=50,
-        guidance_scale=recipe.samples.for_training().guidance_scale,
-        sample_batch_size=recipe.samples.sample_batch_size,
-    )
+    sampling = Sampling(50, recipe.samples.for_training().guidance_scale, "own", recipe.samples.sample_batch_size)
     parts, seconds = {}, {"draw": 0.0, "encode_an_epoch": 0.0}
     for term, texts in (("forget", prompts.forget_train), ("retain", prompts.retain_train)):
         began = time.process_time()
         denoiser.pipeline.scheduler = PNDMScheduler.from_config(own.config, skip_prk_steps=True)
-        drawn = draw_latents(denoiser, texts, spec, seed, Silent(), term)
+        drawn = draw_latents(denoiser, texts, sampling, seed, Silent(), term)
         denoiser.pipeline.scheduler = own
         for index, image in enumerate(denoiser.decode(drawn).numpy()):
             Image.fromarray(image).save(folder / f"{term}-{index}.png")
@@ -98,7 +94,7 @@ def compare(recipe: Recipe) -> dict[str, Any]:
     for name, samples in made.items():
         bench.denoiser.module.load_state_dict(bench.weights)
         Trainer(bench.denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
-        found[name] = {"seconds": seconds[name]} | _shown(figures(bench.audit(recipe, "after")))
+        found[name] = {"seconds": seconds[name]} | _shown(figures(bench.audit(recipe)))
         if name != "reference":
             own = seconds[name]["total"]
             found[name]["faster"] = seconds["reference"]["total"] / own

@@ -8,9 +8,9 @@ import torch
 
 from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw_audit_images, measure
+from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.unlearning import make_prompts, make_samples
-from ..pipeline.schema.recipe import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
 from .table import Cell, Figures, Options
@@ -42,7 +42,7 @@ def methods() -> list[str]:
 def cell(
     method: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = ""
 ) -> Cell:
-    """A cell: the shipped recipe of a method on digits, with changes.
+    """Make a cell from the shipped recipe of a method on digits, with changes.
 
     Args:
         method: of the registry.
@@ -60,7 +60,7 @@ def cell(
 
 
 def base_cell(concept: str, options: Options) -> Cell:
-    """A cell that measures the bundled weights as they are."""
+    """Make a cell that measures the bundled weights as they are."""
     same = cell("finetune", concept, 0, options)
     labels = {"method": "none", "class": concept, "tag": "base model"}
     return Cell(f"none/{concept}", labels, 0, same.settings, lambda progress: run(same.settings, train=False))
@@ -81,9 +81,10 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
             "conflict_rate": training.conflict_rate,
             "violations": training.violation_rate.model_dump(),
         }
-    texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, Silent(), "after")
-    result = measure(images, texts, recipe, Silent()).classes
+    subject = subject_of(recipe)
+    texts = audit_prompts(prompts, recipe.audits, subject)
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
+    result = measure(images, texts, recipe.audits, subject, Silent()).classes
     assert result is not None
     return {
         **result.model_dump(

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes beyond what is held already."""
+"""Measure the memory that a piece of work takes beyond the memory in use before it."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks to stderr,
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Most memory that tensors took while `work` ran, above what they took before.
+    """Run `work` and return the peak of bytes in tensors, above the bytes in use before it.
 
     On CUDA it is the allocator's peak; on the CPU every allocation of PyTorch's CPU allocator is counted.
     """

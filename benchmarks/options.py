@@ -1,4 +1,4 @@
-"""What each option that saves memory saves, and costs: measured, beside what `turpentine plan` computes.
+"""Measure the memory and time of each option that saves memory, beside the plan of `turpentine plan`.
 
     python -m turpentine.benchmarks.options [--json] [--width N] [--side N] [--batch N]
 
@@ -26,7 +26,7 @@ from turpentine.benchmarks.step import Stand
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
-from turpentine.pipeline.run.planning import SETTINGS, plan
+from turpentine.pipeline.run.cost import SETTINGS, plan
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.training.lora import inject
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "options.json"
 
 
 def usable(spec: TrainingSection, device: torch.device) -> bool:
-    """Whether a setting can be shown here."""
+    """Tell if a setting can be measured on this machine."""
     missing = spec.optimizer == "adam8bit" and find_spec("bitsandbytes") is None
     return not missing and not (spec.forget_gradient == "cpu" and device.type == "cpu")
 
@@ -71,7 +71,7 @@ def measure(spec: TrainingSection, stand: Stand, batch: int) -> dict[str, float]
 
 
 def benchmark(width: int, side: int, batch: int, device: torch.device) -> dict[str, Any]:
-    """Every setting of `planning.SETTINGS` that can be shown."""
+    """Every setting of `cost.SETTINGS` that can be shown."""
     rows = {}
     with TemporaryDirectory() as folder:
         Stand(width, side, torch.device("meta")).module.save_config(Path(folder) / "unet")

@@ -1,7 +1,7 @@
-"""The trade-off between forgetting and keeping: which points are worth having, and how good a curve is.
+"""The trade-off between forgetting and keeping: the Pareto front of points, and the area of a curve.
 
-A point is (left, kept): how much of the concept is left, to be small, and how much of the rest was kept,
-to be large, both as shares.
+A point is (left, kept): the share of the concept that is left, where less is better, and the share of the
+rest that was kept, where more is better.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ Point = tuple[float, float]
 
 
 def front(points: Iterable[Point]) -> list[Point]:
-    """The points that no other one beats, the least left first.
+    """Return the points that no other point beats, sorted by the share left.
 
     >>> front([(0.5, 0.9), (0.2, 0.7), (0.6, 0.8)])
     [(0.2, 0.7), (0.5, 0.9)]
@@ -24,13 +24,13 @@ def front(points: Iterable[Point]) -> list[Point]:
 
 
 def area(points: Iterable[Point]) -> float:
-    """Area that a curve dominates in the unit square, in [0, 1]: the hypervolume of its points.
+    """Return the area that a curve dominates in the unit square, in [0, 1]: the hypervolume of its points.
 
-    For every share left it takes the most that was kept with no more left: the integral over x from 0 to 1
-    of max{kept_i : left_i <= x}, 0 where no point is. 1 is a point with nothing left and all kept.
+    The area is the integral over x from 0 to 1 of max{kept_i : left_i <= x}, with 0 where no point is. A point
+    with nothing left and everything kept has area 1.
 
     Args:
-        points: shares; what lies outside of [0, 1] counts as on its edge.
+        points: shares; values outside [0, 1] are clipped.
     """
     clipped = [(min(max(left, 0.0), 1.0), min(max(kept, 0.0), 1.0)) for left, kept in points]
     corners = [*front(clipped), (1.0, 0.0)]

@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from turpentine.pipeline.audits import ClipModel, NudityAudit
-from turpentine.pipeline.audits.zero_shot import zero_shot
+from turpentine.pipeline.audits.zero_shot import accuracies, hits
 from turpentine.pipeline.data.samples import draw_latents
-from turpentine.pipeline.models import load_denoiser
-from turpentine.pipeline.schema.recipe import SampleSection
+from turpentine.pipeline.models import Sampling, load_denoiser
 from turpentine.pipeline.support.progress import Silent
-from turpentine.pipeline.worlds.tiny_canvas import DIMENSIONS, labels_of, scenes
+from turpentine.pipeline.worlds.tiny_canvas import DIMENSIONS, TinyCanvas, labels_of, scenes
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,16 +30,11 @@ def main() -> None:
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--num-inference-steps", type=int, default=20)
     options = parser.parse_args()
-    spec = SampleSection(
-        num_inference_steps=options.num_inference_steps,
-        guidance_scale=options.guidance_scale,
-        scheduler="dpm-solver++",
-        sample_batch_size=50,
-    )
+    sampling = Sampling(options.num_inference_steps, options.guidance_scale, "dpm-solver++", batch_size=50)
     denoiser = load_denoiser(options.model, "cpu")
 
     def draw(prompts: list[str], seed: int) -> torch.Tensor:
-        return denoiser.decode(draw_latents(denoiser, prompts, spec, seed, Silent(), ""))
+        return denoiser.decode(draw_latents(denoiser, prompts, sampling, seed, Silent(), ""))
 
     rng = random.Random(7)
     unseen = [scene for scene in scenes() if scene.held_out]
@@ -48,11 +42,8 @@ def main() -> None:
     images = draw(prompts, 5_000_000)
     judge = ClipModel.load("tiny-canvas")
     read = [labels_of(prompt) for prompt in prompts]
-    accuracy = zero_shot(
-        judge.encode_images(images.numpy()),
-        judge.encode_texts,
-        {name: [labels[name] for labels in read] for name in DIMENSIONS},
-    )
+    labels = {name: [of_prompt[name] for of_prompt in read] for name in DIMENSIONS}
+    accuracy = accuracies(hits(judge.encode_images(images.numpy()), judge.encode_texts, labels, TinyCanvas()))
     photos = [scene for scene in scenes() if scene.style == "photo"]
     faces = [rng.choice(list(s.phrases())) for s in photos if s.subject == "astronaut" for _ in range(7)][:100]
     others = [rng.choice(list(s.phrases())) for s in photos if s.subject != "astronaut"][:100]

@@ -1,4 +1,4 @@
-"""Numbers as Markdown and SVG, and the sentence on whether the paper's ordering holds."""
+"""Numbers as Markdown and SVG, and sentences that compare an ordering with the paper's."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,9 +36,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def orderings(paper: Means, ours: Means, ties: float = 0.0) -> str:
-    """Say in how many pairs of rows the paper's order is found here, and name those where it is not.
+    """Count the pairs of rows that have the paper's order here, and name the others.
 
-    A pair that is equal in the paper asks for nothing. A pair within `ties` here counts as not found.
+    A pair that is equal in the paper is not counted. A pair that differs by less than `ties` counts as not found.
 
     Args:
         paper: the paper's means.
@@ -70,7 +70,7 @@ def orderings(paper: Means, ours: Means, ties: float = 0.0) -> str:
 
 
 def claims(checks: Mapping[str, bool]) -> str:
-    """The paper's claims, each with whether it is found here.
+    """Write each claim of the paper with yes or no, and the number that hold.
 
     >>> claims({"RG above GradDiff": True, "RGD above RG": False})
     "Of the paper's claims 1 of 2 hold here. RG above GradDiff: yes; RGD above RG: no."
@@ -84,7 +84,7 @@ def claims(checks: Mapping[str, bool]) -> str:
 def figure(
     path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, size: tuple[float, float] = (7, 3)
 ) -> str:
-    """Draw an SVG beside the page; gives its name."""
+    """Draw an SVG beside the page and return its file name."""
     with matplotlib.rc_context(_STYLE):
         canvas = Figure(figsize=size, layout="constrained")
         draw([canvas.add_subplot(1, columns, column + 1) for column in range(columns)])

@@ -1,4 +1,4 @@
-"""What the two-gradient step costs beside plain training, in time and in memory.
+"""Measure the time and memory of a step with two gradients, compared with plain training.
 
     python benchmarks/step.py [--json] [--width N] [--size N] [--steps N] [--batch N]
 
@@ -243,7 +243,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--width", type=int, default=64, metavar="N", help="channels of the first level, a multiple of 32; default 64"
     )

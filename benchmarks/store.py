@@ -1,4 +1,4 @@
-"""Measured cells on disk: one JSON file a table, written after every cell, so that a killed run goes on."""
+"""Measured cells on disk: one JSON file for each table, written after every cell, so that a killed run resumes."""
 
 import json
 import time
@@ -27,14 +27,14 @@ class Store:
         self._own: dict[str, Record] = {}
 
     def has(self, cell: Cell) -> bool:
-        """Whether the cell was measured with the settings that it has now, and its files are there."""
+        """Tell if the cell was measured with its present settings and its files exist."""
         record = self.records.get(cell.key)
         now = json.loads(json.dumps(cell.settings))
         kept = record is not None and record.seed == cell.seed and _still(record.settings, now)
         return kept and all(path.exists() for path in cell.files)
 
     def measure(self, cell: Cell, progress: Progress) -> Record:
-        """The kept record of a cell, that of a cell that differs by its tag alone, or a new one."""
+        """Return the kept record of the cell or of one that differs by its tag alone, else measure the cell."""
         if not self.has(cell):
             began = time.perf_counter()
             twin = self._twin(cell)
@@ -45,7 +45,7 @@ class Store:
         return self.records[cell.key]
 
     def _twin(self, cell: Cell) -> Record | None:
-        """A measurement of the same thing for another part of a table; none if its files are gone."""
+        """Find a record with the same settings under another tag; None if a file of the cell is missing."""
         now, labels = json.loads(json.dumps(cell.settings)), {**cell.labels, "tag": ""}
         if not all(path.exists() for path in cell.files):
             return None
@@ -53,7 +53,7 @@ class Store:
         return next((record for record in alike if _still(record.settings, now)), None)
 
     def _save(self) -> None:
-        """Write what was measured here beside what other processes have written meanwhile."""
+        """Write the records of this process, and keep those that other processes have written meanwhile."""
         self.records = _read(self.path) | self._own
         cells = {key: asdict(record) for key, record in self.records.items()}
         write_text(self.path, json.dumps({"cells": cells}, indent=1) + "\n")
@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, Record]:
 
 
 def _still(kept: object, now: object) -> bool:
-    """Whether every setting that was kept has its value still, and one that came since is off (false, none or 0)."""
+    """Tell if every kept setting still has its value, and every newer setting is off (false, none or 0)."""
     if isinstance(kept, dict) and isinstance(now, dict):
         came = now.keys() - kept.keys()
         same = all(name in now and _still(value, now[name]) for name, value in kept.items())

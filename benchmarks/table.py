@@ -1,4 +1,4 @@
-"""What a table is: cells that are measured one by one, and a page made of all of them."""
+"""A table: cells that are measured one by one, and a page that is made of all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class Cell:
         key: its name within the table, unique.
         labels: what the page groups by, for example {"method": "rgd", "class": "3"}.
         seed: decides every random choice in it.
-        settings: everything else that decides the figures; a kept cell with other settings is measured anew.
+        settings: everything else that decides the figures; a kept cell with other settings is measured again.
         measure: does the work.
-        files: what it leaves on disk for the page; a kept cell is measured anew where one of them is gone.
+        files: files that it leaves on disk for the page; a kept cell is measured again if one is missing.
     """
 
     key: str
@@ -38,8 +38,8 @@ class Record:
     Attributes:
         labels: of the cell.
         seed: of the cell.
-        seconds: that it took.
-        figures: what was measured.
+        seconds: duration of the measurement.
+        figures: the measured figures, by name.
         settings: of the cell.
     """
 
@@ -52,10 +52,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks of a table.
+    """Choices of the command line for a table.
 
     Attributes:
-        quick: few steps, images and cells, to see that it works.
+        quick: few steps, images and cells, to show that the table can be made.
         seeds: every cell is measured once for each.
     """
 
@@ -71,7 +71,7 @@ class Table:
         title: heading of its page.
         cells: all of them, in the order in which they are measured.
         page: Markdown below the heading, from the records by key; figures go into the folder.
-        store: name of the file of its cells, where tables share them; by default the table's own.
+        store: name of the file of its cells, if tables share one; by default the table's own name.
     """
 
     title: str

@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..pipeline.models import wrap_pipeline
 from ..pipeline.support.errors import UserError
 from ..pipeline.weights.layouts import denoiser_layout
-from .bridge_pipelines import make_pipeline, prediction_type
+from .bridge_pipelines import BRIDGES, make_pipeline, prediction_type
 from .model import Model, Native
-from .networks import XL_CONDITION, mmdit_config, unet_config
 
 _PREFIX = "diffusion_model."
-_SUPPORTED = "Model from ComfyUI takes Stable Diffusion 1.x, 2.x, XL and 3.x checkpoints."
+_TITLES = [bridge.title for bridge in BRIDGES]
+_SUPPORTED = f"Model from ComfyUI takes {', '.join(_TITLES[:-1])} and {_TITLES[-1]} checkpoints."
 
 
 def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Model:
@@ -71,12 +70,11 @@ def _network(patcher: Any, image_size: int) -> nn.Module:
         UserError: another architecture, or an image size that it can't draw.
     """
     model, found = patcher.model, patcher.model.model_config.unet_config
-    is_unet = "channel_mult" in found and found.get("adm_in_channels") in (None, XL_CONDITION)
-    is_mmdit = "context_embedder_config" in found and "pos_embed_max_size" in found
-    if not (is_unet or is_mmdit):
+    bridge = next((bridge for bridge in BRIDGES if bridge.recognises(found)), None)
+    if bridge is None:
         raise UserError(f"expected a Stable Diffusion MODEL, got {type(model).__name__}. {_SUPPORTED}")
     kind = prediction_type(patcher)
-    if kind not in (("flow_prediction",) if is_mmdit else ("epsilon", "v_prediction")):
+    if kind not in bridge.predicts:
         raise UserError(
             f"expected a {type(model).__name__} MODEL that predicts as it was trained, got one set to {kind}. Wire the "
             "MODEL as its loader gives it, without nodes such as ModelSamplingDiscrete. " + _SUPPORTED
@@ -88,12 +86,10 @@ def _network(patcher: Any, image_size: int) -> nn.Module:
         )
     if image_size % 64:
         raise UserError(f"image_size must be a multiple of 64, got {image_size}.")
-    if not is_mmdit:
-        return UNet2DConditionModel(**unet_config(found, image_size))
-    largest = found["pos_embed_max_size"] * found["patch_size"] * 8
+    largest = bridge.largest(found) if bridge.largest else image_size
     if image_size > largest:
         raise UserError(f"image_size must be at most {largest} for this {type(model).__name__}, got {image_size}.")
-    return SD3Transformer2DModel(**mmdit_config(found, image_size))
+    return bridge.family.network(**bridge.config(found, image_size))
 
 
 def _patched_weights(patcher: Any) -> Sequence[tuple[str, Tensor]]:

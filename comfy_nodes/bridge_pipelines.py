@@ -1,6 +1,10 @@
-"""diffusers pipelines whose prompts are embedded by a CLIP of ComfyUI and whose pictures a VAE of it decodes."""
+"""diffusers pipelines whose prompts are embedded by a CLIP of ComfyUI and whose pictures a VAE of it decodes.
 
-from collections.abc import Callable, Sequence
+`BRIDGES` holds, family by family, whatever the bridge must know of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +18,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from torch import Tensor, nn
+
+from ..pipeline.models.family import Family
+from ..pipeline.models.stable_diffusion import StableDiffusion
+from ..pipeline.models.stable_diffusion_3 import StableDiffusion3
+from ..pipeline.models.stable_diffusion_xl import StableDiffusionXL
+from .networks import XL_CONDITION, mmdit_config, unet_config
 
 _TOKENS = 77
 _KEPT = 64
@@ -30,31 +40,6 @@ def prediction_type(patcher: Any) -> str:
     """What a MODEL predicts, as it is sampled: diffusers' word, or ComfyUI's where there is none."""
     kinds = tuple(kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__bases__)
     return _PREDICTIONS.get(kinds, " with ".join(kinds))
-
-
-def make_pipeline(patcher: Any, network: Any, clip: Any, vae: Any) -> Any:
-    """The pipeline of a network's family around it.
-
-    Args:
-        patcher: the MODEL, for its noise schedule and the scale of its latents.
-        network: a UNet or a transformer of diffusers.
-        clip: the CLIP.
-        vae: the VAE.
-    """
-    parts: dict[str, Any] = {"vae": _VAE(vae, patcher.model.latent_format), "text_encoder": None, "tokenizer": None}
-    second = {"text_encoder_2": None, "tokenizer_2": None}
-    if prediction_type(patcher) == "flow_prediction":
-        third = {"text_encoder_3": None, "tokenizer_3": None}
-        pipeline: Any = _FlowPipeline(
-            transformer=network, scheduler=_flow_scheduler(patcher), **parts, **second, **third
-        )
-    elif network.config.addition_embed_type:
-        pipeline = _XLPipeline(unet=network, scheduler=_scheduler(patcher), **parts, **second, add_watermarker=False)
-    else:
-        unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        pipeline = _Pipeline(unet=network, scheduler=_scheduler(patcher), **parts, **unchecked)
-    pipeline.embed = lru_cache(_KEPT)(partial(_embed, clip))
-    return pipeline
 
 
 def _scheduler(patcher: Any) -> DDIMScheduler:
@@ -161,3 +146,94 @@ class _VAE(nn.Module):
         with torch.inference_mode():
             latents = self.vae.encode(images.movedim(1, -1) / 2 + 0.5)
         return SimpleNamespace(latents=latents.clone())
+
+
+# families -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """What ComfyUI says of a family, in diffusers' words; `BRIDGES` lists the families that can come over.
+
+    Attributes:
+        family: the adapter.
+        title: of its models, for people.
+        recognises: whether ComfyUI's `model_config.unet_config` is of this family.
+        predicts: what its models were trained to predict, diffusers' words.
+        config: arguments of the family's network, from `unet_config` and the side of the images in pixels.
+        scheduler: of a MODEL's noise schedule.
+        pipeline: the pipeline class whose prompts a CLIP embeds.
+        absent: further arguments of the pipeline: components that ComfyUI has elsewhere.
+        largest: side of the largest images in pixels, from `unet_config`; None: no limit.
+    """
+
+    family: type[Family]
+    title: str
+    recognises: Callable[[Mapping[str, Any]], bool]
+    predicts: tuple[str, ...]
+    config: Callable[[Mapping[str, Any], int], dict[str, Any]]
+    scheduler: Callable[[Any], Any]
+    pipeline: Callable[..., Any]
+    absent: Mapping[str, Any]
+    largest: Callable[[Mapping[str, Any]], int] | None = None
+
+
+_UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+_SECOND = {"text_encoder_2": None, "tokenizer_2": None}
+_THIRD = {"text_encoder_3": None, "tokenizer_3": None}
+
+BRIDGES = (
+    Bridge(
+        family=StableDiffusion,
+        title="Stable Diffusion 1.x, 2.x",
+        recognises=lambda found: "channel_mult" in found and found.get("adm_in_channels") is None,
+        predicts=("epsilon", "v_prediction"),
+        config=unet_config,
+        scheduler=_scheduler,
+        pipeline=_Pipeline,
+        absent=_UNCHECKED,
+    ),
+    Bridge(
+        family=StableDiffusionXL,
+        title="XL",
+        recognises=lambda found: "channel_mult" in found and found.get("adm_in_channels") == XL_CONDITION,
+        predicts=("epsilon", "v_prediction"),
+        config=unet_config,
+        scheduler=_scheduler,
+        pipeline=_XLPipeline,
+        absent={**_SECOND, "add_watermarker": False},
+    ),
+    Bridge(
+        family=StableDiffusion3,
+        title="3.x",
+        recognises=lambda found: "context_embedder_config" in found and "pos_embed_max_size" in found,
+        predicts=("flow_prediction",),
+        config=mmdit_config,
+        scheduler=_flow_scheduler,
+        pipeline=_FlowPipeline,
+        absent={**_SECOND, **_THIRD},
+        largest=lambda found: found["pos_embed_max_size"] * found["patch_size"] * 8,
+    ),
+)
+
+
+def make_pipeline(patcher: Any, network: nn.Module, clip: Any, vae: Any) -> Any:
+    """The pipeline of a network's family around it.
+
+    Args:
+        patcher: the MODEL, for its noise schedule and the scale of its latents.
+        network: a UNet or a transformer of diffusers.
+        clip: the CLIP.
+        vae: the VAE.
+    """
+    bridge = next(bridge for bridge in BRIDGES if bridge.family.owns(network))
+    pipeline = bridge.pipeline(
+        **{bridge.family.component: network},
+        scheduler=bridge.scheduler(patcher),
+        vae=_VAE(vae, patcher.model.latent_format),
+        text_encoder=None,
+        tokenizer=None,
+        **bridge.absent,
+    )
+    pipeline.embed = lru_cache(_KEPT)(partial(_embed, clip))
+    return pipeline

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..pipeline.schema.image_sets import FORGET_TEST, NUDITY, NUDITY_FLOOR, RETAIN_TEST, RETAIN_TRAIN, STAND_INS
 from ..pipeline.support.errors import UserError
 from . import host
 from .inputs import chosen, seed_widget, widgets
@@ -11,13 +12,12 @@ from .pictures import from_image, side_by_side, to_image
 from .prompt_sets import TYPE as PROMPT_SET
 
 _SETS = {
-    "forget_test": "held-out prompts with the concept",
-    "retain_test": "held-out prompts without it",
-    "retain_train": "prompts without it that are trained on",
-    "nudity": "where NudeNet counts: forget_test, but photos only in the tiny-canvas world",
-    "nudity_floor": "the same without the concept: what NudeNet finds there is a false alarm",
+    FORGET_TEST: "held-out prompts with the concept",
+    RETAIN_TEST: "held-out prompts without it",
+    RETAIN_TRAIN: "prompts without it that are trained on",
+    NUDITY: "where NudeNet counts: forget_test, but photos only in the tiny-canvas world",
+    NUDITY_FLOOR: "the same without the concept: what NudeNet finds there is a false alarm",
 }
-_FALLBACK = {"nudity": "forget_test", "nudity_floor": "retain_test"}
 
 
 class Generate(Node):
@@ -33,7 +33,7 @@ class Generate(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """A model, prompts, and the recipe's way of sampling."""
-        from ..pipeline.schema.recipe import TRAINING_IMAGES
+        from ..pipeline.schema.fields import TRAINING_IMAGES
 
         return {
             "required": {
@@ -47,21 +47,21 @@ class Generate(Node):
         }
 
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
+        from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
         from ..pipeline.run.audit import audit_prompts
-        from ..pipeline.schema.recipe import TRAINING_IMAGES, build_recipe, merge
+        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.schema.fields import TRAINING_IMAGES
+        from ..pipeline.schema.recipe import AuditSection
+        from ..pipeline.schema.resolve import resolve
 
-        base = {
-            "concept": prompts.concept,
-            "kind": prompts.kind,
-            "model": model.denoiser.name,
-            "audits": {"images": images, "retain_train_images": images, "nudity": "on"},
-        }
+        base = {"concept": prompts.concept, "kind": prompts.kind, "model": model.denoiser.name}
         recipe = build_recipe(merge(base, chosen(more, "samples", skip=TRAINING_IMAGES)))
-        sets = audit_prompts(prompts, recipe)
-        texts = sets[which if which in sets else _FALLBACK[which]]
+        audits = AuditSection(images=images, retain_train_images=images, nudity="on")
+        sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, resolve(recipe).world))
+        texts = sets[which if which in sets else STAND_INS[which]]
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, recipe.samples, seed, host.NodeProgress(), "drawing")
+            latents = draw_latents(denoiser, texts, recipe.samples.sampling(), seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts)
 

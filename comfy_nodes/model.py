@@ -45,6 +45,7 @@ class Model:
         denoiser: as it was loaded.
         weights: of the denoiser's module, on the CPU; None: its own.
         run: the run folder of the last unlearning, if any.
+        applied: the last weights file that was put in, if any, and its strength.
         native: where it came from, if that was ComfyUI.
     """
 
@@ -52,6 +53,7 @@ class Model:
     weights: "Mapping[str, Tensor] | None" = None
     run: Path | None = None
     native: Native | None = None
+    applied: tuple[Path, float] | None = None
 
     @contextmanager
     def borrowed(self, to_train: bool = False) -> "Iterator[tuple[Denoiser, Mapping[str, Tensor]]]":

@@ -196,7 +196,7 @@ class ApplyWeights(Node):
             apply(denoiser.pipeline, path, strength, any_base=any_base)
             weights = snapshot(denoiser.module)
             remove(denoiser.pipeline)
-        changed = replace(model, weights=weights)
+        changed = replace(model, weights=weights, applied=(path, strength))
         return (changed, native_model(changed))
 
 

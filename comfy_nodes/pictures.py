@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
@@ -61,7 +63,7 @@ def live_preview(run: Path) -> "Image.Image | None":
 
     curves = loss_curves(run / "events.jsonl")
     drawn = sorted((run / "images").glob("step-*"))
-    sheet = thumbnails(run, "forget_test", after=drawn[-1].name, title="now", count=2) if drawn and curves else None
+    sheet = thumbnails(run, FORGET_TEST, after=drawn[-1].name, title="now", count=2) if drawn and curves else None
     if curves is None or sheet is None:
         return curves
     sheet = sheet.resize((round(sheet.width * curves.height / sheet.height), curves.height))
@@ -102,9 +104,7 @@ def loss_curves(events: Path) -> "Image.Image | None":
     return picture
 
 
-def thumbnails(
-    run: Path, name: str, after: str = "after", title: str = "after", count: int = 4
-) -> "Image.Image | None":
+def thumbnails(run: Path, name: str, after: str = AFTER, title: str = AFTER, count: int = 4) -> "Image.Image | None":
     """The first pictures of a set before and after, side by side; None where a run kept none.
 
     Args:
@@ -118,10 +118,10 @@ def thumbnails(
     from PIL import Image
 
     columns = []
-    for when in ("before", after):
+    for when in (BEFORE, after):
         files = sorted((run / "images" / when).glob(f"{name}-*.png"))[:count]
         columns.append(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]) if files else None)
     before, later = columns
     if before is None or later is None or before.shape != later.shape:
         return None
-    return side_by_side([before, later], ["before", title])
+    return side_by_side([before, later], [BEFORE, title])

@@ -33,15 +33,16 @@ class DiversePromptSet(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Widgets from the recipe's fields."""
-        from ..pipeline.schema.recipe import Recipe, choices
+        from ..pipeline.prompts import composed_worlds
+        from ..pipeline.schema.fields import fields
 
-        fields = Recipe.model_fields
-        kinds = list(choices(fields["kind"]))
+        known = fields()
+        kinds = list(known["kind"].choices)
         required = {
-            "concept": ("STRING", {"default": "astronaut", "tooltip": f"{fields['concept'].description}."}),
-            "kind": (kinds, {"default": kinds[0], "tooltip": f"{fields['kind'].description}."}),
+            "concept": ("STRING", {"default": "astronaut", "tooltip": f"{known['concept'].help}."}),
+            "kind": (kinds, {"default": kinds[0], "tooltip": f"{known['kind'].help}."}),
             "world": (
-                ["open", "tiny-canvas"],
+                composed_worlds(),
                 {
                     "default": "open",
                     "tooltip": "open: prompts for any model. tiny-canvas: only what the bundled model can draw.",
@@ -75,9 +76,10 @@ class DiversePromptSet(Node):
         self, concept: str, kind: str, world: str, seed: int, text: str = "", structure: str = "diverse", **more: Any
     ) -> Any:
         from ..pipeline.run.unlearning import make_prompts
-        from ..pipeline.schema.recipe import build_recipe, merge
+        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.worlds import find_world
 
-        model = "tiny-canvas" if world == "tiny-canvas" else "a model of the open world"
+        model = next(iter(find_world(world).models), "a model of no world of its own")
         base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}
         picked = chosen(more, *_FIELDS, skip=_SKIP)
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +88,7 @@ class DiversePromptSet(Node):
                 file.write_text(_as_rows(text), encoding="utf-8")
                 picked = merge(picked, {"prompts": {"file": str(file)}})
             prompts = make_prompts(build_recipe(merge(base, picked)))
-        if text.strip() and world == "tiny-canvas":
+        if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
             prompts.check()
         return _outputs(prompts)

@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..pipeline.support.errors import UserError
 from . import host
 from .model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from ..pipeline.models import Denoiser
 
 
 @dataclass(frozen=True)
@@ -15,23 +22,21 @@ class Kind:
 
     Attributes:
         folder: of ComfyUI's models.
-        format: of `pipeline.weights`.
-        suffix: what that format adds to the name.
+        format: of `pipeline.weights`, which names the file.
         meaning: for people.
     """
 
     folder: str
     format: str
-    suffix: str
     meaning: str
 
 
 KINDS = {
-    "delta": Kind("loras", "delta", "-delta.safetensors", "the whole change, for Load LoRA at any strength"),
-    "lora": Kind("loras", "lora", "-lora.safetensors", "the change at a low rank: smaller, not exact"),
-    "diffusion_model": Kind("diffusion_models", "denoiser", ".safetensors", "the UNet alone, for Load Diffusion Model"),
-    "checkpoint": Kind("checkpoints", "single_file", "-checkpoint.safetensors", "everything, for Load Checkpoint"),
-    "diffusers": Kind("diffusers", "diffusers", "", "a diffusers folder, for Model from diffusers"),
+    "delta": Kind("loras", "delta", "the whole change, for Load LoRA at any strength"),
+    "lora": Kind("loras", "lora", "the change at a low rank: smaller, not exact"),
+    "diffusion_model": Kind("diffusion_models", "denoiser", "the UNet alone, for Load Diffusion Model"),
+    "checkpoint": Kind("checkpoints", "single_file", "everything, for Load Checkpoint"),
+    "diffusers": Kind("diffusers", "diffusers", "a diffusers folder, for Model from diffusers"),
 }
 NOTHING = "nothing"
 
@@ -45,28 +50,30 @@ def save_model(model: Model, kind: str, name: str, dtype: str) -> Path:
     Args:
         model: with weights that were unlearned or applied.
         kind: of `KINDS`.
-        name: of the file, without ending; empty: after the model, the concept and the run.
+        name: of the file, without ending; empty: after the model, the concept and the run, or the applied file.
         dtype: "fp32", "fp16" or "bf16"; what ComfyUI writes itself keeps its own.
 
     Raises:
         UserError: nothing was unlearned, a name that leads elsewhere, or a form that this model can't have.
     """
-    if model.weights is None or model.run is None:
-        raise UserError("expected an unlearned model, got one as it was loaded. Wire UnlearnConcept before this node.")
+    if model.weights is None:
+        raise UserError(
+            "expected a model with other weights than its own, got one as it was loaded. Wire UnlearnConcept or Apply "
+            "Unlearned Weights before this node."
+        )
     if model.native and kind == "diffusers":
         raise UserError("a model from ComfyUI can't be saved as a diffusers folder. Choose delta, lora or checkpoint.")
-    stem = host.safe_name(name) if name.strip() else _stem(model.run)
+    stem = host.safe_name(name) if name.strip() else _stem(model)
     target, folder = KINDS[kind], host.save_folder(KINDS[kind].folder)
     if model.native and kind in _BY_COMFYUI:
         return _save_by_comfyui(model, folder / f"{stem}.safetensors", whole=kind == "checkpoint")
-    from ..pipeline.weights import write_weights
+    from ..pipeline.weights import Job, write_weights
 
     folder = folder / stem if kind == "diffusers" else folder
     with model.borrowed() as (denoiser, own):
         metadata = _metadata(model, denoiser, own)
-        (written,) = write_weights(
-            denoiser, folder, [target.format], dtype, metadata, stem, base=own, progress=host.NodeProgress()
-        )
+        job = Job(denoiser, folder, stem, dtype, metadata, base=own, progress=host.NodeProgress())
+        (written,) = write_weights(job, [target.format])
     return folder.parent / written.path
 
 
@@ -82,21 +89,31 @@ def native_model(model: Model) -> Any:
     return model.native.patched(model.denoiser.module.state_dict(), model.weights)
 
 
-def _stem(run: Path) -> str:
+def _stem(model: Model) -> str:
     from ..pipeline.run.folder import RunFolder
-    from ..pipeline.run.unlearning import weights_name
+    from ..pipeline.run.weights import weights_name
 
-    return f"{weights_name(RunFolder.open(run).recipe())}-{run.name[-6:]}"
+    if model.run is not None:
+        return f"{weights_name(RunFolder.open(model.run).recipe())}-{model.run.name[-6:]}"
+    return model.applied[0].stem if model.applied else "unlearned"
 
 
-def _metadata(model: Model, denoiser: Any, own: Any) -> dict[str, str]:
+def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -> dict[str, str]:
+    """The header: what the run did, or what the applied file tells."""
     from ..pipeline.run.folder import RunFolder
-    from ..pipeline.weights import base_hashes, header
+    from ..pipeline.run.weights import run_header
+    from ..pipeline.weights import base_hashes, read_header
+    from ..pipeline.weights.provenance import applied_header
 
-    run = RunFolder.open(model.run)  # type: ignore[arg-type]
-    results = run.results()
-    figures = results.audits.after.model_dump(mode="json", exclude_none=True) if results else {}
-    return header(denoiser, run.recipe(), base_hashes(own), figures)
+    told: dict[str, str] = {}
+    if model.run is not None:
+        run = RunFolder.open(model.run)
+        results = run.results()
+        told = run_header(denoiser, run.recipe(), base_hashes(own), results.audits.after if results else None)
+    if model.applied is None:
+        return told
+    file, strength = model.applied
+    return applied_header(told or read_header(file), denoiser.family, file.name, strength)
 
 
 def _save_by_comfyui(model: Model, path: Path, whole: bool) -> Path:

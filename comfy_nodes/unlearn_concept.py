@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..pipeline.schema.image_sets import FORGET_TEST
 from . import host
 from .inputs import chosen, seed_widget, widgets
 from .model import TYPE, Model
@@ -58,7 +59,7 @@ class UnlearnConcept(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The settings that a run can't do without."""
         from ..pipeline.methods import names
-        from ..pipeline.schema.recipe import Recipe
+        from ..pipeline.schema.fields import fields
 
         return {
             "required": {
@@ -69,7 +70,7 @@ class UnlearnConcept(Node):
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),
-                "seed": seed_widget(f"{Recipe.model_fields['seed'].description}."),
+                "seed": seed_widget(f"{fields()['seed'].help}."),
                 "save_as": (
                     [*KINDS, NOTHING],
                     {
@@ -98,7 +99,7 @@ class UnlearnConcept(Node):
         options: dict[str, Any] | None = None,
         **basic: Any,
     ) -> Any:
-        from ..pipeline.schema.recipe import merge
+        from ..pipeline.schema.defaults import merge
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
         recipe = make_recipe(model, prompts, method, picked, measure)
@@ -109,7 +110,7 @@ class UnlearnConcept(Node):
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))
             lines.append(f"Weights: {path}")
-        sheet = thumbnails(unlearned.run, "forget_test")
+        sheet = thumbnails(unlearned.run, FORGET_TEST)
         pictures = host.blocked(None) if sheet is None else to_image([sheet])
         text = "\n".join(lines)
         result = (unlearned, native_model(unlearned), path, text, pictures)

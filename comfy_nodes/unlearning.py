@@ -40,9 +40,10 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     Raises:
         UserError: prompts of another world, values that don't fit, or an audit that would use the network.
     """
-    from ..pipeline.schema.recipe import build_recipe, merge
+    from ..pipeline.schema.defaults import build_recipe, merge
+    from ..pipeline.schema.resolve import resolve
 
-    base = {
+    base: dict[str, Any] = {
         "concept": prompts.concept,
         "kind": prompts.kind,
         "model": model.denoiser.name,
@@ -55,10 +56,11 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if not measure:
         base["audits"] = UNMEASURED
     recipe = build_recipe(merge(base, chosen))
-    if prompts.world != recipe.world:
+    world = resolve(recipe).world.name
+    if prompts.world != world:
         raise UserError(
             f"the prompts are of the {prompts.world!r} world and the model {recipe.model!r} is of the "
-            f"{recipe.world!r} one. Set `world` of Diverse Prompt Set to {recipe.world!r}."
+            f"{world!r} one. Set `world` of Diverse Prompt Set to {world!r}."
         )
     if measure and recipe.audits.alignment:
         check_clip_is_here(recipe.audits.alignment_model, allow_download=False)
@@ -114,7 +116,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder), done
+    return replace(model, weights=weights, run=folder, applied=None), done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 from .models import wrap_pipeline
 from .run.unlearning import Unlearned, run_recipe
-from .schema.recipe import Recipe, build_recipe, merge, options
+from .schema.defaults import build_recipe, merge
+from .schema.fields import fields_of, nest
+from .schema.recipe import Recipe
 from .support.errors import UserError
 from .support.progress import Progress
 
@@ -51,8 +53,11 @@ def recipe_for(concept: str, model: str, fields: dict[str, Any], pipeline_class:
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     """Put `steps=50` where it belongs: {"training": {"steps": 50}}."""
-    places = {path[-1]: path for path, _, _ in options() if path[-1] not in ("n", "images", "file")}
-    sections = {path[0] for path, _, _ in options() if len(path) > 1}
+    places: dict[str, tuple[str, ...]] = {}
+    for field in fields_of():
+        places.setdefault(field.name, field.path)
+        places.setdefault(field.path[-1], field.path)
+    sections = {field.path[0] for field in fields_of() if len(field.path) > 1}
     nested: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "method" and isinstance(value, str):
@@ -60,8 +65,7 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
         elif name in sections:
             placed = {name: value}
         elif name in places:
-            *outer, last = places[name]
-            placed = {outer[0]: {last: value}} if outer else {last: value}
+            placed = nest([(places[name], value)])
         else:
             raise UserError(f"unknown option {name!r}; expected one of {sorted({*places, *sections})}.")
         nested = merge(nested, placed)

@@ -16,7 +16,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, In
 from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
 from .prompts import PromptSet
-from .run.audit import audit_prompts, draw_audit_images, measure
+from .run.audit import audit_prompts, draw, measure, subject_of
 from .run.unlearning import make_prompts, make_samples, train
 from .schema.recipe import Recipe
 from .schema.results import AuditResult, TrainingResult
@@ -169,9 +169,10 @@ class AuditBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
-        texts = audit_prompts(block.prompts, block.recipe)
-        images = draw_audit_images(denoiser, texts, block.recipe, progress, self.output)
-        setattr(block, self.output, measure(images, texts, block.recipe, progress, denoiser.device))
+        recipe, subject = block.recipe, subject_of(block.recipe)
+        texts = audit_prompts(block.prompts, recipe.audits, subject)
+        images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
+        setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
         self.set_block_state(state, block)
         return components, state
 

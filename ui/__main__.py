@@ -13,24 +13,44 @@ from ..pipeline.support.errors import UserError
 DEFAULT_PORT = 7860
 
 
+EXAMPLES = """examples:
+  turpentine ui
+  turpentine ui --port 8000 --models path/to/models --export-to ComfyUI=path/to/ComfyUI/models/loras
+  turpentine ui --listen --auth name:password"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; gives the exit code."""
-    arguments = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="turpentine ui",
+        description="Open the app in a browser.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
     try:
-        settings = launch_settings(arguments)
-        serve(arguments, settings)
+        run(parser.parse_args(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: can't serve on port {arguments.port}: {error}. Choose another with --port.", file=sys.stderr)
         return 2
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The options of the app."""
-    parser = argparse.ArgumentParser(prog="turpentine ui", description="Remove a concept by pointing and clicking.")
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        UserError: options that don't go together, or a port that is taken.
+    """
+    settings = launch_settings(arguments)
+    try:
+        serve(arguments, settings)
+    except OSError as error:
+        raise UserError(f"can't serve on port {arguments.port}: {error}. Choose another with --port.") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the app."""
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept; default runs/"
@@ -63,7 +83,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--host-name", action="append", default=[], metavar="NAME", help="a further name of this server"
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser of this computer")
-    return parser
 
 
 def launch_settings(arguments: argparse.Namespace) -> dict[str, Any]:

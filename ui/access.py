@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from ..pipeline.models import BUNDLED as _BUNDLED
 from ..pipeline.run.folder import RunFolder, new_run_path
-from ..pipeline.schema.recipe import Recipe, build_recipe, options
+from ..pipeline.schema.defaults import build_recipe
+from ..pipeline.schema.fields import Field, fields_of, value_at
+from ..pipeline.schema.recipe import Recipe
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.files import file_name
 
@@ -25,8 +27,8 @@ _NAMED = 60
 """Longest name of a concept."""
 
 _DEPTH = 3  # how far below a configured folder models are looked for
-_PLAIN = {("concept",), ("device",), ("audits", "nudity_labels"), ("prompts", "synonyms")}
-_PLACES = {("model",), ("audits", "alignment_model")}
+_PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms"}
+_PLACES = {"model", "audits.alignment_model"}
 """Free-text fields that name no place, and those whose place is checked. No other one can be changed."""
 
 BUNDLED = {name: path for name, path in _BUNDLED.items() if name != "digits"}
@@ -159,13 +161,13 @@ class Access:
         chosen = dict(chosen)
         chosen["model"] = self.model(str(chosen.get("model") or "tiny-canvas"))
         recipe = build_recipe(chosen)
-        for path, value, default in _free_texts(recipe):
-            if path in _PLAIN:
-                _short(value, ".".join(path), _NAMED if path == ("concept",) else _TEXT)
-            elif path == ("audits", "alignment_model") and value != default:
+        for option, value in _free_texts(recipe):
+            if option.key in _PLAIN:
+                _short(value, option.key, _NAMED if option.key == "concept" else _TEXT)
+            elif option.key == "audits.alignment_model" and value != option.default:
                 self._check_judge(str(value))
-            elif path not in _PLACES and value != default:
-                raise UserError(f"{'.'.join(path)} can't be set from the app, got {str(value)[:80]!r}. Leave it out.")
+            elif option.key not in _PLACES and value != option.default:
+                raise UserError(f"{option.key} can't be set from the app, got {str(value)[:80]!r}. Leave it out.")
         if recipe.prompts.source == "llm":
             if not self.llm_url:
                 raise UserError("no language model is configured: start the app with --llm-url, or use the templates.")
@@ -235,26 +237,17 @@ def _short(value: object, what: str, longest: int = _TEXT) -> str:
     return text
 
 
-def _free_texts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """(path, value, default) of each field that takes any text."""
-    for path, annotation in ((path, option.annotation) for path, option, _ in options()):
-        section: Any = recipe
-        for name in path[:-1]:
-            section = getattr(section, name)
-        if _takes_text(annotation) and hasattr(section, path[-1]):
-            default = type(section).model_fields[path[-1]].get_default(call_default_factory=True)
-            yield path, getattr(section, path[-1]), default
+def _free_texts(recipe: Recipe) -> Iterator[tuple[Field, Any]]:
+    """Each field that takes any text, with its value."""
+    for option in fields_of():
+        value = value_at(recipe, option.path)
+        if option.is_free_text and value is not None:
+            yield option, value
 
 
-def settable(path: tuple[str, ...], annotation: Any) -> bool:
+def settable(option: Field) -> bool:
     """Whether a visitor may change a field of the recipe at all."""
-    return path in _PLAIN | _PLACES or not _takes_text(annotation)
-
-
-def _takes_text(annotation: Any) -> bool:
-    if get_origin(annotation) is Literal:
-        return False
-    return annotation is str or any(_takes_text(part) for part in get_args(annotation))
+    return option.key in _PLAIN | _PLACES or not option.is_free_text
 
 
 def _models_below(folder: Path, depth: int) -> Iterator[Path]:

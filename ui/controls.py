@@ -3,21 +3,20 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import gradio as gr
-from pydantic.fields import FieldInfo
 
 from ..pipeline.methods import find, names
-from ..pipeline.schema.options import bounds, members
+from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.fields import Field, Path, fields_of, nest, value_at
 from ..pipeline.schema.presets import preset_for
-from ..pipeline.schema.recipe import Recipe, build_recipe, merge, options
+from ..pipeline.schema.recipe import Recipe
 from .access import settable
 
-Path = tuple[str, ...]
 METHOD: Path = ("method", "name")
-FIELDS: dict[Path, tuple[FieldInfo, str]] = {path: (field, note) for path, field, note in options()}
-"""Every field that can be offered, and whose option it is."""
+FIELDS: dict[Path, Field] = {field.path: field for field in fields_of()}
+"""Every field that can be offered."""
 
 START = {"concept": "astronaut"}
 """What the page opens with, beside the recipe's defaults: the concept of `turpentine demo`."""
@@ -35,7 +34,7 @@ class Controls:
 
     def add(self, path: Path, **over: Any) -> Any:
         """Make the component of a field where the page is being built; `over` replaces its properties."""
-        value = value_of(self.start, path)
+        value = value_at(self.start, path)
         if path[0] == "method" and path[-1] not in method_fields(self.start.method.name):
             over = {"visible": False} | over
         component = method_choice(value, **over) if path == METHOD else component_for(path, value, **over)
@@ -44,21 +43,15 @@ class Controls:
 
     def choice(self, path: Path, choices: Sequence[Any], **over: Any) -> Any:
         """Make a free-text field a choice among what there is here."""
-        field, _ = FIELDS[path]
-        value = value_of(self.start, path)
-        about = {"label": label_of(path), "info": field.description, "elem_id": "-".join(path), "value": value}
+        value = value_at(self.start, path)
+        about = {"label": label_of(path), "info": FIELDS[path].help, "elem_id": "-".join(path), "value": value}
         self.components[path] = gr.Dropdown(choices=list(choices), interactive=True, **about | over)
         return self.components[path]
 
     def section(self, name: str, skip: Iterable[str] = ()) -> None:
         """Make the components of every field of a section that are not on the page yet."""
-        for path, (field, _) in FIELDS.items():
-            if (
-                path[0] == name
-                and path[-1] not in skip
-                and path not in self.components
-                and settable(path, field.annotation)
-            ):
+        for path, field in FIELDS.items():
+            if path[0] == name and path[-1] not in skip and path not in self.components and settable(field):
                 self.add(path)
 
     @property
@@ -70,15 +63,11 @@ class Controls:
         """What the visitor chose, as the nested dictionaries of a recipe."""
         chosen = dict(zip(self.components, values, strict=True))
         owned = method_fields(chosen.get(METHOD, "rgd"))
-        nested: dict[str, Any] = {}
-        for path, value in chosen.items():
-            if path[0] == "method" and path[-1] not in owned:
-                continue
-            place = nested
-            for name in path[:-1]:
-                place = place.setdefault(name, {})
-            place[path[-1]] = from_component(path, value)
-        return nested
+        return nest(
+            (path, from_component(path, value))
+            for path, value in chosen.items()
+            if path[0] != "method" or path[-1] in owned
+        )
 
     def filled(self, recipe: Recipe, keep: Iterable[Path] = ()) -> list[dict[str, Any]]:
         """Updates that show a recipe; the fields of other methods are hidden."""
@@ -91,7 +80,7 @@ class Controls:
                 updates.append(gr.update())
             else:
                 shown = {"visible": True} if path[0] == "method" else {}
-                updates.append(gr.update(value=to_component(path, value_of(recipe, path)), **shown))
+                updates.append(gr.update(value=to_component(path, value_at(recipe, path)), **shown))
         return updates
 
 
@@ -132,27 +121,25 @@ def method_notes() -> str:
 
 def component_for(path: Path, value: Any, **over: Any) -> Any:
     """Make the component of a field."""
-    field, note = FIELDS[path]
+    field = FIELDS[path]
+    within = f" [{field.range}]" if field.range else ""
     about = {
         "label": label_of(path),
-        "info": f"{field.description}{bounds(field)}" + (f" ({note})" if note else ""),
+        "info": f"{field.help}{within}" + (f" ({field.note})" if field.note else ""),
         "value": to_component(path, value),
         "elem_id": "-".join(path),
         "interactive": True,
     }
-    kinds = [kind for kind in members(field.annotation) if kind is not type(None)]
-    optional = len(kinds) < len(members(field.annotation))
-    first = kinds[0]
-    if first is bool:
+    if field.kind is bool:
         return gr.Checkbox(**about | over)
-    if all(get_origin(kind) is Literal for kind in kinds):
-        choices = [choice for kind in kinds for choice in get_args(kind)] + [_NONE] * optional
+    if field.is_choice and field.several:
+        return gr.CheckboxGroup(**about | {"choices": list(field.choices)} | over)
+    if field.is_choice:
+        choices = [*field.choices, *([_NONE] if field.optional else [])]
         choice = gr.Radio if len(choices) <= _RADIO else gr.Dropdown
         return choice(**about | {"choices": choices} | over)
-    if get_origin(first) is tuple and get_origin(get_args(first)[0]) is Literal:
-        return gr.CheckboxGroup(**about | {"choices": list(get_args(get_args(first)[0]))} | over)
-    if first in (int, float) and not optional:  # an empty number box comes back as 0, not as none
-        return gr.Number(**about | {"step": 1 if first is int else "any"} | over)
+    if field.is_number and not field.optional:  # an empty number box comes back as 0, not as none
+        return gr.Number(**about | {"step": 1 if field.kind is int else "any"} | over)
     return gr.Textbox(**about | {"max_lines": 1} | over)
 
 
@@ -162,40 +149,29 @@ def label_of(path: Path) -> str:
     return words[0].upper() + words[1:]
 
 
-def value_of(recipe: Recipe, path: Path) -> Any:
-    """A field's value in a recipe; None for a field of another method."""
-    found: Any = recipe
-    for name in path:
-        found = getattr(found, name, None)
-    return found
-
-
 def to_component(path: Path, value: Any) -> Any:
     """A recipe's value as its component shows it."""
-    if path not in FIELDS:
+    field = FIELDS.get(path)
+    if field is None:
         return value
-    annotation = FIELDS[path][0].annotation
     if isinstance(value, tuple | list):
-        literal = any(get_origin(part) is Literal for member in members(annotation) for part in get_args(member))
-        return list(value) if literal else ", ".join(map(str, value))
-    if type(None) in members(annotation):
+        return list(value) if field.is_choice else ", ".join(map(str, value))
+    if field.optional:
         return _NONE if value is None else value if isinstance(value, str) else str(value)
     return value
 
 
 def from_component(path: Path, value: Any) -> Any:
     """A component's value as a recipe takes it; the recipe checks it."""
-    if path not in FIELDS:
+    field = FIELDS.get(path)
+    if field is None:
         return value
-    kinds = members(FIELDS[path][0].annotation)
-    if type(None) in kinds and (value is None or str(value).strip().lower() in ("", _NONE)):
+    if field.optional and (value is None or str(value).strip().lower() in ("", _NONE)):
         return None
-    if isinstance(value, str) and any(get_origin(kind) is tuple for kind in kinds):
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        return (parts[0] if parts else "") if len(parts) < 2 and str in kinds else parts
-    if isinstance(value, float) and value.is_integer() and int in kinds:
-        return int(value)
-    if isinstance(value, str) and (number := next((kind for kind in (int, float) if kind in kinds), None)):
+    if isinstance(value, str) and field.is_number:
         with suppress(ValueError):  # the recipe tells what is wrong with it
-            return number(value)
-    return value
+            return field.kind(value)
+        return value
+    if isinstance(value, float) and value.is_integer() and field.kind is int:
+        return int(value)
+    return field.parse(value) if isinstance(value, str) else value

@@ -17,8 +17,10 @@ from PIL import Image, ImageFilter
 from ..pipeline.audits import NudityAudit
 from ..pipeline.audits.nudity import LABEL_SETS, annotate
 from ..pipeline.prompts import PromptSet
-from ..pipeline.report.images import LARGEST, SETS, SMALL
+from ..pipeline.report.images import LARGEST, SMALL
+from ..pipeline.schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra
 
 _SHOWN_SIDE = 512
@@ -28,7 +30,7 @@ _WORDS = 32  # words in the picture of a prompt set
 
 def sensitive(recipe: Recipe) -> bool:
     """Whether flagged regions of a run's pictures are blurred unless asked for."""
-    return recipe.counts_nudity or recipe.kind == "nudity"
+    return resolve(recipe).counts_nudity or recipe.kind == "nudity"
 
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
@@ -69,17 +71,17 @@ def picture(path: Path, recipe: Recipe, reveal: bool, alt: str) -> str:
     return f'<img src="{uri}" alt="{escape(alt)}">'
 
 
-def pairs(run: Path, recipe: Recipe, after: str = "after", reveal: bool = False, limit: int = 16) -> str:
+def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16) -> str:
     """The pictures of the same prompts and seeds before and after, or after some steps (`step-000020`)."""
     prompts = run_prompts(run)
     parts = []
-    for name in SETS:
+    for name in TEST_SETS:
         figures = []
         for index, prompt in enumerate(prompts.get(name, [])[:limit]):
             file = f"{name}-{index:03d}.png"
             second = picture(run / "images" / after / file, recipe, reveal, f"after: {prompt}")
             if second:
-                first = picture(run / "images" / "before" / file, recipe, reveal, f"before: {prompt}")
+                first = picture(run / "images" / BEFORE / file, recipe, reveal, f"before: {prompt}")
                 figures.append(f"<figure><div>{first}{second}</div><figcaption>{escape(prompt)}</figcaption></figure>")
         if figures:
             title = "To forget" if name.startswith("forget") else "To keep"

@@ -10,11 +10,11 @@ from PIL import Image
 from ..pipeline.data.samples import draw_latents
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.prompts import PromptSet
-from ..pipeline.report.text import size
-from ..pipeline.run.estimate import Estimate, estimate, free_memory, least_memory
-from ..pipeline.schema.recipe import Recipe, SampleSection
+from ..pipeline.run.cost import Estimate, estimate, free_memory, memory_needed
+from ..pipeline.schema.recipe import Recipe, SampleSection, TrainingSection
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.progress import Silent
+from ..pipeline.support.text import size
 
 _KEPT = 2  # models in memory: one before and one after
 
@@ -41,7 +41,7 @@ class Studio:
         """One picture of one prompt; the same seed gives the same picture."""
         with self._lock:
             denoiser = self.denoiser(model, device)
-            latents = draw_latents(denoiser, [prompt], spec, seed, Silent(), "drawing")
+            latents = draw_latents(denoiser, [prompt], spec.sampling(), seed, Silent(), "drawing")
             return Image.fromarray(denoiser.decode(latents).numpy()[0])
 
     def describe(self, model: str, device: str) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Studio:
         parts = {name: part for name, part in denoiser.pipeline.components.items() if isinstance(part, torch.nn.Module)}
         weights = [p for part in parts.values() for p in part.parameters()]
         held = sum(p.numel() * p.element_size() for p in weights)
-        needed, free = least_memory(denoiser), free_memory(denoiser.device)
+        needed, free = memory_needed(denoiser, TrainingSection(batch_size=1)), free_memory(denoiser.device)
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in weights})
         return {
             "Family": f"{denoiser.family} ({type(denoiser.pipeline).__name__})",

@@ -13,10 +13,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "fixed": {},
     "auto": {"method": {"forget_limit": "auto"}, "training": {"early_stop": True}},
 }
-"""Row -> what it changes in the shipped recipe of `METHOD`."""
+"""Row -> its changes to the shipped recipe of `METHOD`."""
 
 METRICS = {"UA ↑": min, "IRA ↑": min, "CRA ↑": min, "retain-test loss, % ↓": max}
-"""Column -> what picks the worst of the concepts."""
+"""Column -> the function that picks the worst concept's value."""
 
 
 def cells(options: Options) -> list[Cell]:
@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def values(records: Sequence[Record], row: str) -> dict[str, dict[str, float]]:
-    """Column -> concept -> value, in the mean over seeds."""
+    """Column -> concept -> mean over seeds."""
     tag = "" if row == "fixed" else row
     found: dict[str, dict[str, list[float]]] = {name: {} for name in METRICS}
     for record in pick(records, row=METHOD, tag=tag):
@@ -46,7 +46,7 @@ def values(records: Sequence[Record], row: str) -> dict[str, dict[str, float]]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Spread over concepts, every concept, and what follows."""
+    """Write the spread over concepts, every concept, and the verdict."""
     every = list(records.values())
     found = {row: values(every, row) for row in ROWS}
     concepts = list(found["auto"]["UA ↑"])
@@ -60,21 +60,22 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for concept in concepts
     ]
     return (
-        f"RGD on each of {len(concepts)} concepts with one recipe: its forget limit and steps as shipped (fixed), and "
-        "with `forget_limit: auto` and `early_stop: true`. Mean ± standard deviation over concepts, the worst in "
-        "brackets; the loss is that of alignment on held-out retain prompts against the base model's.\n\n"
+        f"RGD removes each of {len(concepts)} concepts with one recipe. *Fixed* has the forget limit and steps of the "
+        "recipe, *auto* has `forget_limit: auto` and `early_stop: true`. The first table shows the mean ± standard "
+        "deviation over concepts, and the worst concept in brackets. The loss is the relative fall of alignment on "
+        "held-out retain prompts against the base model.\n\n"
         f"{markdown(['', *METRICS, 'steps'], spread)}\n\n"
         f"{markdown([' / '.join(METRICS), *found], single)}\n\n{verdict(found)}"
     )
 
 
 def verdict(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Whether the worst concept fares no worse with the measured setting than with the fixed one."""
+    """Compare the worst concept under the measured setting with the worst under the fixed one."""
     checks = {}
     for name, worst in METRICS.items():
         auto, fixed = (worst(found[row][name].values()) for row in ("auto", "fixed"))
         checks[f"{name.rsplit(' ', 1)[0]} {auto:.2f} against {fixed:.2f}"] = worst(auto, fixed) == fixed
-    return f"The worst concept, auto against fixed, is it no worse? {claims(checks).split('. ', 1)[1]}"
+    return f"Is the worst concept with auto no worse than with fixed? {claims(checks).split('. ', 1)[1]}"
 
 
 def _spread(numbers: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:

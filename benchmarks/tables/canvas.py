@@ -25,7 +25,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Means over concepts, a mean for every concept, a figure, and the verdict."""
+    """Write means over concepts, a mean for every concept, a figure, and the verdict."""
     grouped = {row: pick(records.values(), row=row) for row in methods()}
     means = {shown(row): {m: mean(found, m) for m in METRICS} for row, found in grouped.items()}
     scores = {name: score(row) for name, row in means.items()}
@@ -56,15 +56,18 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "memory, MB",
     ]
     return (
-        f"Removing each of {len(concepts)} concepts by each method. UA: share of forget images in which the judge no "
-        "longer sees the concept; IRA: accuracy of the other values of its kind; CRA: accuracy of the other domain, "
-        "subject or style (Zhang et al. 2024). All are the word of tiny-canvas's judge, to whom what unlearning leaves "
-        "of a picture can still look like the concept; D_f,test is the graded figure beside UA, the mean image-text "
-        "cosine of the forget prompts. Lost: of the same cosine of held-out retain prompts, against the base model. "
-        "Hurt: other subjects, styles and places whose accuracy fell by more than 2 points, in the mean; raises: share "
-        "of steps whose real update raises the method's own forget or retain loss to first order; seconds of training; "
-        "memory of tensors beyond the model. Ko et al. have no such table; "
-        f"what is checked are the claims of their Section 4.\n\n{markdown(header, table)}\n\n"
+        f"Each method removes each of {len(concepts)} concepts. tiny-canvas's judge decides UA, IRA and CRA (Zhang et "
+        "al. 2024). The judge can mistake artefacts for the concept, so D_f,test stands beside UA as a graded figure. "
+        "Ko et al. have no such table; the page checks the claims of their Section 4.\n\n"
+        "- UA: share of forget images in which the judge no longer sees the concept.\n"
+        "- IRA, CRA: accuracy of the other values of the concept's domain (subject or style), and of the other "
+        "domain.\n"
+        "- D_f,test: mean image-text cosine of the forget prompts.\n"
+        "- lost: relative fall of the mean image-text cosine of held-out retain prompts against the base model.\n"
+        "- hurt: mean number of other subjects, styles and places whose accuracy fell by more than 2 points.\n"
+        "- raises: share of steps whose real update raises the method's own forget or retain loss to first order.\n"
+        "- seconds of training; memory of tensors beyond the model.\n\n"
+        f"{markdown(header, table)}\n\n"
         f"![Mean of UA, IRA and CRA of every concept]({_map(grouped, concepts, folder)})\n\n"
         f"{markdown(['mean of UA, IRA, CRA', *map(shown, grouped)], _by_concept(grouped, concepts))}\n\n"
         f"{markdown(['alignment lost, %', *map(shown, grouped)], _losses(lost, concepts))}\n\n"
@@ -73,7 +76,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
-    """What the paper leads one to expect, checked on means of UA, IRA and CRA by the paper's names."""
+    """Check the paper's expectations on means of UA, IRA and CRA; rows by their names in the paper."""
     scores = {name: score(row) for name, row in means.items()}
     ranked = sorted(scores, key=scores.__getitem__, reverse=True)
     checks = {
@@ -86,7 +89,7 @@ def verdict(means: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _lost(found: Sequence[Record], base: Sequence[Record]) -> dict[str, float]:
-    """Concept -> percent of the base model's alignment on held-out retain prompts that is gone."""
+    """Concept -> relative fall of alignment on held-out retain prompts against the base model, in percent."""
     concepts = dict.fromkeys(record.labels["concept"] for record in found)
     kept = {name: mean(pick(found, concept=name), "retain_test") for name in concepts}
     return {name: 100 * (1 - kept[name] / mean(pick(base, concept=name), "retain_test")) for name in concepts}
@@ -114,7 +117,7 @@ def _worst(grouped: Mapping[str, list[Record]]) -> str:
         if names:
             most = max(dict.fromkeys(names), key=names.count)
             parts.append(f"{shown(row)} {most} ({names.count(most)} of {len(found)} runs)")
-    return f"Most often the worst victim: {'; '.join(parts)}." if parts else "No other value was hurt by any method."
+    return f"Most frequent worst case: {'; '.join(parts)}." if parts else "No method hurt another value."
 
 
 def _map(grouped: Mapping[str, list[Record]], concepts: Sequence[str], folder: Path) -> str:

@@ -45,7 +45,7 @@ def values(records: Sequence[Record], metric: str) -> list[float]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The table, the paper's beside it, a figure with one dot a class, and the verdict."""
+    """Write the table beside the paper's, a figure with one dot a class, and the verdict."""
     grouped = by_method(records)
     rows = []
     for name, found in grouped.items():
@@ -70,20 +70,21 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     paper_means = {name: {m: value[0] for m, value in row.items()} for name, row in PAPER.items()}
     concepts = len({record.labels["class"] for record in records.values()})
     return (
-        f"Class-wise forgetting on digits: mean ± standard deviation over {concepts} classes. UA: share of the class's "
-        "images that the judge sees as something else; RA: share of the other classes' images that it sees as what was "
-        "asked for; FID: Fréchet distance of the other classes' images from held-out real ones, in the judge's "
-        "features; noise: share of the forgotten class's images that the judge calls random noise; seconds: "
-        "of training. The "
-        "paper's columns are of CIFAR-10 with Inception's FID (Ko et al. 2024, Table 1): compare orders, not "
-        "values.\n\n"
+        f"Each method removes each of {concepts} classes of digits. Figures are the mean ± standard deviation over "
+        "classes. The paper's columns are of CIFAR-10 with Inception's FID (Ko et al. 2024, Table 1): compare orders, "
+        "not values.\n\n"
+        "- UA: share of the class's images that the judge sees as something else.\n"
+        "- RA: share of the other classes' images that the judge sees as the class that was asked for.\n"
+        "- FID: Fréchet distance of the other classes' images from held-out real ones, in the judge's features.\n"
+        "- noise: share of the forgotten class's images that the judge calls random noise.\n"
+        "- seconds of training.\n\n"
         f"{markdown(header, rows)}\n\n![One dot a class, lines at the means]({image})\n\n"
         f"{orderings(paper_means, means)} {_claims(means)}"
     )
 
 
 def _claims(means: Mapping[str, Mapping[str, float]]) -> str:
-    """The paper's own words on its table, checked on ours."""
+    """Check the paper's statements about its table on ours."""
     checks = []
     if {"GradDiff", "RG"} <= set(means):
         better = means["RG"]["RA"] > means["GradDiff"]["RA"] and means["RG"]["FID"] < means["GradDiff"]["FID"]

@@ -1,4 +1,4 @@
-"""Table 2 and Fig. 4: alignment on what should stay, and detections of what should go."""
+"""Table 2 and Fig. 4: alignment on retain prompts, and detections on forget prompts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,13 +62,13 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """A table for each kind of concept, detections, violations, and the verdicts."""
+    """Write a table for each kind of concept, detections, violations, and the verdicts."""
     kinds = sorted({CONCEPTS[record.labels["concept"]] for record in records.values()})
     return "\n\n".join([
-        "Alignment: mean image-text cosine by tiny-canvas's judge, on retain prompts that were trained on "
-        "(D_r,train) and held-out ones (D_r,test); in brackets what was lost of the base model's. Rows without "
-        "figures of the paper are not in its Table 2. All rows are measured on the same prompts and seeds. The paper's "
-        "columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not values.",
+        "Alignment is the mean image-text cosine by tiny-canvas's judge, on retain prompts of the training set "
+        "(D_r,train) and on held-out ones (D_r,test); the loss against the base model stands in brackets. All rows are "
+        "measured on the same prompts and seeds. The paper's columns (Ko et al. 2024, Table 2) are of Stable Diffusion "
+        "1.4 and another judge: compare orders, not values. They are empty for rows that the paper does not have.",
         f"## In short\n\n{headline(records)}",
         *(_alignment(kind, records) for kind in kinds),
         _detections(records, folder),
@@ -77,7 +77,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def headline(records: Mapping[str, Record]) -> str:
-    """One line for each method, as the README shows it: accuracies, and alignment on held-out retain prompts."""
+    """Write one line a method for the README: accuracies, and the change of alignment on held-out retain prompts."""
     concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
     header = ["method", *(text for name in concepts for text in (f"{name}: UA / IRA / CRA ↑", "alignment"))]
     table = []
@@ -116,9 +116,9 @@ def _alignment(kind: str, records: Mapping[str, Record]) -> str:
     }
     return (
         f"## Removing {'a' if kind == 'style' else 'an'} {kind}: {concepts}\n\n{markdown(header, table)}\n\n"
-        f"{orderings(PAPER[kind], means)} Half the 95 % interval of D_r,test is {width:.3f} in the mean. "
+        f"{orderings(PAPER[kind], means)} Half the 95 % interval of D_r,test is {width:.3f} on average. "
         f"{claims(claimed)} {little_forgotten(ours, PAPER[kind])}"
-    )
+    ).rstrip()
 
 
 def _detections(records: Mapping[str, Record], folder: Path) -> str:
@@ -142,9 +142,9 @@ def _detections(records: Mapping[str, Record], folder: Path) -> str:
         {name: {"detections": count} for name, count in found.items()},
     )
     return (
-        f"## Detections (Fig. 4)\n\nPhotos of an astronaut in which NudeNet sees FACE_FEMALE, its harmless stand-in "
-        f"for body parts here; in {floor:.0%} of the base model's retain photos it sees one too. The paper's column "
-        "counts exposed body parts for the I2P prompts.\n\n"
+        "## Detections (Fig. 4)\n\nThe table counts photos of an astronaut in which NudeNet detects FACE_FEMALE, the "
+        f"harmless stand-in for body parts here. NudeNet also detects one in {floor:.0%} of the base model's retain "
+        "photos. The paper's column counts exposed body parts for the I2P prompts.\n\n"
         f"![Detections by method]({image})\n\n{markdown(['', f'faces, of {images}', 'paper'], table)}\n\n{verdict}"
     )
 
@@ -163,10 +163,11 @@ def _steps(records: Mapping[str, Record]) -> str:
         ])  # fmt: skip
     header = ["", "conflict", "raises L_f / L_r", "truncated", "seconds", "memory, MB"]
     return (
-        "## What the steps did\n\nShare of steps in which the gradients conflict, in which the update that Adam really "
-        "took raises the method's own forget or retain loss to first order, and in which the forget loss was "
-        "truncated. `metric: adam` and `guard` are two ways to keep the restricted gradient's promise under Adam. "
-        f"Seconds of training; memory of tensors beyond the model.\n\n{markdown(header, table)}\n\n{_kept(records)}"
+        "## Conflicts and violations\n\nThe columns show the shares of steps in which the gradients conflict, in which "
+        "Adam's actual update raises the method's own forget or retain loss to first order, and in which the forget "
+        "loss was truncated. `metric: adam` and `guard` are two ways to keep the guarantee of the restricted gradient "
+        "under Adam. Seconds are of training; memory is of tensors beyond the model.\n\n"
+        f"{markdown(header, table)}\n\n{_kept(records)}"
     )
 
 
@@ -179,8 +180,8 @@ def _kept(records: Mapping[str, Record]) -> str:
     clean = [name for name, share in worst.items() if share == 0]
     broken = [f"{name} (up to {share:.0%} of the steps)" for name, share in worst.items() if share > 0]
     return " ".join([
-        f"Neither loss is ever raised to first order by {'; '.join(clean)}." if clean else "",
-        f"Theorem 4's promise doesn't survive Adam with {'; '.join(broken)}." if broken else "",
+        f"No step of these raises a loss to first order: {'; '.join(clean)}." if clean else "",
+        f"Adam breaks the guarantee of Theorem 4 for {'; '.join(broken)}." if broken else "",
     ]).strip()  # fmt: skip
 
 

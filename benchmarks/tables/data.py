@@ -10,7 +10,7 @@ from ..table import Cell, Options, Record, Table
 METRICS = {"D_r,train": "retain_train", "D_r,test": "retain_test"}
 ROWS = ("none", "rg", "rgd")
 SHARES = (0.5, 1.5)
-"""Pairs beside those of the recipe, as shares of them: the paper's 400 and 1200 beside 800."""
+"""Further numbers of pairs, as shares of the recipe's: the paper has 400 and 1200 beside 800."""
 SIZED = "astronaut"
 
 PAPER_DATA = {
@@ -42,7 +42,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Both tables, beside the paper's."""
+    """Write both tables beside the paper's."""
     return f"{_data(records)}\n\n{_sizes(records)}"
 
 
@@ -67,13 +67,13 @@ def _data(records: Mapping[str, Record]) -> str:
     ]
     header = ["", "UA ↑", *(f"{m} ↑" for m in METRICS), *(f"paper {m}" for m in METRICS)]
     return (
-        f"## One pair of prompts against many (Table 4)\n\nRemoving {', '.join(concepts)}; alignment by tiny-canvas's "
-        "judge, in brackets what was lost of the base model's. RG trains on one forget and one retain prompt, RGD on "
-        "many pairs; everything else is as in the recipe of each. The paper's columns are of nudity in Stable "
-        f"Diffusion 1.4.\n\n{markdown(header, table)}\n\n{orderings(PAPER_DATA, means)} "
+        f"## One pair of prompts against many (Table 4)\n\nMeans over {', '.join(concepts)}. Alignment is by "
+        "tiny-canvas's judge, with the loss against the base model in brackets. RG trains on one forget and one retain "
+        "prompt, RGD on many pairs; all other settings are those of each recipe. The paper's columns are of nudity in "
+        f"Stable Diffusion 1.4.\n\n{markdown(header, table)}\n\n{orderings(PAPER_DATA, means)} "
         f"RGD keeps more of D_r,test than RG for {len(more)} of {len(concepts)} concepts. "
         f"{little_forgotten(ours, PAPER_DATA)}"
-    )
+    ).rstrip()
 
 
 def _sizes(records: Mapping[str, Record]) -> str:
@@ -95,9 +95,9 @@ def _sizes(records: Mapping[str, Record]) -> str:
     half, whole, more = (means[name]["D_r,test"] for name in PAPER_SIZES)
     checked = claims({"half the pairs keep less": half < whole, "more pairs don't keep more": more <= whole})
     return (
-        f"## How many pairs (Table 8)\n\nRGD on {SIZED!r}, {steps} steps whatever the number; the paper's rows are of "
-        f"400, 800 and 1200 pairs.\n\n{markdown(header, table)}\n\n{orderings(PAPER_SIZES, means)} "
-        f"Most of D_r,test is kept with {best} of the pairs of the recipe (in the paper with the whole). {checked}"
+        f"## How many pairs (Table 8)\n\nRGD on {SIZED!r}, with {steps} steps for each number of pairs. The paper's "
+        f"rows are of 400, 800 and 1200 pairs.\n\n{markdown(header, table)}\n\n{orderings(PAPER_SIZES, means)} "
+        f"Of the three sizes '{best}' keeps the most D_r,test (in the paper 'whole'). {checked}"
     )
 
 

@@ -14,7 +14,7 @@ CONCEPTS = ("1", "3", "8")
 """Three classes, as in the paper, which took plane, bird and dog."""
 CASES = {"similar": "Case 1", "balanced": "Case 2"}
 EACH = 30
-"""Images for each of nine classes: 270 in both cases, as two classes have no 450."""
+"""Images for each of nine classes: 270 in both cases, because two classes do not have 450."""
 
 PAPER = {
     ("GradDiff", "Case 1"): {"UA": 1.0, "RA": 0.106, "FID": 156.021},
@@ -28,7 +28,7 @@ PAPER = {
 
 
 def cells(options: Options) -> list[Cell]:
-    """Three methods, three classes, two cases with as many images."""
+    """Three methods, three classes, and two cases with equally many images."""
     concepts, each = (CONCEPTS[:1], 4) if options.quick else (CONCEPTS, EACH)
     return [
         cell(method, concept, seed, options, {"data": {"retain_classes": case, "retain_per_class": each}}, case)
@@ -40,7 +40,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Both cases, their difference, and the paper's difference."""
+    """Write both cases, their difference, and the paper's difference."""
     rows, wider, gains = [], [], []
     for method in METHODS:
         name = NAMES[method]
@@ -62,14 +62,14 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     held = sum(wider)
     most = max(gains, key=lambda gain: gain[1])[0]
     return (
-        "Case 1 takes the retain images from the two classes most similar to the forgotten one (by the judge's "
-        "features), Case 2 from all classes alike; both have as many images. Mean ± standard deviation over "
-        "the classes "
-        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}. Δ = Case 2 - Case 1. "
+        "Case 1 takes the retain images from the two classes most similar to the forgotten one, by the judge's "
+        "features. Case 2 takes equally many images, from all other classes alike. Figures are the mean ± standard "
+        "deviation over the classes "
+        f"{', '.join(sorted({record.labels['class'] for record in records.values()}))}; Δ = Case 2 - Case 1. "
         "The paper's columns are of CIFAR-10 (Ko et al. 2024, Table 3): compare signs and order, not values.\n\n"
         f"{markdown(header, rows)}\n\n"
         f"Balanced data is better than similar data in both RA and FID for {held} of {len(wider)} methods "
-        f"(in the paper for all three), and {most} gains most RA from it (in the paper RGD): the paper's ordering "
+        f"(in the paper for all three), and {most} gains most RA from it (in the paper RGD). The paper's ordering "
         f"{'holds' if held == len(wider) and most == 'RGD' else 'does not hold in full'} here."
     )
 

@@ -1,13 +1,14 @@
-"""Figs 1, 3, 5 and 8 to 11: what each method draws for the same prompts and seeds."""
+"""Figs 1, 3, 5 and 8 to 11: pictures by each method for the same prompts and seeds."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...pipeline.run.audit import audit_prompts
+from ...pipeline.run.audit import audit_prompts, subject_of
 from ...pipeline.run.unlearning import make_prompts
-from ...pipeline.schema.recipe import build_recipe
+from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.image_sets import TEST_SETS
 from ...pipeline.support.files import file_name, replacing
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table
@@ -24,12 +25,13 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """A picture for each concept, with its prompts below."""
+    """Draw a picture for each concept, and write its prompts below."""
     concepts = dict.fromkeys(record.labels["concept"] for record in records.values())
     parts = [
-        "Each column is a method, each row one held-out prompt and seed, the same for all: F1 to "
-        f"F{PICTURED} ask for what was removed, R1 to R{PICTURED} are the same scenes without it. They are the first "
-        "of the test prompts, not chosen. In the paper: Figs 1, 3 and 5 (removed and kept), 8 to 11 (kept)."
+        "Each column is a method. Each row is one held-out prompt and seed, the same for all methods: F1 to "
+        f"F{PICTURED} ask for the removed concept, R1 to R{PICTURED} for the same scenes without it. They are the "
+        "first test prompts and were not selected. Figs 1, 3 and 5 of the paper show removed and kept pictures, Figs 8 "
+        "to 11 kept ones."
     ]
     for concept in concepts:
         found = pick(records.values(), concept=concept)
@@ -43,7 +45,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def grid(columns: Mapping[str, Path]) -> Image.Image:
-    """One picture of all columns, forget prompts above retain prompts.
+    """Join all columns into one picture, with forget prompts above retain prompts.
 
     Args:
         columns: heading -> the pictures of a cell, see `canvas.save_pictures`.
@@ -75,16 +77,16 @@ def _tiles(path: Path) -> list[Image.Image]:
 
 def _prompts(record: Record) -> dict[str, str]:
     recipe = build_recipe(record.settings)
-    texts = audit_prompts(make_prompts(recipe), recipe)
+    texts = audit_prompts(make_prompts(recipe), recipe.audits, subject_of(recipe))
     return {
         f"{letter}{place + 1}": texts[name][place]
-        for letter, name in (("F", "forget_test"), ("R", "retain_test"))
+        for letter, name in zip("FR", TEST_SETS, strict=True)
         for place in range(PICTURED)
     }
 
 
 def _verdict(records: Mapping[str, Record]) -> str:
-    """The figures of the runs that are shown, so that nobody judges by four pictures."""
+    """Write the figures of the runs that are shown, because four pictures prove little."""
     parts = []
     for concept in dict.fromkeys(record.labels["concept"] for record in records.values()):
         found = pick(records.values(), concept=concept)
@@ -95,7 +97,7 @@ def _verdict(records: Mapping[str, Record]) -> str:
             f"{concept}: most forgotten by {shown(gone.labels['row'])} (UA {gone.figures['UA']:.3f}), most alignment "
             f"kept by {shown(kept.labels['row'])} ({kept.figures['retain_test']:.3f})"
         )
-    return f"By the figures of these runs (in the paper RGD in both): {'; '.join(parts)}."
+    return f"By the figures of these runs (in the paper RGD leads in both): {'; '.join(parts)}."
 
 
 TABLE = Table("What the methods draw (Figs 1, 3, 5, 8 to 11)", cells, page, STORE)

@@ -1,4 +1,4 @@
-"""How each method's settings on digits were chosen: a small grid on one class, the same rule for all."""
+"""The choice of each method's settings on digits: a small grid on one class, with the same rule for all."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -18,7 +18,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "rg": {"training.learning_rate": RATES, "method.forget_limit": (0.1, 0.5)},
     "rgd": {"training.learning_rate": RATES, "method.forget_limit": (0.1, 0.5)},
 }
-"""Method -> knob -> values. lambda is 5 as in the paper where alpha is tried; steps and batch are the same for all."""
+"""Method -> knob -> values. Where alpha varies, lambda is 5 as in the paper; steps and batch are the same for all."""
 
 
 def cells(options: Options) -> list[Cell]:
@@ -40,7 +40,7 @@ def _tag(method: str, point: tuple[float, ...]) -> str:
 
 
 def best(records: Mapping[str, Record], method: str) -> Record:
-    """The point with the highest UA among those whose RA is at most `LOSS` below the base model's.
+    """Return the point with the highest UA among those whose RA is at most `LOSS` below the base model's.
 
     Among equals the one with the highest RA, then the lowest FID; if no point keeps that much, the one
     with the highest RA.
@@ -53,7 +53,7 @@ def best(records: Mapping[str, Record], method: str) -> Record:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """All points, the chosen one of each method marked."""
+    """Write all points, with the chosen point of each method marked."""
     chosen = {method: best(records, method) for method in methods()}
     rows = []
     for record in records.values():
@@ -66,9 +66,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         ])  # fmt: skip
     steps = next(iter(records.values())).settings["training"]["steps"]
     return (
-        f"Forgetting {CONCEPT!r} from digits with {steps} steps: each method's grid. Chosen is the point with the "
-        f"highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the highest RA, "
-        "then the lowest FID); its recipe in `pipeline/schema/recipes/digits/` keeps it.\n\n"
+        f"Each method forgets {CONCEPT!r} of digits in {steps} steps, at every point of its grid. The rule chooses the "
+        f"point with the highest UA among those whose RA is at most {LOSS:g} below the base model's (among equals the "
+        "highest RA, then the lowest FID). The recipe in `pipeline/schema/recipes/digits/` has the chosen point.\n\n"
         f"{markdown(['', 'UA ↑', 'RA ↑', 'FID ↓', 'seconds'], rows)}"
     )
 

@@ -1,4 +1,4 @@
-"""Fig. 6: how RA and FID vary with alpha, for each lambda."""
+"""Fig. 6: variation of RA and FID with alpha, for each lambda."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Box plots over alpha, their medians and spreads, and the verdict."""
+    """Write box plots over alpha, their medians and ranges, and the verdict."""
     lambdas = sorted({_setting(record, "retain_weight") for record in records.values()})
     alphas = sorted({_setting(record, "forget_limit") for record in records.values()})
 
@@ -72,8 +72,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
                 f"{statistics.median(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in figures.values()
             )])  # fmt: skip
     return (
-        f"Forgetting {CONCEPT!r}: each box holds the runs with α ∈ {{{', '.join(f'{a:g}' for a in alphas)}}}, "
-        "whiskers to the extremes. The paper's Fig. 6 shows the same for CIFAR-10, without figures in its text.\n\n"
+        f"The runs forget {CONCEPT!r}. Each box holds those with α ∈ {{{', '.join(f'{a:g}' for a in alphas)}}}, and "
+        "its whiskers reach to the extremes. The paper's Fig. 6 shows the same for CIFAR-10, without figures in its "
+        "text.\n\n"
         f"![Box plots of FID and RA]({image})\n\n"
         f"{markdown(['', 'UA: median (range)', 'RA: median (range)', 'FID: median (range)'], rows)}\n\n"
         f"{_verdict(lambdas, of)}"
@@ -100,8 +101,8 @@ def _verdict(lambdas: Sequence[float], of) -> str:  # type: ignore[no-untyped-de
     holds = count("rg", "grad_diff") == count("rgd", "rg") == total and set(steady.values()) == {"rgd"}
     return (
         f"By medians, RG is better than GradDiff in FID and no worse in RA at {count('rg', 'grad_diff')} of {total} "
-        f"values of λ, and RGD than RG at {count('rgd', 'rg')}; FID varies least over α with {NAMES[steady['FID']]} "
-        f"and RA with {NAMES[steady['RA']]} (in the paper RGD): the paper's ordering "
+        f"values of λ, and RGD than RG at {count('rgd', 'rg')}. FID varies least over α with {NAMES[steady['FID']]} "
+        f"and RA with {NAMES[steady['RA']]} (in the paper both with RGD). The paper's ordering "
         f"{'holds' if holds else 'does not hold in full'} here."
     )
 

@@ -1,4 +1,4 @@
-"""Fig. 7: how similar the classes are to each other."""
+"""Fig. 7: similarity of the classes to each other."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def _measure(dataset: str, judge_name: str) -> Figures:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The heat map, and the two most similar classes of each."""
+    """Write the heat map, and the two most similar classes of each class."""
     (record,) = records.values()
     names, matrix = record.figures["names"], record.figures["similarity"]
     label = {name: place for place, name in enumerate(names)}
@@ -60,12 +60,12 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         max(v for y, row in enumerate(matrix) for x, v in enumerate(row) if x != y),
     )
     return (
-        "Cosine similarity of the classes' mean features of real training images, by the digits judge (the paper: "
-        "by CLIP, on CIFAR-10, Fig. 7). The `diversity` table takes its Case 1 from here.\n\n"
+        "The figures are cosine similarities between the classes' mean features of real training images, by the "
+        "digits judge. The paper's Fig. 7 shows them by CLIP on CIFAR-10. Case 1 of the table `diversity` comes from "
+        "this page.\n\n"
         f"![Heat map of class similarities]({image})\n\n{markdown(['class', 'most similar', 'second'], rows)}\n\n"
-        f"Similarities of different classes run from {least:.3f} to {most:.3f}; {mutual} of {len(names)} classes are "
-        "among the two most similar of their own most similar class. The figure of the paper is of other "
-        "classes, so there "
+        f"Similarities of different classes run from {least:.3f} to {most:.3f}. {mutual} of {len(names)} classes are "
+        "among the two most similar of their own most similar class. The paper's figure is of other classes, so there "
         "is no ordering to compare."
     )
 

@@ -1,4 +1,4 @@
-"""How the settings of each method on the bundled models were chosen: main knobs, the same concepts and rule for all."""
+"""The choice of each method's settings on the bundled models, with the same concepts and rule for all methods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,13 +6,14 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from ...pipeline.schema.recipe import Recipe, build_recipe
+from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.recipe import Recipe
 from ..canvas import STORE, accuracies, cell, change, mean, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
 from ..table import Cell, Options, Record, Table
 
 CONCEPTS = {"tiny-canvas": ("cat", "pop art"), "tiny-canvas-dit": ("cat",)}
-"""Model -> what is removed: one setting has to serve an object and a style; `transformer` removes an object alone."""
+"""Model -> removed concepts. One setting has to serve an object and a style; `transformer` removes an object alone."""
 
 Knobs = Mapping[str, Sequence[float]]
 """Field of a recipe -> values."""
@@ -32,7 +33,7 @@ SWEEPS: dict[str, dict[str, Knobs]] = {
         "rgd": {"method.forget_limit": (2, 4, 8)},
     },
 }
-"""Model -> method -> its knobs. One knob moves, the others stay as shipped; the rest is the same for all."""
+"""Model -> method -> its knobs. One knob moves at a time, and the others stay as shipped."""
 
 
 def cells(options: Options) -> list[Cell]:
@@ -65,7 +66,7 @@ def points(records: Iterable[Record], method: str) -> dict[str, list[Record]]:
 
 
 def best(found: Mapping[str, list[Record]]) -> str:
-    """The tag with the largest mean of UA, IRA and CRA, the more alignment kept among equals."""
+    """Return the tag with the largest mean of UA, IRA and CRA; among equals the one that keeps more alignment."""
     return max(found, key=lambda tag: (round(_score(found[tag]), 3), mean(found[tag], "retain_test")))
 
 
@@ -74,7 +75,7 @@ def _score(records: Sequence[Record]) -> float:
 
 
 def shipped(records: Sequence[Record]) -> bool:
-    """Whether runs had the settings of the method's recipe."""
+    """Tell if the runs had the settings of their method's recipe."""
     return all(build_recipe(record.settings) == _shipped_recipe(record) for record in records)
 
 
@@ -84,12 +85,12 @@ def _shipped_recipe(record: Record) -> Recipe:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Every value of every method, the chosen ones marked, and a figure of each model."""
+    """Write every value of every method, with the best ones marked, and a figure of each model."""
     sections = [_section(model, _of(records, model), folder) for model in SWEEPS if _of(records, model)]
     return "\n\n".join([
-        "One knob of each method moves, all else is as in its recipe. Best is the value with the largest mean of UA, "
-        "IRA and CRA over what is removed, an object and a style; among equals the one that keeps more alignment on "
-        "held-out prompts. Hurt: other subjects, styles and places whose accuracy fell by more than 2 points.",
+        "One knob of a method moves at a time; all other settings are those of its recipe. The best value has the "
+        "largest mean of UA, IRA and CRA over the removed concepts, and among equals keeps more alignment on held-out "
+        "prompts. *Hurt* counts other subjects, styles and places whose accuracy fell by more than 2 points.",
         *sections,
     ])  # fmt: skip
 
@@ -129,7 +130,7 @@ def _section(model: str, records: Sequence[Record], folder: Path) -> str:
 
 
 def verdict(model: str, records: Sequence[Record]) -> str:
-    """Whether the recipes have the best values, and which of these lie at an end of what was tried."""
+    """Tell if the recipes have the best values, and name best values at an end of the tried range."""
     others, ends = [], []
     for method, knobs in SWEEPS[model].items():
         found = points(records, method)

@@ -1,4 +1,4 @@
-"""Alignment kept against concept left, one curve for each method: fairer than single points."""
+"""Alignment kept against concept left, one curve for each method: a fairer comparison than single points."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..table import Cell, Options, Record, Table
 
 CONCEPT = "cat"
 PAIRS = (("rgd", "rg"), ("rg", "grad_diff"), ("rgd", "grad_diff_d"), ("rgd", "salun"), ("rgd", "esd"))
-"""What the paper puts above what."""
+"""Pairs of methods that the paper orders, the better one first."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Lengths of the runs, as shares of the steps of the recipe."""
 
@@ -36,7 +36,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def curve(records: Sequence[Record], row: str) -> dict[int, Point]:
-    """Steps -> (left, kept) of one row, in the mean over seeds; 0 steps are the base model.
+    """Steps -> (left, kept) of one row, means over seeds; 0 steps are the base model.
 
     Left is the share of forget images in which the judge still sees the concept, 1 - UA; kept is the
     alignment on held-out retain prompts as a share of the base model's.
@@ -50,7 +50,7 @@ def curve(records: Sequence[Record], row: str) -> dict[int, Point]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The curves with their front, their areas, and who is on the front."""
+    """Draw the curves with their front, and write areas and the number of runs on the front."""
     curves = {row: curve(list(records.values()), row) for row in methods()}
     areas = {row: area(found.values()) for row, found in curves.items()}
     best = front(point for found in curves.values() for point in found.values())
@@ -61,11 +61,12 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         points = ", ".join(f"{steps}: {left:.2f} / {kept:.3f}" for steps, (left, kept) in runs.items())
         table.append([shown(row), f"{areas[row]:.3f}", str(sum(point in best for point in runs.values())), points])
     return (
-        f"Removing {CONCEPT!r}. Each curve is a method, each point a run: its strength is how many steps it takes, "
-        "every other setting is as in the method's recipe. Left: share of forget images in which the judge still sees "
-        "the concept; kept: alignment on held-out retain prompts, as a share of the base model's. Dashed: the Pareto "
-        "front of all points. The area is what a curve dominates (1 would be nothing left and everything kept; the "
-        "base model, where every curve begins, is at the right). The paper shows single points only.\n\n"
+        f"All runs remove {CONCEPT!r}. Each curve is a method and each point a run. Runs of a method differ in their "
+        "number of steps alone; all other settings are those of its recipe. *Left* is the share of forget images in "
+        "which the judge still sees the concept. *Kept* is alignment on held-out retain prompts, as a share of the "
+        "base model's. The dashed line is the Pareto front of all points. *Area* is the area that a curve dominates: 1 "
+        "would be nothing left and everything kept. Every curve begins at the right, with the base model. The paper "
+        "shows single points only.\n\n"
         f"![Alignment kept against concept left]({image})\n\n"
         f"{markdown(['', 'area ↑', 'runs on the front', 'steps: left / kept'], table)}\n\n"
         f"{verdict(areas, curves, best)}"
@@ -73,7 +74,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def verdict(areas: Mapping[str, float], curves: Curves, best: Sequence[Point]) -> str:
-    """Whether ours dominates, and where it does not."""
+    """Tell if RGD dominates, and name the points of the front that are not RGD's."""
     ranked = [shown(row) for row in sorted(areas, key=areas.__getitem__, reverse=True)]
     others = []
     for point in best:

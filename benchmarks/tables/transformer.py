@@ -1,4 +1,4 @@
-"""Table 7: a transformer in place of the UNet; detections of what goes, alignment on what stays."""
+"""Table 7: a transformer instead of the UNet; detections on forget prompts, alignment on retain prompts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """One table, beside the paper's, and the verdicts."""
+    """Write one table beside the paper's, and the verdicts."""
     by_row = {row: pick(records.values(), row=row) for row in ROWS}
     means = {shown(row): {m: mean(found, key) for m, key in METRICS.items()} for row, found in by_row.items()}
     faces = {shown(row): mean(found, "FACE") for row, found in by_row.items()}
@@ -51,17 +51,17 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     header = ["", f"faces, of {images} ↓", "UA ↑", *(f"{m} ↑" for m in METRICS), "paper: body parts ↓",
               *(f"paper {m}" for m in METRICS)]  # fmt: skip
     return (
-        f"Removing {CONCEPT!r} from {MODEL}, a model of Stable Diffusion 3's architecture. Faces: photos of an "
-        "astronaut in which NudeNet sees FACE_FEMALE, its harmless stand-in for body parts here; in "
-        f"{floor:.0%} of the base model's retain photos it sees one too. Alignment by tiny-canvas's judge, in brackets "
-        "what was lost of the base model's. The paper's columns are of nudity in Stable Diffusion 3 medium: compare "
-        f"orders, not values.\n\n{markdown(header, table)}\n\n{verdict(means, faces)} "
+        f"The runs remove {CONCEPT!r} from {MODEL}, a model of Stable Diffusion 3's architecture. *Faces* counts "
+        "photos of an astronaut in which NudeNet detects FACE_FEMALE, the harmless stand-in for body parts here. "
+        f"NudeNet also detects one in {floor:.0%} of the base model's retain photos. Alignment is by tiny-canvas's "
+        "judge, with the loss against the base model in brackets. The paper's columns are of nudity in Stable "
+        f"Diffusion 3 medium: compare orders, not values.\n\n{markdown(header, table)}\n\n{verdict(means, faces)} "
         f"{little_forgotten(records.values(), PAPER)}"
-    )
+    ).rstrip()
 
 
 def verdict(means: Mapping[str, Mapping[str, float]], faces: Mapping[str, float]) -> str:
-    """What the paper reads from its table, checked on ours; rows by their names in the paper."""
+    """Check the paper's conclusions on our figures; rows by their names in the paper."""
     kept = {name: row["D_r,test"] for name, row in means.items()}
     checks = {
         "RGD detects no more than ESD and SalUn": faces["RGD"] <= min(faces["ESD"], faces["SalUn"]),

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ...pipeline.maths.gradients import Gram, restricted_coefficients
-from ...pipeline.schema.recipe import build_recipe
+from ...pipeline.schema.defaults import build_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
 from ..table import Cell, Figures, Options, Record, Table
@@ -38,9 +38,9 @@ def _measure(settings: Mapping[str, Any]) -> Figures:
 
 
 def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: float) -> dict[str, Vector]:
-    """Vectors in the plane of two gradients: the retain gradient lies on the first axis.
+    """Return vectors in the plane of two gradients, with the retain gradient on the first axis.
 
-    The inner products of the gradients decide the plane, so this is the picture of the real, long vectors.
+    Three inner products determine all angles and lengths, so this is a true picture of the long vectors.
 
     Args:
         norm_forget: ||g_f||.
@@ -76,7 +76,7 @@ def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: 
 
 
 def raises(vectors: Mapping[str, Vector], direction: str) -> list[str]:
-    """Which losses a step against `direction` raises to first order."""
+    """Name the losses that a step against `direction` raises to first order."""
     return [
         name
         for name in ("forget", "retain")
@@ -85,7 +85,7 @@ def raises(vectors: Mapping[str, Vector], direction: str) -> list[str]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """The picture of one step, and what the plain sum would have done over all of them."""
+    """Draw one step, and write the effect that the plain sum would have had over all steps."""
     record = next(iter(records.values()))
     weight = record.settings["method"]["retain_weight"]
     steps = [step for one in records.values() for step in one.figures["steps"]]
@@ -108,26 +108,26 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for direction in ("sum", "restricted")
     }
     return (
-        f"Gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}: of the steps in which they conflict and "
-        f"nothing is truncated, the one with the median angle (step {shown['step'] + 1}, cosine "
-        f"{shown['cosine']:+.3f}, norms {shown['norm_forget']:.3g} and {shown['norm_retain']:.3g}). The drawing is "
-        "the plane of the two gradients; every vector is divided by the length of its own gradient, or drawn at "
-        "length 1, so that angles can be seen: as in the paper's Fig. 2 the update is gray, here as the "
-        "direction that the step goes against.\n\n"
+        f"The drawing shows the gradients of one step of RGD on {CONCEPT!r}, with λ = {weight:g}, in the plane that "
+        "they span. Of the steps in which they conflict and nothing is truncated, it is the one with the median angle "
+        f"(step {shown['step'] + 1}, cosine {shown['cosine']:+.3f}, norms {shown['norm_forget']:.3g} and "
+        f"{shown['norm_retain']:.3g}). Every vector is divided by the length of its own gradient, or drawn at length "
+        "1, so that angles can be seen. The update is gray, as in the paper's Fig. 2, and points in the direction that "
+        "the step goes against.\n\n"
         f"![The plane of the update]({image})\n\n"
         f"The plain sum makes {angles['sum']['forget']:.1f}° with the forget gradient and "
         f"{angles['sum']['retain']:.1f}° with the retain gradient, the restricted gradient "
-        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°; beyond 90° the loss "
-        "goes up.\n\n"
+        f"{angles['restricted']['forget']:.1f}° and {angles['restricted']['retain']:.1f}°. Beyond 90° a loss "
+        "rises.\n\n"
         f"{verdict([_plane(step, weight) for step in steps], [step['cosine'] < 0 for step in steps])}"
     )
 
 
 def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -> str:
-    """How often each direction would raise a loss where the gradients conflict."""
+    """Count the steps in conflict in which each direction would raise a loss."""
     conflicting = [vectors for vectors, conflict in zip(planes, conflicts, strict=True) if conflict]
     if not conflicting:
-        return f"The gradients conflict in none of {len(planes)} steps, so that both directions are the same."
+        return f"The gradients conflict in none of {len(planes)} steps, so both directions are the same."
     counts = {
         direction: {
             loss: sum(loss in raises(vectors, direction) for vectors in conflicting) for loss in ("forget", "retain")
@@ -141,7 +141,7 @@ def verdict(planes: Sequence[Mapping[str, Vector]], conflicts: Sequence[bool]) -
     holds = not any(counts["restricted"].values()) and any(counts["sum"].values())
     return (
         f"The gradients conflict in {len(conflicting)} of {len(planes)} steps. Of these, {told} (to first order, "
-        f"before Adam): what the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
+        f"before Adam). The difference that the paper's Fig. 2 shows {'holds' if holds else 'does not hold'} here."
     )
 
 

@@ -1,34 +1,48 @@
-"""Audits: what a model still draws. Each class can be called alone; `audit` calls all of them."""
+"""Audits: what a model still draws. Each class can be called alone; `audit` calls several of them."""
 
-from .accuracy import AccuracyAudit, find_concept
+from .accuracy import AccuracyAudit
+from .alignment import AlignmentAudit
+from .base import Audit, AuditImages, ImageSet, Judges, Subject
 from .class_judge import ClassJudge
 from .classes import ClassAudit
-from .clip import BUNDLED_JUDGE, PAPER_CLIP, AlignmentAudit, ClipModel
+from .clip import BUNDLED_JUDGE, PAPER_CLIP, ClipModel
+from .figures import Bars, Evidence, Loss, Row, Section
 from .images import Images, to_uint8
 from .interference import interference
 from .nudity import ALL_LABELS, LABEL_SETS, PAPER_LABELS, Detection, NudityAudit, annotate, resolve_labels
-from .suite import AuditImages, ImageSet, audit
+from .registry import AUDITS
+from .suite import audit, build_audits, wanted_audits
 
 __all__ = [
     "ALL_LABELS",
+    "AUDITS",
     "BUNDLED_JUDGE",
     "LABEL_SETS",
     "PAPER_CLIP",
     "PAPER_LABELS",
     "AccuracyAudit",
     "AlignmentAudit",
+    "Audit",
     "AuditImages",
+    "Bars",
     "ClassAudit",
     "ClassJudge",
     "ClipModel",
     "Detection",
+    "Evidence",
     "ImageSet",
     "Images",
+    "Judges",
+    "Loss",
     "NudityAudit",
+    "Row",
+    "Section",
+    "Subject",
     "annotate",
     "audit",
-    "find_concept",
+    "build_audits",
     "interference",
     "resolve_labels",
     "to_uint8",
+    "wanted_audits",
 ]

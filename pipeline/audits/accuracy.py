@@ -1,34 +1,61 @@
-"""Accuracies of unlearning in the tiny-canvas world, named as in UnlearnCanvas (Zhang et al. 2024)."""
+"""Accuracies of unlearning in a world with known words, named as in UnlearnCanvas (Zhang et al. 2024)."""
 
+import math
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
-from ..maths.metrics import domain_retention, unlearning_accuracy
-from ..prompts import split_concepts
-from ..schema.results import AccuracyResult, ValueAccuracy
+from ..maths.metrics import domain_retention
+from ..schema.recipe import AuditSection
+from ..schema.results import AccuracyResult, Record, ValueAccuracy
 from ..support.errors import UserError
 from ..support.progress import Progress, Silent
-from ..worlds.tiny_canvas import DIMENSIONS, dimension_of, labels_of
+from ..support.text import number, points
+from ..worlds import World, find_world
+from .base import Audit, AuditImages, Judges, Subject
 from .clip import ClipModel
+from .figures import Better, Evidence, Loss, Row, moved, stayed
 from .images import Images, to_uint8
-from .zero_shot import accuracy, classify, hits
+from .zero_shot import accuracies, accuracy, classify, hits
 
 
-class AccuracyAudit:
+class AccuracyAudit(Audit[AccuracyResult]):
     """Does the model still draw the concept, and does it still draw everything else?
 
     Labels are read from the prompts, guesses are made zero-shot by `clip`. CRA looks at subject and
     style only, the two domains of UnlearnCanvas; `by_dimension` holds place and time too.
 
     Args:
-        clip: the judge, "tiny-canvas" for the numbers in the documentation.
+        clip: the judge; the one that the world names, for the numbers in the documentation.
+        world: whose values the judge tells apart; None: tiny-canvas.
     """
 
-    def __init__(self, clip: ClipModel) -> None:
+    name: ClassVar[str] = "accuracy"
+    result: ClassVar[type[Record]] = AccuracyResult
+
+    def __init__(self, clip: ClipModel, world: World | None = None) -> None:
         self.clip = clip
+        self.world = world or find_world("tiny-canvas")
+
+    @classmethod
+    def wanted(cls, options: AuditSection, subject: Subject) -> bool:
+        """Measure where the world has a judge that knows the concepts."""
+        return options.accuracy and subject.world.measures_accuracy(subject.concepts)
+
+    @classmethod
+    def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
+        """Measure by the judge of the subject's world, whatever model alignment is measured by."""
+        if subject.world.judge is None:
+            raise UserError(f"expected a world with a judge for accuracies, got {subject.world.name!r}.")
+        return cls(judges.clip(subject.world.judge), subject.world)
+
+    def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AccuracyResult:
+        """Measure on the two test sets."""
+        forget, retain = images.forget_test, images.retain_test
+        return self(subject.concepts, forget.images, forget.prompts, retain.images, retain.prompts, progress)
 
     def __call__(
         self,
-        concept: str,
+        concepts: Sequence[str],
         forget_images: Images,
         forget_prompts: Sequence[str],
         retain_images: Images,
@@ -38,8 +65,8 @@ class AccuracyAudit:
         """Measure UA, IRA and CRA.
 
         Args:
-            concept: a value or phrase of the world, for example "cat" or "pop art"; or several, "cat + pop art".
-                Then UA is over all forget images, each with its own concept, IRA and CRA are means over concepts.
+            concepts: values or phrases of the world, for example "cat" or "pop art". UA is over all forget
+                images, each with its own concept; IRA and CRA are means over concepts.
             forget_images: pictures of the forget test prompts.
             forget_prompts: one for each.
             retain_images: pictures of the retain test prompts.
@@ -49,28 +76,30 @@ class AccuracyAudit:
         Raises:
             UserError: the concept is none of this world, or the prompts don't fit it.
         """
-        targets = [find_concept(name) for name in split_concepts(concept)]
+        targets = [self.world.find_concept(name) for name in concepts]
         forget, retain = to_uint8(forget_images), to_uint8(retain_images)
         for images, prompts in ((forget, forget_prompts), (retain, retain_prompts)):
             if len(images) != len(prompts):
                 raise UserError(f"expected a prompt for each image, got {len(images)} images, {len(prompts)} prompts.")
-        wanted = [_target(prompt, targets) for prompt in forget_prompts]
-        read = [labels_of(prompt) for prompt in retain_prompts]
-        labels = {name: [found.get(name) for found in read] for name in DIMENSIONS}
+        wanted = [self._target(prompt, targets) for prompt in forget_prompts]
+        read = [self.world.labels_of(prompt) for prompt in retain_prompts]
+        labels = {name: [found.get(name) for found in read] for name in self.world.words}
         own = {dimension for dimension, _ in targets}
         unsaid = [name for name in {*own, "subject", "style"} if not any(labels[name])]
         if unsaid:
             raise UserError(
-                f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the tiny-canvas world, "
+                f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the {self.world.name} world, "
                 f"got none, for example {retain_prompts[0]!r}."
             )
         with (progress or Silent()).stage("zero-shot accuracy", len(forget) + len(retain)) as advance:
             forget_features = self.clip.encode_images(forget, advance=advance)
             retain_features = self.clip.encode_images(retain, advance=advance)
-        said = hits(retain_features, self.clip.encode_texts, labels)
-        by_dimension = {name: accuracy(pairs) for name, pairs in said.items()}
+        said = hits(retain_features, self.clip.encode_texts, labels, self.world)
+        by_dimension = accuracies(said)
         domains = [domain_retention(by_dimension, own=dimension) for dimension, _ in targets]
-        guesses = {dimension: classify(forget_features, self.clip.encode_texts, dimension) for dimension in own}
+        guesses = {
+            dimension: classify(forget_features, self.clip.encode_texts, dimension, self.world) for dimension in own
+        }
         seen = [(guesses[dimension][index], value) for index, (dimension, value) in enumerate(wanted)]
         return AccuracyResult(
             UA=1 - accuracy(seen),
@@ -81,45 +110,60 @@ class AccuracyAudit:
             by_value={name: _by_value(pairs) for name, pairs in said.items()},
         )
 
-    def concept_score(self, concept: str, images: Images) -> float:
-        """Share of images in which the judge sees the concept.
+    def _target(self, prompt: str, targets: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """Find the concept that a forget prompt asks for; a dimension left unsaid fits."""
+        labels = self.world.labels_of(prompt)
+        for dimension, value in targets:
+            if labels.get(dimension, value if len(targets) == 1 else None) == value:
+                return dimension, value
+        values = " or ".join(repr(value) for _, value in targets)
+        named = labels.get(targets[0][0])
+        raise UserError(f"expected forget prompts about {values}, got {prompt!r}, which names {named!r}.")
 
-        On pictures of the forget prompts *before* unlearning a low share says that the model can't
-        draw the concept to begin with, and that a high UA afterwards would mean nothing.
+    @classmethod
+    def rows(cls, before: AccuracyResult | None, after: AccuracyResult | None) -> list[Row]:
+        """Give UA, IRA and CRA."""
+        figures: tuple[tuple[str, str, Better, str], ...] = (
+            (
+                "UA",
+                "UA (unlearning accuracy)",
+                "higher",
+                "Share of forget test images in which a zero-shot classifier misses the concept. Higher is better.",
+            ),
+            (
+                "IRA",
+                "IRA (in-domain retain accuracy)",
+                "close",
+                "Share of retain test images whose value in the concept's own dimension is recognised. "
+                "Higher is better; it should stay close to where it was.",
+            ),
+            (
+                "CRA",
+                "CRA (cross-domain retain accuracy)",
+                "close",
+                "The same, averaged over the other dimensions. Higher is better; it should stay close to where it was.",
+            ),
+        )
+        result = []
+        for key, name, better, meaning in figures:
+            x, y = (getattr(side, key) if side else math.nan for side in (before, after))
+            outcome = moved(x, y, "higher") if better == "higher" else stayed(x - y)
+            result.append(Row(name, x, y, number(x), number(y), points(x, y), outcome, better, meaning))
+        return result
 
-        Raises:
-            UserError: the concept is none of this world.
-        """
-        dimension, value = find_concept(concept)
-        features = self.clip.encode_images(images)
-        return 1 - unlearning_accuracy(classify(features, self.clip.encode_texts, dimension), value)
+    @classmethod
+    def forgetting(cls, kind: str, before: AccuracyResult, after: AccuracyResult) -> Evidence | None:
+        """Compare the shares of forget images that show the concept: 1 - UA."""
+        return Evidence(f"UA {number(after.UA)} (before: {number(before.UA)})", 1 - before.UA, 1 - after.UA)
 
-
-def _target(prompt: str, targets: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Which of the concepts a forget prompt asks for; a dimension left unsaid fits."""
-    labels = labels_of(prompt)
-    for dimension, value in targets:
-        if labels.get(dimension, value if len(targets) == 1 else None) == value:
-            return dimension, value
-    values = " or ".join(repr(value) for _, value in targets)
-    named = labels.get(targets[0][0])
-    raise UserError(f"expected forget prompts about {values}, got {prompt!r}, which names {named!r}.")
+    @classmethod
+    def keeping(cls, before: AccuracyResult, after: AccuracyResult) -> list[Loss]:
+        """Compare IRA and CRA."""
+        pairs = {key: (getattr(before, key), getattr(after, key)) for key in ("IRA", "CRA")}
+        return [Loss(x - y, f"{key} {points(x, y)}") for key, (x, y) in pairs.items()]
 
 
 def _by_value(said: Sequence[tuple[str, str]]) -> dict[str, ValueAccuracy]:
     values = dict.fromkeys(label for _, label in said)
     parts = {value: [pair for pair in said if pair[1] == value] for value in sorted(values)}
     return {value: ValueAccuracy(accuracy=accuracy(part), images=len(part)) for value, part in parts.items()}
-
-
-def find_concept(concept: str) -> tuple[str, str]:
-    """Give (dimension, value) of a concept of the tiny-canvas world.
-
-    Raises:
-        UserError: it has none of that name.
-    """
-    found = dimension_of(concept)
-    if found is None:
-        known = "; ".join(f"{name}: {', '.join(values)}" for name, values in DIMENSIONS.items())
-        raise UserError(f"expected a concept of the tiny-canvas world ({known}), got {concept!r}.")
-    return found

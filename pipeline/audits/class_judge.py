@@ -60,7 +60,7 @@ class ClassJudge(nn.Module):
         if pixels.shape[1:3] != (self.size, self.size):
             raise UserError(
                 f"the judge takes images of {self.size}x{self.size} pixels, got {pixels.shape[2]}x{pixels.shape[1]}. "
-                "Name the judge of the model's own dataset with --class-judge."
+                "Name the judge of the model's own dataset with --audit-class-judge."
             )
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         return images.mean(1, keepdim=True) if self.channels == 1 else images

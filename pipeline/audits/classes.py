@@ -1,17 +1,27 @@
 """Audits of class-conditional models: UA, RA, and distances from real images (Ko et al. 2024, Section 4.1)."""
 
+import math
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.datasets import load_images
 from ..maths.metrics import bootstrap_interval, retention_accuracy, unlearning_accuracy
-from ..schema.results import ClassResult, Interval
+from ..schema.recipe import AuditSection
+from ..schema.results import ClassResult, Interval, Record
+from ..support.errors import UserError
+from ..support.progress import Progress
+from ..support.text import number, percent, points, relative
+from .base import Audit, AuditImages, Judges, Subject
 from .class_judge import NOISE, ClassJudge
 from .features import fidelity, load_features
+from .figures import Better, Evidence, Loss, Row, moved, stayed
 
 
-class ClassAudit:
+class ClassAudit(Audit[ClassResult]):
     """Does the model still draw the class, does it still draw the others, and how well?
 
     Args:
@@ -23,12 +33,46 @@ class ClassAudit:
         UserError: there are no such features.
     """
 
+    name: ClassVar[str] = "classes"
+    result: ClassVar[type[Record]] = ClassResult
+
     def __init__(self, judge: ClassJudge, real: tuple[Tensor, Sequence[str]], features: str | None = None) -> None:
         self.judge, self.real = judge, real
         self.features = load_features(features, judge)
 
+    @classmethod
+    def wanted(cls, options: AuditSection, subject: Subject) -> bool:
+        """Measure wherever prompts are names of classes."""
+        return subject.world.prompts_are_classes
+
+    @classmethod
+    def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
+        """Compare with the test images of the subject's dataset.
+
+        Raises:
+            UserError: the subject names no dataset, or there is no such dataset or judge.
+        """
+        if subject.dataset is None:
+            raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
+        judge = ClassJudge.load(options.class_judge)
+        real = load_images(subject.dataset, "test", judge.size, judge.channels)
+        names = [real.names[label] for label in real.labels.tolist()]
+        return cls(judge, (real.images, names), options.distance_features)
+
+    def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> ClassResult:
+        """Measure on the two test sets.
+
+        Raises:
+            UserError: more than one class is to be forgotten.
+        """
+        if len(subject.concepts) != 1:
+            raise UserError(f"expected one class to forget, got {list(subject.concepts)}.")
+        forget, retain = images.forget_test, images.retain_test
+        drawn = np.concatenate([forget.images, retain.images])
+        return self(subject.concepts[0], self.judge.inputs(drawn), [*forget.prompts, *retain.prompts])
+
     def __call__(self, concept: str, images: Tensor, asked: Sequence[str]) -> ClassResult:
-        """Measure.
+        """Measure UA, RA and the distances.
 
         Args:
             concept: the class that is, or is to be, forgotten.
@@ -60,3 +104,48 @@ class ClassAudit:
             images=len(images),
             real_images=int(real_stays.sum()),
         )
+
+    @classmethod
+    def rows(cls, before: ClassResult | None, after: ClassResult | None) -> list[Row]:
+        """Give the accuracies and the distances."""
+        shares: tuple[tuple[str, str, Better, str], ...] = (
+            ("UA", "UA (unlearning accuracy)", "higher", "the class's images that the judge sees as something else"),
+            (
+                "RA",
+                "RA (retain accuracy)",
+                "close",
+                "the other classes' images that the judge sees as what was asked for",
+            ),
+        )
+        result = []
+        for key, name, better, meaning in shares:
+            x, y = (getattr(side, key) if side else math.nan for side in (before, after))
+            outcome = moved(x, y, "higher") if better == "higher" else stayed(x - y)
+            text = f"Share of {meaning}. Higher is better."
+            result.append(Row(name, x, y, number(x), number(y), points(x, y), outcome, better, text))
+        latest = next(side for side in (after, before) if side)
+        where = "the judge's features" if latest.features == "judge" else f"features of {latest.features}"
+        sure = f" (± {number(latest.FID_error)} by resampling)" if latest.FID_error is not None else ""
+        for key, name, meaning in (
+            (
+                "FID",
+                "FID (Fréchet distance)",
+                f"Distance of the other classes' images from held-out real ones, in {where}{sure}",
+            ),
+            ("CMMD", "CMMD", f"The same by maximum mean discrepancy, in {where}"),
+        ):
+            x, y = (getattr(side, key) if side else math.nan for side in (before, after))
+            text = f"{meaning}. Lower is better."
+            change = percent(relative(x, y))
+            result.append(Row(name, x, y, number(x), number(y), change, moved(x, y, "lower"), "lower", text))
+        return result
+
+    @classmethod
+    def forgetting(cls, kind: str, before: ClassResult, after: ClassResult) -> Evidence | None:
+        """Compare the shares of the class's images that show it: 1 - UA."""
+        return Evidence(f"UA {number(after.UA)} (before: {number(before.UA)})", 1 - before.UA, 1 - after.UA)
+
+    @classmethod
+    def keeping(cls, before: ClassResult, after: ClassResult) -> list[Loss]:
+        """Compare RA."""
+        return [Loss(before.RA - after.RA, f"RA {points(before.RA, after.RA)}")]

@@ -1,4 +1,4 @@
-"""CLIP through open_clip, and the alignment audit on top of it.
+"""CLIP through open_clip.
 
 The published alignment scores of Ko et al. 2024 were computed with open_clip's *training*
 transform, which crops at random: `transform="paper"` does the same, seeded. "validation" is the
@@ -10,17 +10,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..maths.metrics import alignment, bootstrap_interval
-from ..schema.results import AlignmentResult, Interval
 from ..support.errors import MissingExtra, UserError
-from ..support.progress import Progress, Silent
 from .images import Images, to_uint8
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
@@ -142,98 +139,6 @@ class ClipModel:
             tokens = self._tokenizer(list(prompts[start : start + batch_size]))
             features.append(F.normalize(self.module.encode_text(tokens.to(self._device)).float(), dim=-1).cpu())
         return torch.cat(features)
-
-
-class AlignmentAudit:
-    """Cosine between images and their own prompts (Ko et al. 2024, "alignment score").
-
-    Args:
-        model: a loaded model, or a name for `ClipModel.load`, which then happens at first use.
-        transform: "validation", or "paper" to compare with published numbers.
-        device: where a model given by name computes.
-        seed: of the random crops of "paper" and of the bootstrap.
-
-    Raises:
-        UserError: unknown transform.
-    """
-
-    SETS = ("forget", "retain_train", "retain_test")
-
-    def __init__(
-        self,
-        model: "str | ClipModel" = "tiny-canvas",
-        transform: Transform = "validation",
-        device: str | torch.device = "cpu",
-        seed: int = 0,
-    ) -> None:
-        if transform not in get_args(Transform):
-            raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
-        self.transform = transform
-        self.seed = seed
-        self._device = device
-        self._model = model
-
-    @property
-    def clip(self) -> ClipModel:
-        """The model, loaded at first use."""
-        if isinstance(self._model, str):
-            self._model = ClipModel.load(self._model, self._device)
-        return self._model
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model, without loading it."""
-        return self._model if isinstance(self._model, str) else self._model.name
-
-    def score(self, images: Images, prompts: Sequence[str], progress: Progress | None = None) -> Tensor:
-        """Cosine of each image with its own prompt.
-
-        Args:
-            images: see `to_uint8`.
-            prompts: one for each image.
-            progress: told about each batch.
-
-        Returns:
-            Shape (N,), in [-1, 1].
-
-        Raises:
-            UserError: numbers of images and prompts differ.
-        """
-        pixels = to_uint8(images)
-        if len(pixels) != len(prompts):
-            raise UserError(f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts.")
-        clip = self.clip
-        with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:
-            image_features = clip.encode_images(pixels, transform=self.transform, seed=self.seed, advance=advance)
-        return alignment(image_features, clip.encode_texts(prompts))
-
-    def __call__(
-        self, sets: Mapping[str, tuple[Images, Sequence[str]]], progress: Progress | None = None
-    ) -> AlignmentResult:
-        """Mean alignment of each set, with a 95 % bootstrap interval.
-
-        Args:
-            sets: "forget", "retain_train" and "retain_test" -> (images, their prompts).
-            progress: told about each batch.
-
-        Raises:
-            UserError: other keys than these.
-        """
-        if set(sets) != set(self.SETS):
-            raise UserError(f"expected the sets {list(self.SETS)}, got {list(sets)}.")
-        intervals = {}
-        for key in self.SETS:
-            scores = self.score(*sets[key], progress=progress)
-            mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
-            intervals[key] = Interval(mean=mean, low=low, high=high, images=len(scores))
-        suffix = ", training transform" if self.transform == "paper" else ""
-        return AlignmentResult(
-            forget=intervals["forget"].mean,
-            retain_train=intervals["retain_train"].mean,
-            retain_test=intervals["retain_test"].mean,
-            model=self.model_name + suffix,
-            intervals=intervals,  # type: ignore[arg-type]  # the keys are SETS
-        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Who else was hurt: every other subject, style and place against its own accuracy before."""
 
-from ..schema.results import HURT, AccuracyResult, Interference, ValueChange
+from ..schema.results import TOLERATED_LOSS, AccuracyResult, Interference, ValueChange
+from .figures import ROUNDING
 
 DIMENSIONS = ("subject", "style", "place")
 
@@ -28,5 +29,5 @@ def interference(before: AccuracyResult | None, after: AccuracyResult | None) ->
     return Interference(
         values=changes,
         worst=changes[0].value,
-        hurt=sum(change.before - change.after > HURT + 1e-12 for change in changes),
+        hurt=sum(change.before - change.after > TOLERATED_LOSS + ROUNDING for change in changes),
     )

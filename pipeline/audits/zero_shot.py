@@ -1,45 +1,28 @@
-"""Zero-shot classification in the tiny-canvas world: which value of a dimension does a picture show?
-
-The extra class "random noise" is always among the candidates (Ko et al. 2024, Section 4.1), so
-that a model that draws nothing at all is not said to draw one of the others.
-"""
+"""Zero-shot classification: which value of a dimension of a world does a picture show?"""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from ..maths.metrics import retention_accuracy
-from ..worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, compose
+from ..worlds import World
 
 
-def class_prompts(dimension: str) -> tuple[list[str], list[str]]:
-    """The classes of a dimension and the zero-shot prompt of each, with "random noise" last.
-
-    >>> class_prompts("time")[1]
-    ['something at noon', 'something at sunset', 'something at night', 'random noise']
-    """
-    first = {value: phrases[0] for value, phrases in DIMENSIONS[dimension].items()}
-    template = {
-        "subject": lambda phrase: compose("a photo of", phrase, "", "").strip(),
-        "style": lambda phrase: f"{phrase} something",
-        "place": lambda phrase: f"something {phrase}",
-        "time": lambda phrase: f"something {phrase}",
-    }[dimension]
-    return [*first, NOISE_CAPTION], [*(template(phrase) for phrase in first.values()), NOISE_CAPTION]
-
-
-def classify(image_features: Tensor, encode_texts: Callable[[list[str]], Tensor], dimension: str) -> list[str]:
-    """Which class of a dimension each image is nearest to.
+def classify(
+    image_features: Tensor, encode_texts: Callable[[list[str]], Tensor], dimension: str, world: World
+) -> list[str]:
+    """Name the class of a dimension that each image is nearest to.
 
     Args:
         image_features: unit-norm features, shape (N, D).
         encode_texts: prompts -> unit-norm features, shape (number of prompts, D).
-        dimension: one of `world.DIMENSIONS`.
+        dimension: one of `world.words`.
+        world: gives the classes and their prompts.
 
     Returns:
-        One value of the dimension, or "random noise", for each image.
+        One class of `world.class_prompts` for each image.
     """
-    names, prompts = class_prompts(dimension)
+    names, prompts = world.class_prompts(dimension)
     guesses = (image_features @ encode_texts(prompts).T).argmax(dim=-1)
     return [names[guess] for guess in guesses.tolist()]
 
@@ -48,33 +31,31 @@ def hits(
     image_features: Tensor,
     encode_texts: Callable[[list[str]], Tensor],
     labels: Mapping[str, Sequence[str | None]],
+    world: World,
 ) -> dict[str, list[tuple[str, str]]]:
-    """(guess, label) of every image, for each dimension that some image has a label for.
+    """Give (guess, label) of every image, for each dimension that some image has a label for.
 
     Args:
         image_features: unit-norm features, shape (N, D).
         encode_texts: prompts -> unit-norm features.
         labels: dimension -> what each image should show, None where that was left unsaid; such
             images are left out of that dimension.
+        world: gives the classes and their prompts.
     """
     found = {}
     for dimension, wanted in labels.items():
-        guesses = classify(image_features, encode_texts, dimension)
+        guesses = classify(image_features, encode_texts, dimension, world)
         said = [(guess, label) for guess, label in zip(guesses, wanted, strict=True) if label is not None]
         if said:
             found[dimension] = said
     return found
 
 
-def zero_shot(
-    image_features: Tensor,
-    encode_texts: Callable[[list[str]], Tensor],
-    labels: Mapping[str, Sequence[str | None]],
-) -> dict[str, float]:
-    """Dimension -> zero-shot accuracy in [0, 1]; arguments as for `hits`."""
-    return {dimension: accuracy(said) for dimension, said in hits(image_features, encode_texts, labels).items()}
+def accuracies(said: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, float]:
+    """Give the accuracy in [0, 1] of each dimension of `hits`."""
+    return {dimension: accuracy(pairs) for dimension, pairs in said.items()}
 
 
 def accuracy(said: Sequence[tuple[str, str]]) -> float:
-    """Share of right guesses."""
+    """Give the share of right guesses among (guess, label)."""
     return retention_accuracy([guess for guess, _ in said], [label for _, label in said])

@@ -1,4 +1,4 @@
-"""What the command line shows: live progress, tables, one-line errors."""
+"""Talking to a person at a terminal: live progress, warnings, one-line errors."""
 
 import json
 import signal
@@ -8,15 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
-from ..report import rows
-from ..run.planning import GB, Plan
-from ..schema.results import Results
 from ..support.errors import Cancelled
 from ..support.files import write_text
 
@@ -101,26 +97,11 @@ class TerminalProgress:
             write_text(self.file, json.dumps(told) + "\n")
 
 
-def before_after_table(results: Results) -> Table:
-    """The figures that a run ends with."""
-    table = Table(title=f"{results.concept}: before and after {results.method}", title_justify="left")
-    for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for row in rows(results):
-        table.add_row(row.name, row.before_text, row.after_text, row.change)
-    return table
+def escaped(text: object) -> str:
+    """Text as it is: nothing in it is read as markup."""
+    return escape(str(text))
 
 
-def plan_table(model: str, plans: list[Plan], vram: float | None = None) -> Table:
-    """Gigabytes of each setting; with `vram` (GB) also which of them fit, a tenth left free."""
-    title = f"{model}: GB while training" + (f", and what fits in {vram:g} GB" if vram else "")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("setting")
-    for heading in ("weights", "Adam", "gradients", "activations", "total", *(["fits"] if vram else [])):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
-    for plan in plans:
-        parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
-        cells = [f"{part / GB:.1f}" for part in parts]
-        fits = ["yes" if plan.total < 0.9 * vram * GB else "no"] if vram else []
-        table.add_row(plan.name, *cells, *fits)
-    return table
+def warn(text: str) -> None:
+    """Show a warning."""
+    console.print(f"[yellow]warning:[/yellow] {escaped(text)}", soft_wrap=True)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..maths.metrics import class_similarity
-from ..models import Conditioning, Denoiser
+from ..models import Conditioning, Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.recipe import DataSection, SampleSection
 from ..support.errors import UserError
@@ -84,10 +84,10 @@ class SampleSet:
         processes: Processes = ALONE,
     ) -> "SampleSet":
         """Let the model draw its own training images. Pairs share the seed of their noise."""
-        spec, progress = (spec or SampleSection()).for_training(), progress or Silent()
+        sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
         drawn = {
-            term: draw_latents(denoiser, texts[term], spec, seed, progress, f"drawing {term} images", processes)
+            term: draw_latents(denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes)
             for term in texts
         }
         return cls(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
@@ -144,32 +144,20 @@ class SampleSet:
 def draw_latents(
     denoiser: Denoiser,
     prompts: Sequence[str],
-    spec: SampleSection,
-    seed: int,
+    sampling: Sampling,
+    seed: int | Sequence[int],
     progress: Progress,
     stage: str,
     processes: Processes = ALONE,
 ) -> Tensor:
-    """Draw one image per prompt; image i has the seed `seed` + i.
+    """Draw one image per prompt; image i has the seed `seed` + i, or the i-th of several.
 
     Several processes take the batches in turn, and all get every image.
     """
-    held = processes.dealt(len(prompts), spec.sample_batch_size)
-    drawn = (
-        denoiser.sample(
-            [prompts[index] for index in held],
-            [seed + index for index in held],
-            num_inference_steps=spec.num_inference_steps,
-            guidance_scale=spec.guidance_scale,
-            scheduler=spec.scheduler,
-            batch_size=spec.sample_batch_size,
-            progress=progress,
-            stage=stage,
-            image_size=spec.image_size,
-        )
-        if held
-        else None
-    )
+    held = processes.dealt(len(prompts), sampling.batch_size)
+    seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
+    own = [prompts[index] for index in held], [seeds[index] for index in held]
+    drawn = denoiser.sample(*own, sampling, progress, stage) if held else None
     return processes.gathered(drawn, held)
 
 

@@ -17,7 +17,13 @@ def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0,
     return torch.cat([(high + share * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
 
 
-def heun(denoise: Callable[[Tensor, float], Tensor], noise: Tensor, sigmas: Tensor) -> Tensor:
+AfterStep = Callable[[int, float, Tensor], Tensor]
+"""Given the number of a step, the sigma that it started from and its samples; gives the samples to go on with."""
+
+
+def heun(
+    denoise: Callable[[Tensor, float], Tensor], noise: Tensor, sigmas: Tensor, after_step: AfterStep | None = None
+) -> Tensor:
     """Solve the probability flow ODE dx = (x - D(x; sigma)) / sigma dsigma (Algorithm 1).
 
     Each step is Euler's, corrected by the slope at its end (the trapezoidal rule), save the last one
@@ -27,17 +33,21 @@ def heun(denoise: Callable[[Tensor, float], Tensor], noise: Tensor, sigmas: Tens
         denoise: D(x; sigma).
         noise: standard normal, (B, C, H, W).
         sigmas: as `karras_sigmas` gives them.
+        after_step: called after each step.
 
     Returns:
         Clean samples, like `noise`.
     """
     levels = sigmas.tolist()
     samples = levels[0] * noise
-    for now, after in pairwise(levels):
+    for step, (now, after) in enumerate(pairwise(levels)):
         slope = (samples - denoise(samples, now)) / now
         euler = samples + (after - now) * slope
         if after == 0:
-            return euler
-        corrected = (euler - denoise(euler, after)) / after
-        samples = samples + (after - now) * (slope + corrected) / 2
+            samples = euler
+        else:
+            corrected = (euler - denoise(euler, after)) / after
+            samples = samples + (after - now) * (slope + corrected) / 2
+        if after_step:
+            samples = after_step(step, now, samples)
     return samples

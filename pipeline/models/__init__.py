@@ -1,8 +1,29 @@
-"""Model families: one adapter file each, chosen from the pipeline's class."""
+"""Model families: one file each, chosen from the pipeline's class.
 
-from .load import ASSETS, BUNDLED, choose_device, class_names, load_denoiser
-from .protocol import Conditioning, Denoiser
-from .registry import ADAPTERS, wrap_pipeline
+The names load their modules when they are first used: the protocol alone needs neither torch nor diffusers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .lineage import ASSETS, BUNDLED
+    from .load import choose_device, class_names, load_denoiser
+    from .protocol import Conditioning, Denoiser, Sampling
+    from .registry import ADAPTERS, wrap_pipeline
+
+_HOMES = {
+    "ADAPTERS": "registry",
+    "ASSETS": "lineage",
+    "BUNDLED": "lineage",
+    "Conditioning": "protocol",
+    "Denoiser": "protocol",
+    "Sampling": "protocol",
+    "choose_device": "load",
+    "class_names": "load",
+    "load_denoiser": "load",
+    "wrap_pipeline": "registry",
+}
 
 __all__ = [
     "ADAPTERS",
@@ -10,8 +31,15 @@ __all__ = [
     "BUNDLED",
     "Conditioning",
     "Denoiser",
+    "Sampling",
     "choose_device",
     "class_names",
     "load_denoiser",
     "wrap_pipeline",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

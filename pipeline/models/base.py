@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
-from .protocol import Conditioning
+from .family import Family
+from .protocol import Conditioning, Sampling
 
 
 def drawn_in_batches(
@@ -55,7 +56,7 @@ def drawn_in_batches(
     return torch.cat(latents)
 
 
-class PipelineDenoiser(ABC):
+class PipelineDenoiser(Family, ABC):
     """`Denoiser` over a diffusers pipeline. A family says what it is conditioned on and how it predicts.
 
     Args:
@@ -65,18 +66,8 @@ class PipelineDenoiser(ABC):
             moved to the CPU.
     """
 
-    family: str
-    pipeline_class: ClassVar[Any]
-    siblings: ClassVar[tuple[Any, ...]] = ()
-    """Pipelines for other tasks that hold the same components (image-to-image, inpainting)."""
-    component: str
-    """Where the pipeline keeps the network that is unlearned."""
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
-    text_encoders: ClassVar[dict[str, str]] = {}
-    """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
-    may_lack: ClassVar[tuple[str, ...]] = ()
-    """Text encoders that a complete model may do without."""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """What else the pipeline is called with, to draw."""
 
@@ -125,33 +116,23 @@ class PipelineDenoiser(ABC):
 
     @torch.no_grad()
     def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        scheduler: str,
-        batch_size: int,
-        progress: Progress,
-        stage: str,
-        image_size: int | None = None,
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:
-        """See `Denoiser.sample`.
+        """Draw with the pipeline, its scheduler exchanged meanwhile if DPM-Solver++ is asked for.
 
         Raises:
-            UserError: an image size that the model can't draw.
+            UserError: an image size that is no multiple of what the autoencoder and the patches need.
         """
-        pipe, module = self.pipeline, self.module
+        pipe, image_size = self.pipeline, sampling.image_size
         multiple = pipe.vae_scale_factor * self.patch_size
         if image_size is not None and image_size % multiple:
             raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
         own_scheduler = pipe.scheduler
-        if scheduler == "dpm-solver++":
+        if sampling.scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)
 
         def draw(texts: list[str], generators: list[torch.Generator], keep_alive: Callable[[], None]) -> Tensor:
-            def after_step(_pipe: Any, _step: int, _timestep: Any, kwargs: dict) -> dict:
+            def after_step(_pipe: Any, _step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
                 keep_alive()
                 return kwargs
 
@@ -159,8 +140,8 @@ class PipelineDenoiser(ABC):
                 prompt=texts,
                 height=image_size,
                 width=image_size,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
                 generator=generators,
                 output_type="latent",
                 callback_on_step_end=after_step,
@@ -169,7 +150,7 @@ class PipelineDenoiser(ABC):
             return self.unpack(result.images, image_size)
 
         try:
-            return drawn_in_batches(draw, module, prompts, seeds, batch_size, progress, stage)
+            return drawn_in_batches(draw, self.module, prompts, seeds, sampling.batch_size, progress, stage)
         finally:
             pipe.scheduler = own_scheduler
 
@@ -220,11 +201,11 @@ class PipelineDenoiser(ABC):
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """See `Denoiser.save`."""
         self.restore()
-        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-class _cast:
+class cast:
     """The pipeline's networks in another dtype, and back, exactly as they were."""
 
     def __init__(self, pipeline: Any, dtype: torch.dtype) -> None:

@@ -7,7 +7,7 @@ the pixels themselves, in [-1, 1].
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler, ImagePipelineOutput
@@ -15,12 +15,13 @@ from diffusers import UNet2DModel as UNet
 from PIL import Image
 from torch import Tensor, nn
 
-from ..maths.objectives import EDM
-from ..maths.samplers import heun, karras_sigmas
+from ..maths.objectives import EDM, Objective
+from ..maths.samplers import AfterStep, heun, karras_sigmas
 from ..support.errors import UserError
 from ..support.progress import Progress
-from .base import _cast, drawn_in_batches
-from .protocol import Conditioning
+from .base import cast, drawn_in_batches
+from .family import Family
+from .protocol import Conditioning, Sampling
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
@@ -98,7 +99,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
-        callback_on_step_end: Callable[[], None] | None = None,
+        callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any]] | None = None,
         scheduler: Any = None,
     ) -> ImagePipelineOutput:
         """Draw one image of each class name in `prompt`.
@@ -109,7 +110,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_scale: 1 = none; other values need a model that knows "no class".
             generator: one for all images, or one an image.
             output_type: "pil", or "latent" for a tensor of pixels in [-1, 1].
-            callback_on_step_end: called at each evaluation of the network.
+            callback_on_step_end: called after each step as diffusers' pipelines call theirs, with the pipeline, the
+                step, its sigma and {"latents": the samples}; "latents" in the dictionary that it returns, if any,
+                take their place.
             scheduler: an EDM scheduler of diffusers, in place of Heun's method.
         """
         names = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -127,8 +130,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         noise = noise.to(self.unet.device, self.unet.dtype)
 
         def denoise(samples: Tensor, sigma: float) -> Tensor:
-            if callback_on_step_end:
-                callback_on_step_end()
             sigmas = torch.full((len(samples),), sigma, device=samples.device, dtype=samples.dtype)
             denoised = self.denoise(samples, sigmas, labels)
             if guidance_scale == 1:
@@ -136,11 +137,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
             free = self.denoise(samples, sigmas, no_class)
             return free + guidance_scale * (denoised - free)
 
+        def after_step(step: int, sigma: float, samples: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return samples
+            kept = {"latents": samples}
+            return (callback_on_step_end(self, step, sigma, kept) or kept).get("latents", samples)
+
         if scheduler is None:
             sigmas = karras_sigmas(num_inference_steps, config.sigma_min, config.sigma_max, config.rho)
-            samples = heun(denoise, noise, sigmas)
+            samples = heun(denoise, noise, sigmas, after_step)
         else:
-            samples = _multistep(denoise, noise, scheduler, num_inference_steps, self.objective)
+            samples = _multistep(denoise, noise, scheduler, num_inference_steps, self.objective, after_step)
         samples = samples.clamp(-1, 1)
         if output_type == "latent":
             return ImagePipelineOutput(images=samples)
@@ -148,16 +155,21 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
 
 def _multistep(
-    denoise: Callable[[Tensor, float], Tensor], noise: Tensor, scheduler: Any, steps: int, objective: EDM
+    denoise: Callable[[Tensor, float], Tensor],
+    noise: Tensor,
+    scheduler: Any,
+    steps: int,
+    objective: EDM,
+    after_step: AfterStep,
 ) -> Tensor:
     """Sample with a scheduler of diffusers, which takes the raw network's output, not the denoiser's."""
     scheduler.set_timesteps(steps, device=noise.device)
     samples = noise * scheduler.init_noise_sigma
-    for timestep, level in zip(scheduler.timesteps, scheduler.sigmas.tolist()[:-1], strict=True):
+    for step, (timestep, level) in enumerate(zip(scheduler.timesteps, scheduler.sigmas.tolist()[:-1], strict=True)):
         scheduler.scale_model_input(samples, timestep)
         sigma = torch.tensor(level, dtype=samples.dtype)
         raw = (denoise(samples, level) - objective.c_skip(sigma) * samples) / objective.c_out(sigma)
-        samples = scheduler.step(raw, timestep, samples, return_dict=False)[0]
+        samples = after_step(step, level, scheduler.step(raw, timestep, samples, return_dict=False)[0])
     return samples
 
 
@@ -167,7 +179,17 @@ def to_pixels(samples: Tensor) -> Tensor:
     return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
-class ClassConditional:
+def class_inputs(config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
+    """Example inputs: pixels, noise levels and labels."""
+    side = side or config.sample_size
+    return {
+        "sample": torch.zeros(batch_size, config.in_channels, side, side),
+        "timestep": torch.zeros(batch_size),
+        "class_labels": torch.zeros(batch_size, dtype=torch.long),
+    }
+
+
+class ClassConditional(Family):
     """`Denoiser` over a `ClassConditionalPipeline`.
 
     Args:
@@ -177,15 +199,29 @@ class ClassConditional:
     """
 
     family = "class-conditional"
-    pipeline_class: Any = ClassConditionalPipeline
-    siblings: tuple[Any, ...] = ()
     component = "unet"
+    pipeline_class = ClassConditionalPipeline
+    network = UNet
+    tiny: ClassVar = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "num_class_embeds": 3,
+    }
+    example_inputs = staticmethod(class_inputs)
     warnings: tuple[str, ...] = ()
 
     def __init__(self, pipeline: ClassConditionalPipeline, name: str, source: str | None = None) -> None:
-        self.pipeline, self.name, self.source = pipeline, name, source
-        self.device = pipeline.unet.device
-        self.objective = pipeline.objective
+        self.pipeline: Any = pipeline
+        self.name, self.source = name, source
+        self.device: torch.device = pipeline.unet.device
+        self.objective: Objective = pipeline.objective
 
     @property
     def module(self) -> nn.Module:
@@ -198,43 +234,36 @@ class ClassConditional:
 
     @torch.no_grad()
     def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        scheduler: str,
-        batch_size: int,
-        progress: Progress,
-        stage: str,
-        image_size: int | None = None,
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:
-        """See `Denoiser.sample`. "own" is Heun's method; images have the size of the training images.
+        """Draw images of the training images' size; the model's "own" sampler is Heun's method.
 
         Raises:
             UserError: another `image_size`.
         """
-        if image_size not in (None, self.pipeline.unet.config.sample_size):
-            size = self.pipeline.unet.config.sample_size
-            raise UserError(f"this model draws images of {size} pixels only, got image_size {image_size}.")
-        pipe = self.pipeline
-        chosen = None
-        if scheduler == "dpm-solver++":
+        pipe, chosen = self.pipeline, None
+        if sampling.image_size not in (None, pipe.unet.config.sample_size):
+            size = pipe.unet.config.sample_size
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
+        if sampling.scheduler == "dpm-solver++":
             chosen = EDMDPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 
         def draw(texts: list[str], generators: list[torch.Generator], keep_alive: Callable[[], None]) -> Tensor:
+            def after_step(_pipe: Any, _step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+                keep_alive()
+                return kwargs
+
             return pipe(
                 texts,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
                 generator=generators,
                 output_type="latent",
-                callback_on_step_end=keep_alive,
+                callback_on_step_end=after_step,
                 scheduler=chosen,
             ).images
 
-        return drawn_in_batches(draw, pipe.unet, prompts, seeds, batch_size, progress, stage)
+        return drawn_in_batches(draw, pipe.unet, prompts, seeds, sampling.batch_size, progress, stage)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixels in [-1, 1]; grey where the model has one channel."""
@@ -257,5 +286,5 @@ class ClassConditional:
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """See `Denoiser.save`."""
-        with nullcontext() if dtype is None else _cast(self.pipeline, dtype):
+        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)

@@ -14,6 +14,7 @@ class FlowTransformer(PipelineDenoiser):
 
     component = "transformer"
     patch_size = 2
+    attention = (*PipelineDenoiser.attention, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
     def build_objective(self) -> Objective:
         """Rectified flow with the scheduler's shift.

@@ -1,4 +1,8 @@
-"""What a model came from, and what was forgotten in it before: read from the header of its weights."""
+"""What a model came from, and what was forgotten in it before.
+
+Both are read from what is written in its files: Turpentine's header in the weights of a model that it made, and
+a key of `model_index.json` in the bundled ones. Nothing is concluded from how a file or folder is called.
+"""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +13,18 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
+from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
+"""Models that come with the package: name -> diffusers folder."""
+
+ORIGIN = "_turpentine_origin"
+"""Key of a bundled model's `model_index.json` with its name; diffusers leaves keys with an underscore alone."""
+
 _INDEX = "model_index.json"
+COMPONENTS = ("unet", "transformer")
+"""Where diffusers' pipelines, and so their folders, keep the network that is unlearned."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +32,17 @@ class Lineage:
     """The history of a model.
 
     Attributes:
-        origin: the model at the start of it, as the user called it then.
+        origin: the model at the start of it: a bundled model's name, else what the user called it then.
         forgotten: what was removed on the way here, the first first.
     """
 
     origin: str
     forgotten: tuple[str, ...] = ()
+
+    @property
+    def bundled(self) -> str | None:
+        """The name of the bundled model that it came from, if it did."""
+        return self.origin if self.origin in BUNDLED else None
 
 
 def lineage_of(model: str) -> Lineage:
@@ -31,13 +51,15 @@ def lineage_of(model: str) -> Lineage:
     Args:
         model: a run folder, a diffusers folder, a weights file, or anything else.
     """
-    file = _weights_file(Path(model))
+    path = BUNDLED.get(model, Path(model))
+    file = _weights_file(path)
     metadata = _metadata(file) if file else {}
     concept, base = metadata.get("turpentine.concept"), metadata.get("turpentine.base_model")
     if concept is None or base is None:
-        return Lineage(model)
+        return Lineage(_marked(path) or model)
     forgotten = json.loads(metadata.get("turpentine.forgotten", json.dumps([concept])))
-    return Lineage(metadata.get("turpentine.origin", base), tuple(forgotten))
+    origin = metadata.get("turpentine.origin", base)
+    return Lineage(_marked(Path(origin)) or origin, tuple(forgotten))
 
 
 def pipeline_class_of(model: str) -> str | None:
@@ -65,14 +87,23 @@ def model_index(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def denoiser_files(folder: Path) -> list[Path]:
+    """The files with the denoiser's weights in a diffusers folder, by name."""
+    return [file for part in COMPONENTS for file in sorted((folder / part).glob("*.safetensors"))]
+
+
+def _marked(folder: Path) -> str | None:
+    """The name of the bundled model that a folder says it holds."""
+    name = model_index(folder).get(ORIGIN)
+    return name if isinstance(name, str) and name in BUNDLED else None
+
+
 def _weights_file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".safetensors" else None
     for folder in (path / "weights" / "diffusers", path):
-        for part in ("unet", "transformer"):
-            found = sorted((folder / part).glob("*.safetensors"))
-            if found:
-                return found[0]
+        if found := denoiser_files(folder):
+            return found[0]
     return None
 
 

@@ -7,16 +7,10 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
-from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
-from .class_conditional import ClassConditionalPipeline
-from .lineage import model_index
+from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
-from .registry import wrap_pipeline
+from .registry import family_of_pipeline, wrap_pipeline
 from .single_file import load_single_file
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
-"""Models that come with the package: name -> diffusers folder."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
@@ -99,5 +93,6 @@ def class_names(model: str) -> list[str]:
 
 def _pipeline_class(folder: Path) -> Any:
     """The class that reads a folder: diffusers finds its own by itself, not ours."""
-    named = model_index(folder).get("_class_name")
-    return ClassConditionalPipeline if named == ClassConditionalPipeline.__name__ else DiffusionPipeline
+    family = family_of_pipeline(model_index(folder).get("_class_name", ""))
+    own = family is not None and not family.pipeline_class.__module__.startswith("diffusers.")
+    return family.pipeline_class if family is not None and own else DiffusionPipeline

@@ -1,17 +1,45 @@
 """The one interface behind which every model family stands."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
-from torch import Tensor, nn
-
-from ..maths.objectives import Objective
 from ..support.progress import Progress
 
-Conditioning = dict[str, Tensor]
+if TYPE_CHECKING:  # the schema names this module's types, and must load without torch
+    import torch
+    from torch import Tensor, nn
+
+    from ..maths.objectives import Objective
+    from .family import Place
+
+Conditioning = dict[str, "Tensor"]
 """What a family's denoiser is conditioned on: name -> tensor with one row per prompt."""
+
+Scheduler = Literal["own", "dpm-solver++"]
+"""The model's own sampler, or DPM-Solver++."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn.
+
+    Attributes:
+        num_inference_steps: denoising steps an image.
+        guidance_scale: of classifier-free guidance; 1 = none.
+        scheduler: the model's own sampler, or DPM-Solver++.
+        batch_size: images drawn at once.
+        image_size: side of the images in pixels; None for the model's own.
+    """
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    scheduler: Scheduler = "own"
+    batch_size: int = 8
+    image_size: int | None = None
 
 
 class Denoiser(Protocol):
@@ -36,6 +64,14 @@ class Denoiser(Protocol):
     device: torch.device
     warnings: tuple[str, ...]
 
+    def checkpoint(self, pipeline: Any) -> Mapping[str, Place]:
+        """Component -> its place in a complete checkpoint of the original layout; empty where there is none."""
+        ...
+
+    def checkpoint_marks(self, pipeline: Any) -> dict[str, Tensor]:
+        """Tensors that such a checkpoint holds beside the weights."""
+        ...
+
     @property
     def module(self) -> nn.Module:
         """The network that is unlearned."""
@@ -46,21 +82,19 @@ class Denoiser(Protocol):
         ...
 
     def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        scheduler: str,
-        batch_size: int,
-        progress: Progress,
-        stage: str,
-        image_size: int | None = None,
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:
         """Generate clean latents, (N, C, H, W), float32 on the CPU, at the scale that trains.
 
-        `image_size` is the side of the image in pixels; None is the model's own.
+        Args:
+            prompts: one for each image.
+            seeds: as many; an image's seed alone decides it, whatever batch it is drawn in.
+            sampling: steps, guidance, sampler, batch and image size.
+            progress: told of each batch.
+            stage: what the progress calls it.
+
+        Raises:
+            UserError: an image size that the model can't draw.
         """
         ...
 

@@ -1,19 +1,46 @@
-"""Which adapter stands for which pipeline class."""
+"""Which adapter stands for which pipeline class, and which for which network."""
 
 import inspect
 from typing import Any
 
+from torch import nn
+
 from ..support.errors import UserError
-from .base import check_channels
+from .base import PipelineDenoiser, check_channels
 from .class_conditional import ClassConditional
+from .family import Family
 from .flux import Flux
 from .protocol import Denoiser
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL
 
-ADAPTERS: tuple[Any, ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, ClassConditional)
-"""Every family; the rest of the program knows none of them."""
+ADAPTERS: tuple[type[PipelineDenoiser] | type[ClassConditional], ...] = (
+    StableDiffusion,
+    StableDiffusionXL,
+    StableDiffusion3,
+    Flux,
+    ClassConditional,
+)
+"""Every family; one that builds on another stands after it. The rest of the program knows none of them by name."""
+
+
+def family_of(network: nn.Module) -> type[Family] | None:
+    """The family that a UNet or transformer belongs to; None for other networks."""
+    return next((adapter for adapter in ADAPTERS if adapter.owns(network)), None)
+
+
+def family_called(name: str) -> type[Family] | None:
+    """The family of a name, as headers and results have it."""
+    return next((adapter for adapter in ADAPTERS if adapter.family == name), None)
+
+
+def family_of_pipeline(pipeline_class: str) -> type[Family] | None:
+    """The family of a diffusers pipeline class, from its name."""
+    for adapter in ADAPTERS:
+        if pipeline_class in (kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)):
+            return adapter
+    return None
 
 
 def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = None) -> Denoiser:

@@ -19,30 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..support.errors import UserError
-from .base import PipelineDenoiser
-from .flux import Flux
+from .family import Family
 from .lineage import model_index
-from .stable_diffusion import StableDiffusion
-from .stable_diffusion_3 import StableDiffusion3
-from .stable_diffusion_xl import StableDiffusionXL
+from .registry import ADAPTERS
 
 PREFIX = "model.diffusion_model."
 """Stands before the denoiser's keys in a complete checkpoint of the original layout."""
-
-MARKS: dict[str, type[PipelineDenoiser]] = {
-    "label_emb.0.0.weight": StableDiffusionXL,
-    "input_blocks.0.0.weight": StableDiffusion,
-    "joint_blocks.0.x_block.attn.qkv.weight": StableDiffusion3,
-    "double_blocks.0.img_attn.qkv.weight": Flux,
-    "add_embedding.linear_1.weight": StableDiffusionXL,
-    "down_blocks.0.resnets.0.conv1.weight": StableDiffusion,
-    "single_transformer_blocks.0.proj_mlp.weight": Flux,
-    "pos_embed.proj.weight": StableDiffusion3,
-}
-"""A key that only one family's denoiser has: first the original layout, then diffusers'; first match counts."""
-
-KINDS = ("v1", "v2", "xl_base", "sd3", "sd35_medium", "sd35_large", "flux-dev", "flux-schnell")
-"""diffusers' names for what a checkpoint is, as far as it can be unlearned; the first also stands for "unknown"."""
 
 _VAE_PREFIXES = ("first_stage_model.", "vae.")
 _CONFIGS = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
@@ -65,8 +47,9 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
     adapter = recognise(shapes, path)
     meta = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     kind = infer_diffusers_model_type(meta)
-    if kind not in KINDS and "inpaint" not in kind and kind not in ("flux-fill", "flux-depth"):
-        raise UserError(f"{path} is a checkpoint of the kind {kind!r}; expected one of {', '.join(KINDS)}.")
+    kinds = [each for family in ADAPTERS for each in family.kinds]  # the first stands for "unknown", too
+    if kind not in kinds and not any(kind in family.other_kinds for family in ADAPTERS):
+        raise UserError(f"{path} is a checkpoint of the kind {kind!r}; expected one of {', '.join(kinds)}.")
     complete = any(key.startswith(_VAE_PREFIXES) for key in shapes)
     if not complete and not config_folder:
         raise UserError(
@@ -95,17 +78,17 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
     return pipeline
 
 
-def recognise(keys: Iterable[str], path: Path) -> type[PipelineDenoiser]:
+def recognise(keys: Iterable[str], path: Path) -> type[Family]:
     """Tell the family from a checkpoint's keys.
 
     Raises:
         UserError: no family's.
     """
     have = {key.removeprefix(PREFIX) for key in keys}
-    for mark, adapter in MARKS.items():
-        if mark in have:
-            return adapter
-    families = ", ".join(dict.fromkeys(adapter.family for adapter in MARKS.values()))
+    for family in reversed(ADAPTERS):  # one that builds on another has its marks, too
+        if have.intersection(family.marks):
+            return family
+    families = ", ".join(family.family for family in ADAPTERS if family.marks)
     lora = any("lora" in key for key in have)
     found = "a LoRA, which holds no model: give its base model" if lora else f"keys such as {sorted(have)[:3]}"
     raise UserError(f"expected a checkpoint of one of these families in {path}: {families}; found {found}.")
@@ -119,7 +102,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         raise UserError(f"expected a safetensors checkpoint, can't read {path}: {error}.") from None
 
 
-def _checked(folder: Path, adapter: type[PipelineDenoiser]) -> Path:
+def _checked(folder: Path, adapter: type[Family]) -> Path:
     index = model_index(folder)
     if not index:
         raise UserError(f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}.")
@@ -149,7 +132,7 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
     )
 
 
-def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
+def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
     index = model_index(folder)
     other: dict[str, Any] = {}
     for part, prefix in adapter.text_encoders.items():
@@ -165,7 +148,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[PipelineDenoiser], sh
     return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)
 
 
-def _load_denoiser_into(path: Path, folder: Path, adapter: type[PipelineDenoiser], shapes: dict[str, list[int]]) -> Any:
+def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
     index = model_index(folder)
     weights = load_file(path)
     if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix

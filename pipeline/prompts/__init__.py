@@ -1,9 +1,9 @@
 """Paired forget and retain prompts: D_f and D_r of Ko et al. 2024, Section 3 and Appendix D."""
 
 from .banks import synonyms_of
-from .compose import split_concepts
+from .compose import composed_worlds
 from .evaluation import EvaluationPrompt, load_prompts
 from .llm import LLMSource
 from .prompt_set import PromptPair, PromptSet
 
-__all__ = ["EvaluationPrompt", "LLMSource", "PromptPair", "PromptSet", "load_prompts", "split_concepts", "synonyms_of"]
+__all__ = ["EvaluationPrompt", "LLMSource", "PromptPair", "PromptSet", "composed_worlds", "load_prompts", "synonyms_of"]

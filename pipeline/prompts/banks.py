@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 
 from ..support.errors import UserError
-from .text import fold, named_in, unique
+from ..support.text import fold
+from .text import named_in, unique
 
 Kind = Literal["object", "style", "nudity"]
 Layout = Literal["object", "artist", "medium", "nudity"]
@@ -106,7 +107,7 @@ def find_concept(concept: str, kind: Kind, synonyms: "tuple[str, ...] | list[str
     """
     name = _clean(concept, kind)
     if not fold(name):
-        raise UserError(f"the concept must be at least one word, got {concept!r}. Name what is to be forgotten.")
+        raise UserError(f"the concept must be at least one word, got {concept!r}.")
     known = known_kind(name)
     if known not in (None, kind) and synonyms is None:
         raise UserError(f"expected a concept of kind {kind!r}, got {name!r}. Use kind {known!r}, or give synonyms.")
@@ -117,7 +118,7 @@ def find_concept(concept: str, kind: Kind, synonyms: "tuple[str, ...] | list[str
             "Use one of these, another kind, or give adjectives as synonyms."
         )
     if synonyms is not None and any(not word.strip() for word in synonyms):
-        raise UserError(f"synonyms must be words, got {list(synonyms)!r}. Leave the empty one out.")
+        raise UserError(f"synonyms must be words, got {list(synonyms)!r}.")
     layout: Layout = "medium" if kind == "style" and _group_of(name, "medium") else LAYOUTS[kind][0]
     group = list(synonyms) if synonyms is not None else _group_of(name, layout)
     if kind == "nudity":

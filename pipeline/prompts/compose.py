@@ -1,162 +1,34 @@
-"""The rows of one concept, in either world, and what it takes to have several of them in one set."""
+"""The composers of all worlds, and what it takes to have several concepts in one set."""
 
 import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from ..support.errors import UserError
-from . import attributes, templates, tiny
-from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
-from .llm import LLMSource
-from .templates import Row, Structure
-from .text import unique
+from ..worlds import WORLDS
+from ..worlds.open import Open
+from ..worlds.tiny_canvas import TinyCanvas
+from .composer import Composer
+from .open import OpenComposer
+from .templates import Row
+from .tiny import TinyComposer
 
-World = Literal["open", "tiny-canvas"]
 Item = TypeVar("Item")
+
+COMPOSERS: dict[str, Composer] = {Open.name: OpenComposer(), TinyCanvas.name: TinyComposer()}
+"""World -> its composer; a world that is not among them uses the open one's."""
 
 GUARD_EVERY = 4
 """One pair in so many guards what was forgotten before: its retain prompt asks for it."""
 
 
-@dataclass(frozen=True)
-class Composed:
-    """The rows of one concept, and how it is named."""
-
-    name: str
-    names: tuple[str, ...]
-    train: list[Row]
-    test: list[Row]
-    from_llm: bool = False
-    warnings: tuple[str, ...] = ()
+def composed_worlds() -> list[str]:
+    """List the worlds whose prompts can be made; names of classes come from the model instead."""
+    return [name for name, world in WORLDS.items() if not world.prompts_are_classes]
 
 
-@dataclass(frozen=True)
-class Scope:
-    """What rows are made of, whatever the concept.
-
-    Attributes:
-        world: whose words.
-        structure: many pairs, or one repeated.
-        seed: decides which combinations are drawn.
-        llm: asked for the sub-concepts; None: the templates.
-        allow_fallback: use the templates, with a warning, where the LLM fails.
-    """
-
-    world: World
-    structure: Structure
-    seed: int
-    llm: LLMSource | None = None
-    allow_fallback: bool = True
-
-
-def split_concepts(concept: str) -> tuple[str, ...]:
-    """Read one concept, or several joined by a plus between spaces.
-
-    Raises:
-        UserError: nothing on one side of a plus, or one concept twice.
-
-    >>> split_concepts("cat + pop art")
-    ('cat', 'pop art')
-    """
-    parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {concept} ")]
-    if len(parts) == 1:
-        return (concept,)
-    if not all(parts):
-        raise UserError(f"expected a concept on both sides of each '+', got {concept!r}. Leave the plus out.")
-    if len(unique(parts)) < len(parts):
-        raise UserError(f"expected different concepts, got {concept!r}. Name each once.")
-    return tuple(parts)
-
-
-def kind_of(concept: str, kind: Kind, world: World) -> Kind:
-    """The kind of one of several concepts: what it is known as, else `kind`."""
-    if world == "tiny-canvas":
-        return tiny.kind_of(concept, kind)
-    return known_kind(concept) or kind
-
-
-def compose(
-    concept: str,
-    kind: Kind,
-    n: int,
-    n_test: int,
-    scope: Scope,
-    *,
-    synonyms: tuple[str, ...] | None = None,
-    avoid: Sequence[tuple[str, Kind]] = (),
-    attribute_of: str | None = None,
-) -> Composed:
-    """Make the rows of one concept.
-
-    Args:
-        concept: what is to be forgotten.
-        kind: decides the sentences.
-        n: train rows.
-        n_test: test rows.
-        scope: world, structure, seed, source.
-        synonyms: words for it in place of the table's.
-        avoid: concepts with their kinds that no prompt may name.
-        attribute_of: the object whose attribute the concept is.
-
-    Raises:
-        UserError: a concept that this world lacks, or too few combinations.
-    """
-    if scope.world == "tiny-canvas":
-        if attribute_of is not None:
-            raise UserError(
-                f"tiny-canvas draws no attributes, got {concept!r} from {attribute_of!r}. Use a larger model."
-            )
-        return _tiny(concept, kind, n, n_test, scope, synonyms, avoid)
-    found = find_concept(concept, kind, synonyms)
-    others = [find_concept(name, kind_of_it) for name, kind_of_it in avoid]
-    if attribute_of is not None:
-        bearer = find_concept(attribute_of, "object")
-        train, test = attributes.rows(found, bearer, n, n_test, scope.seed, scope.structure)
-        return Composed(found.name, found.synonyms, train, test)
-    if scope.llm is not None:
-        try:
-            train, test = _open(found, scope.llm.banks(found, scope.seed), n, n_test, scope, others)
-            return Composed(found.name, found.synonyms, train, test, from_llm=True)
-        except UserError as error:
-            if not scope.allow_fallback:
-                raise
-            warnings: tuple[str, ...] = (f"templates used in place of the LLM: {error}",)
-    else:
-        warnings = ()
-    train, test = _open(found, template_banks(found), n, n_test, scope, others)
-    return Composed(found.name, found.synonyms, train, test, warnings=warnings)
-
-
-def _tiny(
-    concept: str,
-    kind: Kind,
-    n: int,
-    n_test: int,
-    scope: Scope,
-    synonyms: tuple[str, ...] | None,
-    avoid: Sequence[tuple[str, Kind]],
-) -> Composed:
-    values = {tiny.find(name, kind_of_it) for name, kind_of_it in avoid}
-    test = tiny.diverse_rows(concept, kind, synonyms, n_test, "test", scope.seed, values)
-    if scope.structure == "uniform":
-        train = [tiny.uniform_row(concept, kind, values)] * n
-    else:
-        train = tiny.diverse_rows(concept, kind, synonyms, n, "train", scope.seed, values)
-    return Composed(" ".join(concept.split()), tiny.names_of(concept, kind, synonyms), train, test)
-
-
-def _open(
-    concept: Concept, banks: dict[str, Bank], n: int, n_test: int, scope: Scope, avoid: Sequence[Concept]
-) -> tuple[list[Row], list[Row]]:
-    for other in avoid:
-        banks = {dimension: without_concept(bank, dimension, other) for dimension, bank in banks.items()}
-    test = templates.diverse_rows(concept, banks, n_test, "test", scope.seed)
-    if scope.structure == "uniform":
-        avoided = [word for other in avoid for word in other.synonyms]
-        return [templates.uniform_row(concept, avoided)] * n, test
-    return templates.diverse_rows(concept, banks, n, "train", scope.seed), test
+def composer_of(world: str) -> Composer:
+    """Give the composer of one of `composed_worlds`."""
+    return COMPOSERS.get(world, COMPOSERS[Open.name])
 
 
 def shares(total: int, parts: int) -> list[int]:

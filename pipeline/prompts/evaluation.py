@@ -1,8 +1,8 @@
 """Prompts to evaluate with, from files of others such as I2P or adversarial prompt lists."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,10 +13,8 @@ _COLUMNS = {
     "prompt": ("prompt", "text", "caption"),
     "seed": ("sd_seed", "evaluation_seed", "seed"),
     "guidance_scale": ("sd_guidance_scale", "evaluation_guidance", "evaluation_guidance_scale", "guidance_scale"),
-    "category": ("categories", "category"),
-    "nudity_percentage": ("nudity_percentage",),
 }
-"""Names of each field in the files that are about; the first one present counts."""
+"""Field -> its names in the lists that others publish; the first one present counts."""
 
 
 class EvaluationPrompt(BaseModel):
@@ -27,15 +25,17 @@ class EvaluationPrompt(BaseModel):
     prompt: str
     seed: int | None = Field(default=None, ge=0)
     guidance_scale: float | None = Field(default=None, ge=0)
-    category: str | None = None
-    nudity_percentage: float | None = Field(default=None, description="I2P's estimate for this prompt, in [0, 100]")
+
+    def without(self, fields: Collection[str]) -> Self:
+        """Leave out what is decided elsewhere: "seed", "guidance_scale" or both."""
+        return self.model_copy(update={name: None for name in ("seed", "guidance_scale") if name in fields})
 
 
 def load_prompts(path: Path | str) -> list[EvaluationPrompt]:
     """Read prompts from a text file (one a line), a CSV file with a `prompt` column, or a JSON list.
 
     Blank lines and lines that start with # are skipped in text files. Other columns are ignored,
-    except those that I2P and lists like it use for seed, guidance scale, category and nudity.
+    except those that I2P and lists like it use for seed and guidance scale.
 
     Raises:
         UserError: the file can't be read, or a row has no prompt or a wrong number.
@@ -56,28 +56,25 @@ def _read_item(item: Any, where: str) -> EvaluationPrompt:
     if isinstance(item, str):
         item = {"prompt": item}
     if not isinstance(item, dict):
-        raise UserError(f"{where}: expected a prompt or an object with one, got {type(item).__name__}. Correct it.")
+        raise UserError(f"{where}: expected a prompt or an object with one, got {type(item).__name__}.")
     return _read_row({str(name).lower(): value for name, value in item.items()}, where)
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
     columns = {field: next((name for name in names if name in row), None) for field, names in _COLUMNS.items()}
     if columns["prompt"] is None:
-        raise UserError(f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}. Name it so.")
+        raise UserError(f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}.")
     cells = {field: row[name] for field, name in columns.items() if name is not None}
     prompt = cells["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"{where}: expected a prompt, got {prompt!r}. Write one or leave the row out.")
-    category = cells.get("category")
     seed = _number(cells.get("seed"), "seed", where)
     if seed is not None and not seed.is_integer():
-        raise UserError(f"{where}: seed must be a whole number, got {seed}. Correct the row.")
+        raise UserError(f"{where}: seed must be a whole number, got {seed}.")
     return EvaluationPrompt(
         prompt=" ".join(prompt.split()),
         seed=None if seed is None else int(seed),
         guidance_scale=_number(cells.get("guidance_scale"), "guidance_scale", where),
-        category=str(category).strip() or None if category is not None else None,
-        nudity_percentage=_number(cells.get("nudity_percentage"), "nudity_percentage", where),
     )
 
 
@@ -89,5 +86,5 @@ def _number(value: Any, name: str, where: str) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number < 2**63:
-        raise UserError(f"{where}: {name} must be a number from 0, got {value!r}. Correct the row.")
+        raise UserError(f"{where}: {name} must be a number from 0, got {value!r}.")
     return number

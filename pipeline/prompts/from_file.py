@@ -40,7 +40,7 @@ def read_pairs(
         UserError: the file can't be read, or a row is wrong.
     """
     if kind is not None and kind not in get_args(Kind):
-        raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}. Choose one of these.")
+        raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}.")
     kind = kind or known_kind(concept) or "object"
     found = find_concept(concept, kind, synonyms)
     lines = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
@@ -62,8 +62,7 @@ def read_pairs(
         count = max(len(different) // 9, int(len(different) > 3)) if n_test is None else n_test
         if not 0 <= count < len(different):
             raise UserError(
-                f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}. "
-                "Leave rows to train on."
+                f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}."
             )
         cut = len(different) - count
         train, test = different[:cut], different[cut:]
@@ -76,17 +75,16 @@ def _read_csv(path: Path) -> list[_Line]:
     if "forget" not in columns:
         hint = " Use load_prompts for prompts to evaluate with." if "prompt" in columns else ""
         raise UserError(
-            f"expected the columns forget, retain and perhaps split in {path}, got {', '.join(columns)}. "
-            f"Name them so.{hint}"
+            f"expected the columns forget, retain and perhaps split in {path}, got {', '.join(columns)}.{hint}"
         )
     lines = []
     for number, row in table:
         split = row["split"].lower() if "split" in row else None
         if split not in (None, "train", "test"):
-            raise UserError(f"{path} line {number}: split must be train or test, got {split!r}. Correct the row.")
+            raise UserError(f"{path} line {number}: split must be train or test, got {split!r}.")
         for column in ("forget", "retain"):
             if column in row and not row[column]:
-                raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell. Write one.")
+                raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell.")
         lines.append(_Line(number, row["forget"], row.get("retain"), split))
     return lines
 

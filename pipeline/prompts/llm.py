@@ -1,4 +1,4 @@
-"""Sub-concepts from a large language model (Ko et al. 2024, Appendix D) in place of the built-in banks.
+"""Sub-concepts from a large language model (Ko et al. 2024, Appendix D) instead of the built-in banks.
 
 The model is asked for values per dimension, never for whole prompts: rows are composed by the same
 templates, so that pairs stay pairs and the split stays clean whatever it answers.

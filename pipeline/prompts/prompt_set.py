@@ -12,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..support.errors import UserError
 from ..support.files import write_text
-from . import tables, tiny
+from ..support.text import fold
+from ..worlds import WORLDS, find_world
+from ..worlds.concepts import Concepts, join_concepts, split_concepts
+from . import tables
 from .banks import Kind, find_concept
-from .compose import GUARD_EVERY, Scope, Structure, World, compose, guard, interleave, kind_of, shares, split_concepts
+from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleave, shares
+from .composer import Scope
 from .from_file import read_pairs
 from .llm import LLMSource
-from .templates import Row
-from .text import fold, named_in
+from .templates import Row, Structure
+from .text import named_in
 
 Source = Literal["template", "llm", "file"]
 
@@ -40,14 +44,11 @@ class PromptPair(BaseModel):
 class PromptSet(BaseModel):
     """What to forget and what to keep, as prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
-    concept: str = Field(description="what is to be forgotten")
+    concepts: Concepts = Field(alias="concept", description="what is to be forgotten")
     kind: Kind | Literal["class"] = "object"
-    world: World | Literal["classes"] = Field(
-        default="open",
-        description="'tiny-canvas': only what the bundled model can draw; 'classes': names of classes, nothing else",
-    )
+    world: str = Field(default="open", description=f"whose words the prompts use, one of {', '.join(WORLDS)}")
     synonyms: tuple[str, ...] = Field(description="every word that names the concept, lower case; plurals understood")
     attribute_of: str | None = Field(default=None, description="the object whose attribute the concept is")
     keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
@@ -56,6 +57,18 @@ class PromptSet(BaseModel):
     train: tuple[PromptPair, ...]
     test: tuple[PromptPair, ...]
     warnings: tuple[str, ...] = ()
+
+    @field_validator("world")
+    @classmethod
+    def _known(cls, world: str) -> str:
+        if world not in WORLDS:
+            raise ValueError(f"expected one of {list(WORLDS)}, got {world!r}")
+        return world
+
+    @property
+    def concept(self) -> str:
+        """The concepts as one text, for titles and messages."""
+        return join_concepts(self.concepts)
 
     @property
     def forget_train(self) -> list[str]:
@@ -80,12 +93,12 @@ class PromptSet(BaseModel):
     @classmethod
     def build(
         cls,
-        concept: str,
+        concept: str | Sequence[str],
         kind: Kind = "object",
         n: int = 800,
         n_test: int = 100,
         seed: int = 0,
-        world: World = "open",
+        world: str = "open",
         structure: Structure = "diverse",
         source: Literal["template", "llm"] = "template",
         synonyms: Sequence[str] | None = None,
@@ -97,16 +110,16 @@ class PromptSet(BaseModel):
         """Compose a prompt set; the same arguments give the same prompts.
 
         Args:
-            concept: for example "nudity", "Van Gogh", "cat"; several joined by a plus, "cat + pop art". Then
-                each has its share of the rows, and no retain prompt names any of them.
+            concept: for example "nudity", "Van Gogh", "cat"; several as a sequence, or joined by a plus,
+                "cat + pop art". Then each has its share of the rows, and no retain prompt names any of them.
             kind: decides the sentences; with several concepts, of those that the tables don't know.
             n: train rows.
             n_test: test rows; they depend on neither `n` nor `structure`.
             seed: decides which combinations are drawn.
-            world: "tiny-canvas" keeps to what the bundled model can draw.
+            world: of `composed_worlds`; "tiny-canvas" keeps to what the bundled model can draw.
             structure: "uniform" repeats one pair `n` times, as SalUn does.
             source: "llm" asks `llm` for the sub-concepts.
-            synonyms: words for the concept in place of the table's.
+            synonyms: words for the concept instead of the table's.
             llm: where to ask.
             allow_fallback: use templates, with a warning, where the LLM fails; otherwise that is an error.
             attribute_of: the object whose attribute the concept is; the retain prompts show it without.
@@ -118,30 +131,33 @@ class PromptSet(BaseModel):
         """
         for name, value, choices in (
             ("kind", kind, get_args(Kind)),
-            ("world", world, get_args(World)),
+            ("world", world, tuple(composed_worlds())),
             ("structure", structure, get_args(Structure)),
             ("source", source, ("template", "llm")),
         ):
             if value not in choices:
-                raise UserError(f"{name} must be one of {list(choices)}, got {value!r}. Choose one of these.")
+                raise UserError(f"{name} must be one of {list(choices)}, got {value!r}.")
         if n < 1 or n_test < 0:
-            raise UserError(f"expected n of at least 1 and n_test of at least 0, got {n} and {n_test}. Ask for more.")
+            raise UserError(f"expected n of at least 1 and n_test of at least 0, got {n} and {n_test}.")
         if (source == "llm") != (llm is not None):
-            raise UserError(f"source 'llm' and an LLM source must be given together, got source {source!r}. Set both.")
-        if world == "tiny-canvas" and source == "llm":
-            raise UserError("tiny-canvas can draw its own words only, got source 'llm'. Use source 'template'.")
+            raise UserError(
+                f"source 'llm' and an LLM source must be given together, got source {source!r} and LLM source {llm!r}."
+            )
+        composer = composer_of(world)
+        if source == "llm" and not composer.takes_llm:
+            raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
-        names = split_concepts(concept)
+        names = split_concepts(concept) if isinstance(concept, str) else tuple(concept)
         if len(names) > 1 and (synonyms is not None or attribute_of is not None):
-            raise UserError(f"synonyms and attributes belong to one concept, got {concept!r}. Name one concept.")
+            raise UserError(f"synonyms and attributes belong to one concept, got {list(names)}. Name one of them.")
         if n < len(names):
-            raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}. Ask for more.")
-        kinds = [kind] if len(names) == 1 else [kind_of(name, kind, world) for name in names]
-        kept = [(name, kind_of(name, kind, world)) for name in keep_forgotten]
-        scope = Scope(world, structure, seed, llm, allow_fallback)
+            raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}.")
+        kinds = [kind] if len(names) == 1 else [composer.kind_of(name, kind) for name in names]
+        kept = [(name, composer.kind_of(name, kind)) for name in keep_forgotten]
+        scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
         parts = [
-            compose(
+            composer.compose(
                 *target,
                 rows,
                 test_rows,
@@ -155,14 +171,14 @@ class PromptSet(BaseModel):
         train = interleave([part.train for part in parts])
         if kept:
             guards = -(-n // GUARD_EVERY)
-            again = Scope(world, "diverse", seed)
+            again = Scope("diverse", seed)
             earlier = [
-                compose(*one, count, 0, again, avoid=targets).train
+                composer.compose(*one, count, 0, again, avoid=targets).train
                 for one, count in zip(kept, shares(guards, len(kept)), strict=True)
             ]
             train = guard(train, [forget for forget, _ in interleave(earlier)])
         made = cls(
-            concept=" + ".join(part.name for part in parts),
+            concept=tuple(part.name for part in parts),
             kind=kind,
             world=world,
             synonyms=tuple(word for part in parts for word in part.names),
@@ -198,20 +214,16 @@ class PromptSet(BaseModel):
         def rows(count: int) -> tuple[PromptPair, ...]:
             return tuple(PromptPair(forget=concept, retain=others[row % len(others)]) for row in range(count))
 
-        made = cls(concept=concept, kind="class", world="classes", synonyms=(concept,), seed=seed,
+        made = cls(concept=(concept,), kind="class", world="classes", synonyms=(concept,), seed=seed,
                    train=rows(n), test=rows(n_test))  # fmt: skip
         made.check()
         return made
 
     def names_concept(self, prompt: str) -> bool:
-        """Whether a prompt names the concept, by any of its words or their plurals."""
+        """Tell whether a prompt names one of the concepts, by any of its words or their plurals."""
         if self.kind == "class":
-            return prompt == self.concept
-        if self.world == "tiny-canvas":
-            names = split_concepts(self.concept)
-            kinds = [self.kind if len(names) == 1 else tiny.kind_of(name, self.kind) for name in names]
-            return any(tiny.names_concept(prompt, *target) for target in zip(names, kinds, strict=True))
-        return named_in(prompt, self.synonyms) is not None
+            return prompt in self.concepts
+        return composer_of(self.world).names(prompt, self.concepts, self.kind, self.synonyms)
 
     def check(self) -> None:
         """Check that the rows are what they should be.
@@ -220,15 +232,13 @@ class PromptSet(BaseModel):
             UserError: the first problem, with its row.
         """
         if not self.concept.strip() or not any(word.strip() for word in self.synonyms):
-            raise UserError(
-                f"the concept must be at least one word, got {self.concept!r}. Name what is to be forgotten."
-            )
+            raise UserError(f"the concept must be at least one word, got {self.concept!r}.")
         if not self.train:
             raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
         for split, pairs in (("train", self.train), ("test", self.test)):
             for number, pair in enumerate(pairs, start=1):
                 self._check_pair(pair, f"{split} row {number}")
-        if self.world == "classes":
+        if find_world(self.world).prompts_are_classes:
             return  # there are no other prompts to test on
         numbers = {(fold(pair.forget), fold(pair.retain)): number for number, pair in enumerate(self.train, start=1)}
         for number, pair in enumerate(self.test, start=1):
@@ -250,7 +260,7 @@ class PromptSet(BaseModel):
                 f"which says {word!r}. Take the word out."
             )
         if fold(pair.forget) == fold(pair.retain):
-            raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice. Correct the row.")
+            raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice.")
         if self.attribute_of and self.source != "file":
             bearer = find_concept(self.attribute_of, "object").synonyms
             strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
@@ -325,7 +335,7 @@ class PromptSet(BaseModel):
                 raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
             read = read_pairs(path, concept, kind, n_test, seed, None if synonyms is None else tuple(synonyms))
             made = cls(
-                concept=read.concept.name,
+                concept=(read.concept.name,),
                 kind=read.kind,
                 synonyms=read.concept.synonyms,
                 source="file",
@@ -345,7 +355,7 @@ class PromptSet(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole file"
-            raise UserError(f"{path} is not a saved prompt set: {where}: {first['msg']}. Save it again.") from error
+            raise UserError(f"{path} is not a saved prompt set: {where}: {first['msg']}.") from error
 
     def preview(self, rows: int = 5) -> str:
         """Show what kind of set this is and its first rows."""
@@ -357,19 +367,6 @@ class PromptSet(BaseModel):
             lines += [f"  forget  {pair.forget}", f"  retain  {pair.retain}"]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
-
-    def subset(self, n: int, n_test: int) -> Self:
-        """Take the first rows of each split.
-
-        Raises:
-            UserError: there are fewer rows than that.
-        """
-        if not 1 <= n <= len(self.train) or not 0 <= n_test <= len(self.test):
-            raise UserError(
-                f"expected 1 to {len(self.train)} train and 0 to {len(self.test)} test rows, got {n} and {n_test}. "
-                "Ask for fewer."
-            )
-        return self.model_copy(update={"train": self.train[:n], "test": self.test[:n_test]})
 
 
 def _pairs(rows: Sequence[Row]) -> tuple[PromptPair, ...]:

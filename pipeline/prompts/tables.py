@@ -37,7 +37,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} must be UTF-8 text, got bytes that are not. Save it as UTF-8.") from error
     except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}. Check the path.") from error
+        raise UserError(f"can't read {path}: {error.strerror or error}.") from error
     if not text.strip():
         raise UserError(f"expected prompts in {path}, got an empty file. Write one prompt a line.")
     return text
@@ -74,7 +74,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
             cells = {str(name).strip().lower(): (value or "").strip() for name, value in row.items()}
             rows.append((reader.line_num, cells))
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is not CSV: {error}. Save it as CSV again.") from error
+        raise UserError(f"{path} line {reader.line_num} is not CSV: {error}.") from error
     if not rows:
         raise UserError(f"expected rows under the header of {path}, got none. Write one pair a row.")
     return rows
@@ -89,9 +89,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg}. Save it again.") from error
+        raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
     except RecursionError as error:
-        raise UserError(f"{path} is not a list of prompts: it is nested too deeply. Save it again.") from error
+        raise UserError(f"{path} is not a list of prompts: it is nested too deeply.") from error
 
 
 def write_table(header: list[str], rows: Iterable[Sequence[str]]) -> str:

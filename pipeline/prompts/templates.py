@@ -61,9 +61,7 @@ def draw(
                 return list(rows)
             rows.setdefault(compose(scene, words[(position + shift) % len(words)]))
     if len(rows) < n:
-        raise UserError(
-            f"expected at most {len(rows)} {what} rows, as many as there are different ones, got {n}. Ask for fewer."
-        )
+        raise UserError(f"expected at most {len(rows)} {what} rows, as many as there are different ones, got {n}.")
     return list(rows)
 
 

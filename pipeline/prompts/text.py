@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+from ..support.text import fold
+
 _A = re.compile(r"uni(?![nmd])|us[aeu]|ur[aeiou]|ut[eio]|uk|ubiq|ufo|u-|eu|ew|one(?![a-z])|once(?![a-z])", re.I)
 """Starts that are written with a vowel and spoken with a consonant: a unicorn, a used car, a one-eyed cat."""
 
@@ -67,12 +69,6 @@ def fix_articles(sentence: str) -> str:
 def capitalized(sentence: str) -> str:
     """Write the first letter large and leave the others as they are."""
     return sentence[:1].upper() + sentence[1:]
-
-
-def fold(text: str) -> str:
-    """Lower case, without accents, single spaces: the form in which words are compared."""
-    letters = unicodedata.normalize("NFKD", text)
-    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).casefold().split())
 
 
 def unique(values: Sequence[str]) -> list[str]:

@@ -2,15 +2,58 @@
 
 import itertools
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from ..support.errors import UserError
+from ..support.text import fold
 from ..worlds import tiny_canvas as canvas
 from .banks import Kind
+from .composer import Composed, Composer, Scope
 from .templates import Row, Split, draw, generator
-from .text import fold, named_in, unique
+from .text import named_in, unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Which phrases of a value belong to which split; those of the concept belong to both, as in the paper."""
+
+
+class TinyComposer(Composer):
+    """Only what the bundled models can draw is said."""
+
+    takes_llm: ClassVar[bool] = False
+
+    def kind_of(self, concept: str, kind: Kind) -> Kind:
+        """Take the kind of the concept's dimension."""
+        return kind_of(concept, kind)
+
+    def compose(
+        self,
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+        attribute_of: str | None = None,
+    ) -> Composed:
+        """Combine phrases of this world; attributes it has none."""
+        if attribute_of is not None:
+            raise UserError(
+                f"tiny-canvas draws no attributes, got {concept!r} from {attribute_of!r}. Use a larger model."
+            )
+        values = {find(name, kind_of_it) for name, kind_of_it in avoid}
+        test = diverse_rows(concept, kind, synonyms, n_test, "test", scope.seed, values)
+        if scope.structure == "uniform":
+            train = [uniform_row(concept, kind, values)] * n
+        else:
+            train = diverse_rows(concept, kind, synonyms, n, "train", scope.seed, values)
+        return Composed(" ".join(concept.split()), names_of(concept, kind, synonyms), train, test)
+
+    def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
+        """Read the values that the prompt shows, whatever words it takes for them."""
+        kinds = [kind if len(concepts) == 1 else kind_of(name, kind) for name in concepts]
+        return any(names_concept(prompt, *target) for target in zip(concepts, kinds, strict=True))
 
 
 def find(concept: str, kind: Kind) -> tuple[str, str]:
@@ -20,7 +63,7 @@ def find(concept: str, kind: Kind) -> tuple[str, str]:
         UserError: this world can't draw it, or it is of another kind.
     """
     if not concept.strip():
-        raise UserError(f"the concept must be at least one word, got {concept!r}. Name what is to be forgotten.")
+        raise UserError(f"the concept must be at least one word, got {concept!r}.")
     found = canvas.dimension_of(concept)
     if found is None:
         values = "; ".join(f"{dimension}: {', '.join(values)}" for dimension, values in canvas.DIMENSIONS.items())
@@ -62,9 +105,7 @@ def phrases_of(concept: str, kind: Kind, synonyms: Sequence[str] | None) -> tupl
     chosen = tuple(phrase for phrase in phrases if phrase in {fold(word) for word in synonyms})
     strangers = [word for word in synonyms if fold(word) not in (*phrases, value)]
     if strangers or not chosen:
-        raise UserError(
-            f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}. Use these."
-        )
+        raise UserError(f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}.")
     return chosen
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..schema.results import NudityResult
+from ..audits import Bars
 from .events import Events, share_above_zero
 
 WIDTH = 340
@@ -189,31 +189,25 @@ def changes(events: Events) -> str:
     )
 
 
-def nudity_bars(before: NudityResult | None, after: NudityResult | None) -> str:
-    """Detections of each NudeNet label before and after (Ko et al. 2024, Fig. 4); labels with none are left out."""
-    first = before.detections if before else {}
-    second = after.detections if after else {}
-    found = {label: (first.get(label, 0), second.get(label, 0)) for label in [*first, *second]}
-    counts = sorted(((*pair, label) for label, pair in found.items() if any(pair)), reverse=True)
-    if not counts:
-        return ""
-    names = [label.replace("_", " ").lower() for _, _, label in counts]
+def paired_bars(bars: Bars) -> str:
+    """Two bars for each name, before and after."""
+    names = [name for name, _, _ in bars.counts]
 
     def draw(axes: Axes) -> None:
-        y = np.arange(len(counts))
-        for place, colour, label, shift in ((0, _FORGET, "before", -0.2), (1, _RETAIN, "after", 0.2)):
-            bars = axes.barh(y + shift, [count[place] for count in counts], 0.38, color=colour, label=label)
-            axes.bar_label(bars, padding=3, fontsize=10)
+        y = np.arange(len(names))
+        for place, colour, label, shift in ((1, _FORGET, "before", -0.2), (2, _RETAIN, "after", 0.2)):
+            drawn = axes.barh(y + shift, [count[place] for count in bars.counts], 0.38, color=colour, label=label)
+            axes.bar_label(drawn, padding=3, fontsize=10)
         axes.set_yticks(y, names)
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)  # type: ignore[call-arg]
-        axes.set_xlabel("detections")
+        axes.set_xlabel(bars.unit)
         axes.grid(False, axis="y")
         _legend(axes)
 
-    listed = "; ".join(f"{name} {x} before, {y} after" for name, (x, y, _) in zip(names, counts, strict=True))
-    return _svg(draw, 90 + 34 * len(counts), f"NudeNet detections of each label: {listed}.")
+    listed = "; ".join(f"{name} {before} before, {after} after" for name, before, after in bars.counts)
+    return _svg(draw, 90 + 34 * len(names), f"{bars.label}: {listed}.")
 
 
 def mask_bars(shares: Mapping[str, tuple[float, int]]) -> str:

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..support.errors import UserError
 
-SETS = ("forget_test", "retain_test")
 SMALL = 128
 """Sides below this many pixels are kept as they are and shown pixelated."""
 LARGEST = 384
 """Larger pictures are reduced to this side, as JPEG, so that the page stays light."""
 
 
-class Pair(NamedTuple):
+class PicturePair(NamedTuple):
     """One prompt's picture before and after, from the same seed."""
 
     prompt: str
@@ -59,23 +59,23 @@ def _prompts(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def pairs(folder: Path) -> dict[str, list[Pair]]:
-    """Pictures that exist both before and after, for each of SETS, in the order of their prompts.
+def pairs(folder: Path) -> dict[str, list[PicturePair]]:
+    """Pictures that exist both before and after, for each of `TEST_SETS`, in the order of their prompts.
 
     Args:
         folder: the run's `images/`; it may be missing.
     """
     prompts = _prompts(folder)
-    found: dict[str, list[Pair]] = {}
-    for name in SETS:
+    found: dict[str, list[PicturePair]] = {}
+    for name in TEST_SETS:
         found[name] = []
-        for before in sorted((folder / "before").glob(f"{name}-*.png")):
-            after = folder / "after" / before.name
+        for before in sorted((folder / BEFORE).glob(f"{name}-*.png")):
+            after = folder / AFTER / before.name
             index = re.fullmatch(rf"{name}-(\d+)\.png", before.name)
             if index is None or not after.is_file():
                 continue
             listed, place = prompts.get(name, []), int(index.group(1))
             prompt = str(listed[place]) if place < len(listed) else ""
             (first, small), (second, _) = _data_uri(before), _data_uri(after)
-            found[name].append(Pair(prompt, first, second, small))
+            found[name].append(PicturePair(prompt, first, second, small))
     return found

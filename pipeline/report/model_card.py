@@ -6,8 +6,8 @@ from html import escape
 import yaml
 
 from ..schema.results import Results
+from ..support.text import duration, size
 from .summary import THRESHOLDS, interference_text, model_label, outcome_text, rows, title, verdict
-from .text import duration, size
 from .use import CITATION, REPRODUCE, snippet
 
 

@@ -1,8 +1,6 @@
 """`report.html`: the whole run on one page that needs nothing but itself."""
 
-from html import escape
 from pathlib import Path
-from string import Template
 
 import yaml
 
@@ -11,11 +9,13 @@ from ..methods.mask import MASK_FILE, mask_shares, read_mask
 from ..schema.results import Results
 from ..support.errors import UserError
 from ..support.files import write_text
-from . import sections
 from .events import read_events
+from .figures import POINTS
 from .images import pairs
 from .model_card import model_card
-from .summary import Verdict, rows, title, verdict
+from .sections import curves, mask, render
+from .summary import THRESHOLDS, Verdict, audit_sections, interference_text, rows, title, verdict
+from .use import REPRODUCE, snippet
 
 
 def forget_limit(results: Results) -> float | None:
@@ -55,23 +55,26 @@ def page(run: Path, results: Results) -> str:
     Raises:
         UserError: a broken line of events, a broken picture or broken prompts.
     """
-    found = verdict(results)
-    template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title(results)),
-        verdict=escape(found.text),
+    found, events = verdict(results), read_events(run / "events.jsonl")
+    steps = len(events["step"])
+    return render(
+        "page.html",
+        results=results,
+        title=title(results),
+        verdict=found,
         mood=_mood(found),
-        warnings=sections.warnings_box(results.warnings),
-        figures=sections.figures_table(rows(results)),
-        pictures=sections.pictures(pairs(run / "images"), results.concept, blur=results.kind == "nudity"),
-        curves=sections.curves(read_events(run / "events.jsonl"), forget_limit(results), _ascends(results)),
-        mask=sections.mask(_mask(run)),
-        interference=sections.interference(results.interference),
-        nudity=sections.nudity(results),
-        run=sections.run(results, _recipe_text(run, results)),
-        use=sections.use(results),
-        reproduce=sections.reproduce(),
-        footer="Made by Turpentine. This page loads nothing from the network.",
+        rows=rows(results),
+        thresholds=THRESHOLDS,
+        interference_text=interference_text(results.interference) if results.interference else "",
+        sections=audit_sections(results.audits.before, results.audits.after),
+        pictures=pairs(run / "images"),
+        curves=curves(events, forget_limit(results), _ascends(results)),
+        steps=steps,
+        averaged=POINTS if steps > POINTS else 0,
+        mask=mask(_mask(run)),
+        recipe=_recipe_text(run, results),
+        snippet=snippet(results),
+        reproduce=REPRODUCE,
     )
 
 

@@ -2,20 +2,11 @@
 
 import json
 
+from ..models.registry import family_called
 from ..schema.results import Results
+from ..weights import FORMATS
 
 REPRODUCE = "turpentine unlearn --recipe RUN/recipe.yaml"
-
-_PIPELINES = {
-    "stable-diffusion": "StableDiffusionPipeline",
-    "stable-diffusion-xl": "StableDiffusionXLPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "stable-diffusion-3": "StableDiffusion3Pipeline",
-    "sd3": "StableDiffusion3Pipeline",
-}
-"""Family -> the class that reads a single file; it can't be told from the file."""
-
-_ORDER = ("diffusers", "single_file", "lora_diffusers", "lora", "delta", "denoiser")
 
 CITATION = """@inproceedings{ko2024boosting,
   title     = {Boosting Alignment for Post-Unlearning Text-to-Image Generative Models},
@@ -33,19 +24,13 @@ def snippet(results: Results) -> str | None:
     """
     if not results.weights:
         return None
-    chosen = min(results.weights, key=lambda file: _ORDER.index(file.format))
+    known = [file for file in results.weights if file.format in FORMATS]
+    if not known:
+        file = results.weights[0]
+        return f"# RUN/{file.path} is of the format {file.format!r}, which this version of Turpentine doesn't know."
+    chosen = min(known, key=lambda file: FORMATS[file.format].rank)
     path = json.dumps(f"RUN/{chosen.path}", ensure_ascii=False)
-    head = "from diffusers import DiffusionPipeline\n\n"
-    base = f'{head}pipeline = DiffusionPipeline.from_pretrained("BASE")  # the base model\n'
-    if chosen.format == "diffusers":
-        load = f"{head}pipeline = DiffusionPipeline.from_pretrained({path})"
-    elif chosen.format == "lora_diffusers":
-        load = f"{base}pipeline.load_lora_weights({path})"
-    elif chosen.format == "single_file":
-        pipeline = _PIPELINES.get(results.model.family.lower())
-        if pipeline is None:
-            return f"# {path} is a single file: load it with from_single_file of the base model's class."
-        load = f"from diffusers import {pipeline}\n\npipeline = {pipeline}.from_single_file({path})"
-    else:
-        load = f"import turpentine\n{base}turpentine.apply(pipeline, {path})"
+    load = FORMATS[chosen.format].load(path, family_called(results.model.family))
+    if load.startswith("#"):
+        return load
     return f'{load}\nimage = pipeline("your prompt").images[0]\nimage.save("picture.png")'

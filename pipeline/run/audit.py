@@ -1,20 +1,21 @@
 """The audit of one model: which prompts, their images, and the figures."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
-from ..audits import AlignmentAudit, AuditImages, ClassAudit, ClassJudge, ImageSet, NudityAudit, audit
-from ..data.datasets import load_images
+from ..audits import AUDITS, AuditImages, ImageSet, Subject, audit, build_audits, wanted_audits
 from ..data.samples import draw_latents
-from ..models import Denoiser
+from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
-from ..schema.recipe import Recipe
+from ..schema.image_sets import ALWAYS_DRAWN, FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
+from ..schema.recipe import AuditSection, Recipe
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
-from ..worlds.tiny_canvas import dimension_of, labels_of
 
 _AUDIT_SEED = 1_000_000  # audit images never share a seed with training images
 
@@ -22,88 +23,106 @@ DRAWABLE = 0.5
 """Below this accuracy on the concept before unlearning, a run warns that there is little to unlearn."""
 
 
-def audit_prompts(prompts: PromptSet, recipe: Recipe) -> dict[str, list[str]]:
-    """The prompts of the audit images, by the names that `AuditImages` gives them.
+def subject_of(recipe: Recipe) -> Subject:
+    """Take what audits need to know out of a recipe."""
+    return Subject(recipe.concepts, recipe.kind, resolve(recipe).world, recipe.data.dataset)
 
-    In the tiny-canvas world NudeNet sees a face in photos only, so detections are counted on the
-    test rows of that style.
+
+def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) -> dict[str, list[str]]:
+    """The prompts of the audit images, by the names of their sets.
+
+    Args:
+        prompts: with test rows.
+        audits: how many images, and which audits.
+        subject: what is measured.
+
+    Returns:
+        The sets of every run, then those that audits ask for beside them.
+
+    Raises:
+        UserError: there are no test rows.
     """
-    spec = recipe.audits
-
     if not prompts.test:
         raise UserError("expected test pairs for the audits, got none: give the prompt file some test rows.")
 
-    def spread(texts: list[str], count: int) -> list[str]:
+    def spread(texts: Sequence[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]
 
-    others = len(set(prompts.retain_test)) if recipe.world == "classes" else 1
+    retained = subject.world.retain_images(audits.images, prompts.retain_test)
     sets = {
-        "forget_test": spread(prompts.forget_test, spec.images),
-        "retain_test": spread(prompts.retain_test, spec.images * others),
-        "retain_train": spread(prompts.retain_train, spec.retain_train_images),
+        FORGET_TEST: spread(prompts.forget_test, audits.images),
+        RETAIN_TEST: spread(prompts.retain_test, retained),
+        RETAIN_TRAIN: spread(prompts.retain_train, audits.retain_train_images),
     }
-    if recipe.counts_nudity and recipe.world == "tiny-canvas":
-        photos = [pair for pair in prompts.test if labels_of(pair.forget).get("style") == "photo"]
-        if photos:
-            sets["nudity"] = spread([pair.forget for pair in photos], spec.images)
-            sets["nudity_floor"] = spread([pair.retain for pair in photos], spec.images)
+    for kind in wanted_audits(audits, subject):
+        further = kind.further_prompts(prompts.test, audits, subject)
+        sets |= {name: spread(texts, audits.images) for name, texts in further.items()}
     return sets
 
 
-def draw_audit_images(
+def draw(
     denoiser: Denoiser,
-    texts: dict[str, list[str]],
-    recipe: Recipe,
+    texts: Mapping[str, Sequence[str]],
+    sampling: Sampling,
+    seed: int,
     progress: Progress,
-    when: str,
+    when: str = "",
     processes: Processes = ALONE,
 ) -> dict[str, np.ndarray]:
-    """Draw every set with its own fixed seeds, the same before and after."""
+    """Draw every set with its own fixed seeds, the same before and after.
+
+    Args:
+        denoiser: the model as it is now.
+        texts: prompts of each set, see `audit_prompts`.
+        sampling: how.
+        seed: of the run.
+        progress: told about each image.
+        when: for the progress, "before" or "after".
+        processes: who draws; the first one alone gets the images.
+
+    Returns:
+        Set -> uint8 RGB, (N, H, W, 3).
+    """
+    places = [*ALWAYS_DRAWN, *(name for kind in AUDITS.values() for name in kind.sets)]
     images = {}
-    for index, (name, prompts) in enumerate(texts.items()):
-        seed = _AUDIT_SEED * (index + 1) + recipe.seed * 10_000
+    for name, prompts in texts.items():
+        first = _AUDIT_SEED * (places.index(name) + 1) + seed * 10_000
         stage = f"drawing {name.replace('_', ' ')} images {when}"
-        latents = draw_latents(denoiser, prompts, recipe.samples, seed, progress, stage, processes)
-        if processes.main:  # who alone measures
+        latents = draw_latents(denoiser, prompts, sampling, first, progress, stage, processes)
+        if processes.main:  # it measures alone
             images[name] = denoiser.decode(latents).numpy()
     return images
 
 
 def measure(
-    images: dict[str, np.ndarray], texts: dict[str, list[str]], recipe: Recipe, progress: Progress, device: Any = "cpu"
+    images: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str]],
+    audits: AuditSection,
+    subject: Subject,
+    progress: Progress,
+    device: str | torch.device = "cpu",
 ) -> AuditResult:
-    """Run the audits that a recipe asks for on images that are already drawn."""
-    spec = recipe.audits
-    labels: str | list[str] = spec.nudity_labels
-    if labels not in ("paper", "all"):
-        labels = [label.strip() for label in spec.nudity_labels.split(",")]
-    return audit(
-        AuditImages(**{name: ImageSet(images[name], texts[name]) for name in images}),
-        concept=recipe.concept,
-        world=recipe.world,
-        nudity=NudityAudit(spec.nudity_threshold, labels) if recipe.counts_nudity else None,
-        alignment=AlignmentAudit(spec.alignment_model, device=device) if spec.alignment else None,
-        accuracy=spec.accuracy and all(dimension_of(name) for name in recipe.concepts),
-        classes=_class_audit(recipe) if recipe.world == "classes" else None,
-        progress=progress,
-    )
+    """Run the audits that are asked for on images that are already drawn.
+
+    Args:
+        images: from `draw`.
+        texts: the prompts of the images.
+        audits: which audits, with their options.
+        subject: what is measured.
+        progress: told about each batch.
+        device: where CLIP models compute.
+    """
+    sets = AuditImages.of({name: ImageSet(images[name], texts[name]) for name in images})
+    return audit(sets, subject, build_audits(audits, subject, device), progress)
 
 
-def _class_audit(recipe: Recipe) -> ClassAudit:
-    if recipe.data.dataset is None:
-        raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
-    judge = ClassJudge.load(recipe.audits.class_judge)
-    real = load_images(recipe.data.dataset, "test", judge.size, judge.channels)
-    names = [real.names[label] for label in real.labels.tolist()]
-    return ClassAudit(judge, (real.images, names), recipe.audits.distance_features)
-
-
-def undrawable(recipe: Recipe, before: AuditResult) -> list[str]:
-    """A warning for a model that hardly draws the concept to begin with."""
+def undrawable(subject: Subject, before: AuditResult) -> list[str]:
+    """Warn of a model that hardly draws the concept to begin with."""
     measured = before.accuracy or before.classes
     if measured is None or 1 - measured.UA >= DRAWABLE:
         return []
+    named = " and ".join(map(repr, subject.concepts))
     return [
-        f"the model draws {recipe.concept!r} recognisably in only {1 - measured.UA:.0%} of its images, "
+        f"the model draws {named} recognisably in only {1 - measured.UA:.0%} of its images, "
         "so there is little to unlearn and the figures say little."
     ]

@@ -1,5 +1,6 @@
 """More weights of a run that has ended, and weights put onto another model on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ..models import Denoiser, load_denoiser
+from ..models.lineage import denoiser_files
 from ..report import write_report
 from ..schema.recipe import OutputSection, Recipe
 from ..schema.results import Results, WeightsFile
@@ -14,12 +16,23 @@ from ..support.errors import UserError
 from ..support.files import sha256
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter
-from ..weights import Adapter, base_hashes, check_formats, needs_base, read_header, snapshot
+from ..weights import (
+    Adapter,
+    BaseHashes,
+    Job,
+    base_hashes,
+    check_formats,
+    needs_base,
+    read_header,
+    snapshot,
+    write_weights,
+)
 from ..weights.apply import apply
-from ..weights.diffusers_folder import write_diffusers
-from ..weights.job import Job
+from ..weights.formats.diffusers import write_diffusers
+from ..weights.provenance import applied_header
 from .folder import RunFolder
-from .unlearning import training_lora, write_run
+from .unlearning import training_lora
+from .weights import run_header, weights_name
 
 
 def export_run(
@@ -54,8 +67,19 @@ def export_run(
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
         trained = _restore(denoiser, run, recipe, results.training.steps, written)
-    after = results.audits.after
-    records = write_run(denoiser, run, recipe, output, hashes, after, before, trained, progress or Silent())
+    job = Job(
+        denoiser,
+        run.path / "weights",
+        weights_name(recipe),
+        output.dtype,
+        run_header(denoiser, recipe, hashes, results.audits.after),
+        base=before,
+        rank=output.lora_rank,
+        energy=output.lora_energy,
+        trained=trained,
+        progress=progress or Silent(),
+    )
+    records = write_weights(job, output.formats)
     others = [file for file in results.weights if file.format not in output.formats]
     results.model_copy(update={"weights": [*others, *records]}).save(run.path / "results.json")
     write_report(run.path)
@@ -67,7 +91,7 @@ def check_run_files(run_path: Path, results: Results) -> dict[str, str]:
     states = {}
     for file in results.weights:
         path = run_path / file.path
-        files = [path] if path.is_file() else _denoiser_files(path)
+        files = [path] if path.is_file() else denoiser_files(path)
         if not files:
             states[file.path] = "missing"
         else:
@@ -103,10 +127,7 @@ def apply_to_folder(
     metadata = read_header(weights)
     denoiser = load_denoiser(model, device)
     apply(denoiser.pipeline, weights, strength, any_base=any_base)
-    kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "turpentine."))}
-    kept |= {"format": "pt", "modelspec.architecture": denoiser.family, "modelspec.implementation": "diffusers"}
-    kept |= {"turpentine.applied": weights.name, "turpentine.strength": str(strength)}
-    kept.pop("turpentine.lora", None)
+    kept = applied_header(metadata, denoiser.family, weights.name, strength)
     return write_diffusers(Job(denoiser, out.parent, out.name, dtype, kept), out).path
 
 
@@ -115,7 +136,7 @@ def _load_base(model: str, results: Results) -> Denoiser:
         denoiser = load_denoiser(model, "cpu")
     except UserError as error:
         raise UserError(f"{error} The run started from {model!r}; say where that model is with --base.") from None
-    found = base_hashes(denoiser.module.state_dict())["turpentine.base_sha256"]
+    found = base_hashes(denoiser.module.state_dict()).sha256
     if found != results.model.sha256:
         raise UserError(
             f"{model!r} is not the model that the run started from: its weights' sha256 is {found[:12]}…, expected "
@@ -139,7 +160,7 @@ def _restore(
     for name in ("denoiser", "diffusers"):
         if name in written:
             path = run.path / written[name].path
-            files = [path] if path.is_file() else _denoiser_files(path)
+            files = [path] if path.is_file() else denoiser_files(path)
             if files:
                 _load(denoiser.module, files, "")
                 return None
@@ -159,16 +180,10 @@ def _load(module: nn.Module, files: list[Path], prefix: str) -> None:
                     state[name.removeprefix(prefix)].copy_(opened.get_tensor(name))
 
 
-def _denoiser_files(folder: Path) -> list[Path]:
-    return sorted([*(folder / "unet").glob("*.safetensors"), *(folder / "transformer").glob("*.safetensors")])
-
-
 def _is_exact(folder: Path) -> bool:
-    files = _denoiser_files(folder)
+    files = denoiser_files(folder)
     return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
-def _recorded_hashes(folder: Path, results: Results) -> dict[str, str]:
-    metadata = read_header(_denoiser_files(folder)[0])
-    kept = {key: value for key, value in metadata.items() if key.startswith("turpentine.base_sha256")}
-    return {**kept, "turpentine.base_sha256": results.model.sha256}
+def _recorded_hashes(folder: Path, results: Results) -> BaseHashes:
+    return replace(BaseHashes.from_header(read_header(denoiser_files(folder)[0])), sha256=results.model.sha256)

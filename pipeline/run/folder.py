@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..prompts import PromptSet
-from ..schema.recipe import Recipe, load_recipe
+from ..schema.defaults import load_recipe
+from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results
 from ..support.errors import UserError
 from ..support.files import file_name, replacing, write_text
@@ -18,8 +19,8 @@ from ..support.files import file_name, replacing, write_text
 KEPT_IMAGES = 16
 """Images of each set that are kept as files for people to look at."""
 
-PREVIEWED, PREVIEWS = ("forget_test", "retain_test"), 4
-"""Sets, and images of each, that are drawn while a model trains: the first of the audit's, with its seeds."""
+PREVIEWS = 4
+"""Images of each of `TEST_SETS` that are drawn while a model trains: the first of the audit's, with its seeds."""
 
 
 def preview_name(done: int) -> str:

@@ -1,13 +1,11 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ..audits import ClassJudge, interference
 from ..data.datasets import load_images
@@ -16,9 +14,10 @@ from ..methods import build_method
 from ..models import Denoiser, class_names, load_denoiser
 from ..prompts import LLMSource, PromptSet
 from ..report import write_report
-from ..schema.recipe import OutputSection, Recipe
+from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
+from ..schema.recipe import Recipe
+from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
-from ..support.files import file_name
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter, injected
@@ -28,16 +27,17 @@ from ..training.trainer import Trainer, check_processes
 from ..weights import (
     Adapter,
     Factors,
+    Job,
     base_hashes,
     check_formats,
-    header,
     needs_base,
     snapshot,
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw_audit_images, measure, undrawable
-from .folder import PREVIEWED, PREVIEWS, RunFolder, preview_name
+from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .folder import PREVIEWS, RunFolder, preview_name
+from .weights import run_header, weights_name
 
 
 @dataclass(frozen=True)
@@ -108,25 +108,39 @@ def run_recipe(
     with clock("samples"):
         samples = _samples(run, denoiser, prompts, recipe, progress, processes)
     with clock("audits"):
-        kept = processes.on_main(lambda: run.audit("before"))
-        before = kept or _audit("before", run, denoiser, prompts, recipe, progress, processes)
-    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(recipe, before)]
+        kept = processes.on_main(lambda: run.audit(BEFORE))
+        before = kept or _audit(BEFORE, run, denoiser, prompts, recipe, progress, processes)
+    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(subject_of(recipe), before)]
     with clock("training"):
         after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
         training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
     with clock("audits"):
-        after = _audit("after", run, denoiser, prompts, recipe, progress, processes)
+        after = _audit(AFTER, run, denoiser, prompts, recipe, progress, processes)
     with clock("weights"):
-        written = processes.on_main(
-            lambda: write_run(denoiser, run, recipe, output, hashes, after, base, trained, progress)
-        )
+
+        def write() -> list[WeightsFile]:
+            job = Job(
+                denoiser,
+                run.path / "weights",
+                weights_name(recipe),
+                output.dtype,
+                run_header(denoiser, recipe, hashes, after),
+                base=base,
+                rank=output.lora_rank,
+                energy=output.lora_energy,
+                trained=trained,
+                progress=progress,
+            )
+            return write_weights(job, output.formats)
+
+        written = processes.on_main(write)
     stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
     results = Results(
         concept=recipe.concept,
         kind=recipe.kind,
         method=recipe.method.name,
         recipe=recipe.model_dump(mode="json"),
-        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes["turpentine.base_sha256"]),
+        model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes.sha256),
         training=training,
         audits=Audits(before=before, after=after),
         interference=interference(before.accuracy, after.accuracy),
@@ -151,53 +165,9 @@ def _finish(run: RunFolder, results: Results) -> None:
     run.samples.unlink(missing_ok=True)
 
 
-def write_run(
-    denoiser: Denoiser,
-    run: RunFolder,
-    recipe: Recipe,
-    output: OutputSection,
-    hashes: dict[str, str],
-    after: AuditResult,
-    base: Mapping[str, Tensor] | None,
-    trained: Adapter | None,
-    progress: Progress,
-) -> list[WeightsFile]:
-    """Write the weights of a run into its folder, with their provenance.
-
-    Args:
-        denoiser: with the weights as unlearned.
-        run: where they go.
-        recipe: what was done.
-        output: formats, dtype and LoRA rank; not always those of the recipe.
-        hashes: of the base weights, see `base_hashes`.
-        after: the figures that the header tells.
-        base: the base weights, where a format needs them.
-        trained: the LoRA, if one was trained.
-        progress: told of long work.
-    """
-    return write_weights(
-        denoiser,
-        run.path / "weights",
-        output.formats,
-        output.dtype,
-        header(denoiser, recipe, hashes, after.model_dump(mode="json", exclude_none=True)),
-        weights_name(recipe),
-        base=base,
-        rank=output.lora_rank,
-        energy=output.lora_energy,
-        trained=trained,
-        progress=progress,
-    )
-
-
-def weights_name(recipe: Recipe) -> str:
-    """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
-
-
 def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
     """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
-    spec = recipe.prompts
+    spec, setting = recipe.prompts, resolve(recipe)
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
@@ -205,19 +175,19 @@ def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
         return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
     llm = _llm(recipe) if spec.source == "llm" else None
     return PromptSet.build(
-        recipe.concept,
+        recipe.concepts,
         recipe.kind,
         n=spec.n,
         n_test=spec.n_test,
         seed=recipe.seed,
-        world="tiny-canvas" if recipe.world == "tiny-canvas" else "open",
+        world=setting.world.name,
         structure=recipe.method.data,
         source=spec.source,
         synonyms=spec.synonyms or None,
         llm=llm,
         allow_fallback=spec.llm_fallback,
         attribute_of=recipe.attribute_of,
-        keep_forgotten=recipe.forgotten_before,
+        keep_forgotten=setting.forgotten_before,
     )
 
 
@@ -237,12 +207,13 @@ def _audit(
     progress: Progress,
     processes: Processes,
 ) -> AuditResult:
-    texts = audit_prompts(prompts, recipe)
-    images = draw_audit_images(denoiser, texts, recipe, progress, when, processes)
+    subject = subject_of(recipe)
+    texts = audit_prompts(prompts, recipe.audits, subject)
+    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, processes)
 
     def measured() -> AuditResult:
         run.save_images(when, images, texts)
-        result = measure(images, texts, recipe, progress, denoiser.device)
+        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
         run.save_audit(when, result)
         return result
 
@@ -274,11 +245,12 @@ def _previews(
     run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
 ) -> Callable[[int, Progress], None]:
     """Draws a few audit images every so many steps."""
-    texts = {name: rows[:PREVIEWS] for name, rows in audit_prompts(prompts, recipe).items() if name in PREVIEWED}
+    audited = audit_prompts(prompts, recipe.audits, subject_of(recipe))
+    texts = {name: audited[name][:PREVIEWS] for name in TEST_SETS}
 
     def preview(done: int, progress: Progress) -> None:
         if done % recipe.training.preview_every == 0:
-            images = draw_audit_images(denoiser, texts, recipe, progress, "preview", processes)
+            images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, "preview", processes)
             processes.on_main(lambda: run.save_images(preview_name(done), images, None))
 
     return preview

@@ -1,13 +1,25 @@
 """Choices that a recipe offers by name and other folders carry out. Nothing else is imported here."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..maths.choices import GradientKeeping, TrainableParameters
 
 AdapterTargets = Literal["attention", "all"]
 """Which layers a LoRA is put beside: the attention's linear layers, or all linear and convolution ones."""
 
-WeightFormat = Literal["diffusers", "denoiser", "single_file", "lora", "lora_diffusers", "delta"]
-"""Formats that weights are written in; see `weights.formats`."""
+WEIGHT_FORMATS = {
+    "diffusers": "the whole pipeline folder",
+    "denoiser": "the UNet or transformer alone",
+    "single_file": "a checkpoint for ComfyUI and A1111",
+    "lora": "a low-rank change, for ComfyUI and A1111",
+    "lora_diffusers": "a low-rank change, for diffusers",
+    "delta": "the whole change",
+}
+"""Formats that weights are written in, and what each is; the file of that name in `weights.formats` writes it."""
 
-__all__ = ["AdapterTargets", "GradientKeeping", "TrainableParameters", "WeightFormat"]
+if TYPE_CHECKING:
+    WeightFormat = str
+else:
+    WeightFormat = Literal[tuple(WEIGHT_FORMATS)]
+
+__all__ = ["WEIGHT_FORMATS", "AdapterTargets", "GradientKeeping", "TrainableParameters", "WeightFormat"]

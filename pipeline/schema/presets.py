@@ -6,7 +6,8 @@ from typing import Any
 
 from ..methods import find
 from ..support.errors import UserError
-from .recipe import TrainingSection, defaults_for, merge
+from .defaults import defaults_for, merge
+from .recipe import TrainingSection
 
 
 @dataclass(frozen=True)

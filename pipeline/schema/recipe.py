@@ -1,9 +1,12 @@
-"""The recipe: everything that decides a run. Typed once; the CLI, the nodes and the app derive from it."""
+"""The recipe: everything that decides a run, as values. Nothing here reads a file or knows a model.
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+The command line, the nodes and the app derive their options from these fields (see `fields`). What a recipe
+leaves out is filled by `defaults`; what the disk knows of its model is found by `resolve`.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -11,30 +14,28 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
-from ..models.lineage import lineage_of, pipeline_class_of
-from ..prompts.compose import split_concepts
-from ..support.errors import UserError
+from ..models.protocol import Sampling
 from ..support.files import write_text
-from ..worlds.tiny_canvas import MODELS, dimension_of
-from .choices import AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
-
-RECIPES = Path(__file__).parent / "recipes"
-_ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
+from ..worlds.concepts import Concepts, join_concepts
+from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+
+
+def called(option: str) -> dict[str, Any]:
+    """Marks a field whose option is not called as the field is: `--audit-images`, not `--images`."""
+    return {"option": option}
 
 
 class PromptSection(Section):
@@ -42,54 +43,68 @@ class PromptSection(Section):
 
     n: int = Field(default=800, ge=1, le=100_000, description="forget/retain prompt pairs to train on")
     n_test: int = Field(default=100, ge=1, le=10_000, description="held-out pairs for the audits")
-    file: str | None = Field(default=None, description="your own pairs (.json, .csv, .txt) in place of the templates")
+    file: str | None = Field(
+        default=None,
+        description="a file of your own pairs (.json, .csv, .txt) instead of the templates",
+        json_schema_extra=called("prompts"),
+    )
     synonyms: tuple[str, ...] = Field(default=(), description="more words that name the concept")
-    source: Literal["template", "llm"] = Field(default="template", description="who thinks up the sub-concepts")
+    source: Literal["template", "llm"] = Field(
+        default="template", description="where the sub-concepts come from: the bundled templates or a language model"
+    )
     llm_url: str | None = Field(default=None, description="OpenAI-compatible endpoint, e.g. http://localhost:11434/v1")
-    llm_model: str | None = Field(default=None, description="its model's name, or a local transformers folder")
+    llm_model: str | None = Field(
+        default=None, description="name of the language model, or a local transformers folder"
+    )
     keep_forgotten: tuple[str, ...] = Field(
         default=("auto",),
-        description="what was removed before and shall stay so: concepts, run folders or weights of Turpentine; "
-        "auto: what the model's own weights tell",
+        description="concepts that were removed earlier and must stay removed: names, run folders or weights files of "
+        "Turpentine; auto: as the model's own weights say",
+        json_schema_extra={"repeatable": True},
     )
-    llm_fallback: bool = Field(default=True, description="use the templates when the LLM fails (else stop)")
+    llm_fallback: bool = Field(
+        default=True, description="use the templates when the language model fails; otherwise stop"
+    )
 
 
 class DataSection(Section):
     """The real images that class-conditional models unlearn with."""
 
     dataset: str | None = Field(
-        default=None, description="'digits', 'cifar10' or a folder with one folder per class; none: the model's own"
+        default=None,
+        description="real images: 'digits', 'cifar10' or a folder with one folder per class; none: drawn",
     )
     retain_classes: Literal["balanced", "similar"] = Field(
-        default="balanced", description="retain images of all other classes alike, or of the most similar ones only"
+        default="balanced",
+        description="which classes the retain images show: all others equally, or only the most similar",
     )
     retain_per_class: int = Field(
         default=50,
         ge=1,
         le=100_000,
-        description="retain images for each other class (their sum, where only some count)",
+        description="retain images per other class; with 'similar' the same total comes from fewer classes",
     )
-    similar_classes: int = Field(default=2, ge=1, le=1000, description="how many classes 'similar' takes")
+    similar_classes: int = Field(default=2, ge=1, le=1000, description="number of classes that 'similar' takes")
 
 
 class SampleSection(Section):
     """How the model draws its own training and audit images."""
 
-    num_inference_steps: int = Field(default=50, ge=1, le=1000, description="denoising steps an image")
+    num_inference_steps: int = Field(default=50, ge=1, le=1000, description="denoising steps per image")
     guidance_scale: float = Field(default=7.5, ge=0, le=50, description="classifier-free guidance")
     training_guidance_scale: float | None = Field(
         default=None,
         ge=0,
         le=50,
-        description="guidance of the training images alone; less keeps the model nearer to itself (none: the same)",
+        description="guidance scale for drawing the training images; lower values change the model less "
+        "(none: the same as guidance_scale)",
     )
     scheduler: Literal["own", "dpm-solver++"] = Field(
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
     sample_batch_size: int = Field(default=8, ge=1, le=1024, description="images drawn at once")
     image_size: int | None = Field(
-        default=None, ge=8, le=4096, description="side of the images in pixels (none: the model's own)"
+        default=None, ge=8, le=4096, description="side of the square images in pixels (none: the model's own size)"
     )
 
     def for_training(self) -> "SampleSection":
@@ -98,9 +113,11 @@ class SampleSection(Section):
             return self
         return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
 
-
-TRAINING_IMAGES = ("samples.training_guidance_scale",)
-"""Fields, as paths with dots, that are about training images: commands that draw none leave them out."""
+    def sampling(self) -> Sampling:
+        """The same for `Denoiser.sample`."""
+        return Sampling(
+            self.num_inference_steps, self.guidance_scale, self.scheduler, self.sample_batch_size, self.image_size
+        )
 
 
 class TrainingSection(Section):
@@ -109,17 +126,17 @@ class TrainingSection(Section):
     steps: int = Field(default=100, ge=1, le=1_000_000, description="optimizer steps")
     early_stop: bool = Field(
         default=False,
-        description="end before the last step once the concept is forgotten and the retain loss as before",
+        description="stop early once the concept is forgotten and the retain loss is back to what it was",
     )
-    batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs a step")
+    batch_size: int = Field(default=8, ge=1, le=4096, description="forget/retain pairs per step")
     retain_batch: Literal["batch", "all"] = Field(
-        default="batch", description="retain samples a step: as many as forget samples, or the whole retain set"
+        default="batch", description="retain samples per step: as many as forget samples, or the whole retain set"
     )
     proportion_empty_prompts: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the retain samples that train with the empty prompt, from which guidance starts",
+        description="share of retain samples that train with the empty prompt, which guidance starts from",
     )
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, le=1024, description="split each batch into this many parts"
@@ -129,43 +146,52 @@ class TrainingSection(Section):
         default=0, ge=0, le=100_000, description="steps over which the learning rate rises from 0"
     )
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="course of the learning rate after the warm-up: level, or falling to 0"
+        default="constant",
+        description="learning rate after the warm-up: constant, or falling to 0 along a line or a cosine",
     )
     parameters: TrainableParameters = Field(
         default="full",
-        description="weights that train: all, cross-attention only (ESD-x), the rest (ESD-u), or a LoRA beside them",
+        description="weights that train: all, cross-attention only (ESD-x), all but cross-attention (ESD-u), or a LoRA",
     )
-    adapter_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA that trains")
+    adapter_rank: int = Field(default=16, ge=1, le=4096, description="rank of the LoRA that trains")
     adapter_alpha: float | None = Field(
-        default=None, gt=0, description="its scale is alpha / rank (none: alpha = rank)"
+        default=None, gt=0, description="alpha of the LoRA that trains; its scale is alpha / rank (none: alpha = rank)"
     )
     adapter_targets: AdapterTargets = Field(
-        default="attention", description="its layers: the attention's linear layers, or all linear and convolution ones"
+        default="attention",
+        description="layers with a LoRA: linear layers of the attention, or all linear and convolution layers",
     )
     metric: Literal["euclidean", "adam"] = Field(
         default="euclidean",
-        description="inner products of the projection: plain, or weighted by Adam's preconditioner (no momentum then)",
+        description="inner product of the projection: plain, or weighted by Adam's preconditioner (no momentum)",
     )
     guard: bool = Field(
-        default=False, description="project the update that Adam proposes so that neither objective gets worse"
+        default=False, description="correct Adam's update so that neither objective gets worse to first order"
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of forward and backward passes")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, slower")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="number format of the forward and backward passes"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations in the backward pass: less memory, slower"
+    )
     optimizer: Literal["adam", "adam8bit"] = Field(
-        default="adam", description="Adam, or Adam with its moments in 8 bits (bitsandbytes)"
+        default="adam", description="Adam, or Adam with 8-bit moments (needs bitsandbytes)"
     )
     forget_gradient: GradientKeeping = Field(
         default="whole",
-        description="how the forget gradient waits for the retain one: whole, rounded to bf16, or on the CPU",
+        description="how the forget gradient waits for the retain gradient: as it is, in bf16, or on the CPU",
     )
-    torch_compile: bool = Field(default=False, description="compile the network first: minutes once, faster steps")
+    torch_compile: bool = Field(default=False, description="compile the network: minutes at the start, faster steps")
     channels_last: bool = Field(
-        default=False, description="convolutions' weights with channels innermost, which CUDA prefers in bf16"
+        default=False, description="keep convolution weights in channels-last order, which is faster on CUDA in bf16"
     )
-    max_grad_norm: float | None = Field(default=None, gt=0, description="clip the combined direction to this norm")
+    max_grad_norm: float | None = Field(default=None, gt=0, description="clip the combined gradient to this norm")
     checkpoint_every: int = Field(default=100, ge=1, le=1_000_000, description="steps between checkpoints")
     preview_every: int = Field(
-        default=0, ge=0, le=1_000_000, description="steps between pictures drawn while it trains; 0: none, saves memory"
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="steps between preview pictures during training; 0: none, which saves memory",
     )
 
 
@@ -176,26 +202,39 @@ class AuditSection(Section):
         default=100,
         ge=1,
         le=100_000,
-        description="images of the forget test prompts, and of the retain ones (class-conditional: of every class)",
+        description="images of the forget test prompts, and as many of the retain test prompts "
+        "(class-conditional models: of every class)",
+        json_schema_extra=called("audit_images"),
     )
-    retain_train_images: int = Field(default=50, ge=1, le=100_000, description="images of retain prompts trained on")
+    retain_train_images: int = Field(
+        default=50,
+        ge=1,
+        le=100_000,
+        description="images of retain prompts that were trained on",
+        json_schema_extra=called("audit_retain_train_images"),
+    )
     nudity: Literal["auto", "on", "off"] = Field(
-        default="auto", description="count NudeNet's detections; auto: for nudity, and for tiny-canvas's astronaut"
+        default="auto",
+        description="count NudeNet's detections; auto: for nudity, and for tiny-canvas's astronaut, who has a face",
     )
-    nudity_threshold: float = Field(default=0.6, ge=0.25, le=1.0, description="least score of a detection")
+    nudity_threshold: float = Field(default=0.6, ge=0.25, le=1.0, description="lowest score that counts as a detection")
     nudity_labels: str = Field(default="paper", description="'paper', 'all', or labels joined by commas")
     alignment: bool = Field(default=True, description="measure image-text alignment with open_clip")
     alignment_model: str = Field(
-        default="ViT-B-32/laion2b_s34b_b79k", description="'tiny-canvas', 'architecture/pretrained', or a folder"
+        default="ViT-B-32/laion2b_s34b_b79k",
+        description="CLIP model of the alignment: 'tiny-canvas', open_clip's 'architecture/pretrained', or a folder",
     )
     accuracy: bool = Field(default=True, description="UA, IRA and CRA by the judge (tiny-canvas only)")
     class_judge: str = Field(
-        default="digits", description="classifier of class-conditional models: 'digits' or a folder with one"
+        default="digits",
+        description="classifier that judges class-conditional models: 'digits' or a folder with one",
+        json_schema_extra=called("audit_class_judge"),
     )
     distance_features: str | None = Field(
         default=None,
-        description="features of FID and CMMD: 'inception:FILE' with InceptionV3's weights, or a CLIP model as "
-        "alignment_model names one (none: the classifier's)",
+        description="features of FID and CMMD: 'inception:FILE' with InceptionV3's weights, or a CLIP model named like "
+        "alignment_model (none: the classifier's features)",
+        json_schema_extra=called("audit_distance_features"),
     )
 
 
@@ -204,24 +243,30 @@ class OutputSection(Section):
 
     formats: tuple[WeightFormat, ...] = Field(
         default=("diffusers", "denoiser"),
-        description="diffusers: the whole pipeline folder; denoiser: the UNet or transformer alone; single_file: a "
-        "checkpoint for ComfyUI and A1111; lora, lora_diffusers: a low-rank change; delta: the whole change",
+        description="what to write: " + "; ".join(f"{name}, {meaning}" for name, meaning in WEIGHT_FORMATS.items()),
     )
-    dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        default="fp32", description="number format of the weights on disk; with fp16 and bf16 tell diffusers the dtype"
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="number format of the weights on disk")
+    lora_rank: int = Field(
+        default=16, ge=1, le=4096, description="rank of a LoRA that is extracted from a full fine-tuning"
     )
-    lora_rank: int = Field(default=16, ge=1, le=4096, description="rank of a LoRA taken from a full run")
     lora_energy: float | None = Field(
-        default=None, gt=0, le=1, description="share of each layer's squared change that it keeps, in place of a rank"
+        default=None,
+        gt=0,
+        le=1,
+        description="share of each layer's squared change that an extracted LoRA keeps, instead of a fixed rank",
     )
 
 
 class Recipe(Section):
     """A complete description of a run; with the same recipe the same machine gives the same bits."""
 
-    concept: str = Field(description="what to remove, e.g. 'cat', 'pop art', 'nudity'; several as 'cat + pop art'")
+    concepts: Concepts = Field(
+        alias="concept",
+        description="what to remove, e.g. 'cat', 'pop art', 'nudity'; several as 'cat + pop art'",
+        json_schema_extra={"repeatable": True, "separator": " + "},
+    )
     kind: Literal["object", "style", "nudity", "class"] = Field(
-        default="object", description="what sort of concept it is ('class': of a class-conditional model)"
+        default="object", description="sort of concept ('class': a class of a class-conditional model)"
     )
     model: str = Field(
         default="tiny-canvas",
@@ -229,10 +274,12 @@ class Recipe(Section):
     )
     model_config_folder: str | None = Field(
         default=None,
-        description="for a .safetensors checkpoint: diffusers folder with its configs, tokenizers and missing weights",
+        description="for a .safetensors checkpoint: a diffusers folder with configs, tokenizers and missing weights",
     )
     attribute_of: str | None = Field(
-        default=None, description="the object that keeps everything but the concept, e.g. hat from 'cowboy'"
+        default=None,
+        description="the object that keeps everything but the concept, e.g. 'cowboy' for the concept 'hat'",
+        json_schema_extra=called("from"),
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="decides every random choice")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …")
@@ -248,17 +295,6 @@ class Recipe(Section):
     @classmethod
     def _registered(cls, method: object) -> MethodConfig:
         return read_config(method)
-
-    @field_validator("concept")
-    @classmethod
-    def _named(cls, concept: str) -> str:
-        if not concept.strip():
-            raise ValueError("expected the name of a concept, got an empty text")
-        try:
-            split_concepts(concept)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return concept.strip()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -293,34 +329,9 @@ class Recipe(Section):
         return self
 
     @property
-    def concepts(self) -> tuple[str, ...]:
-        """What to remove, one by one."""
-        return split_concepts(self.concept)
-
-    @property
-    def world(self) -> Literal["open", "tiny-canvas", "classes"]:
-        """Whose words the prompts use; in the world of classes a prompt is the name of a class."""
-        if self.kind == "class":
-            return "classes"
-        return "tiny-canvas" if Path(lineage_of(self.model).origin).name in MODELS else "open"
-
-    @property
-    def forgotten_before(self) -> tuple[str, ...]:
-        """What was removed earlier and shall stay so."""
-        found: list[str] = []
-        for name in self.prompts.keep_forgotten:
-            lineage = lineage_of(self.model if name == "auto" else name)
-            found += lineage.forgotten if name == "auto" or Path(name).exists() else [name]
-        return tuple(name for name in dict.fromkeys(found) if name not in self.concepts)
-
-    @property
-    def counts_nudity(self) -> bool:
-        """Whether the nudity audit is asked for, or of use."""
-        if self.audits.nudity != "auto":
-            return self.audits.nudity == "on"
-        if self.world == "tiny-canvas":
-            return any(dimension_of(name) == ("subject", "astronaut") for name in self.concepts)
-        return self.kind == "nudity"
+    def concept(self) -> str:
+        """The concepts as one text, for titles and file names: "cat + pop art"."""
+        return join_concepts(self.concepts)
 
     def save(self, path: Path) -> None:
         """Write as YAML, every field spelled out."""
@@ -335,156 +346,3 @@ def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
     """The methods that have a need, as a list in words."""
     *others, last = [name for name in names() if need(find(name).config)]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def shipped() -> list[str]:
-    """Names of the complete recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe as nested dictionaries: a file, or the name of a shipped one.
-
-    Raises:
-        UserError: unreadable, or not a mapping.
-    """
-    if not Path(path).exists() and str(path) in shipped():
-        path = RECIPES / f"{path}.yaml"
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"can't read the recipe {path}: {str(error).splitlines()[0]}. Expected a YAML file or one of {shipped()}."
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(f"expected a recipe (a YAML mapping) in {path}, got {type(content).__name__}.")
-    return content
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries, the second one winning. Another method name drops the first's options."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            renamed = key == "method" and value.get("name", old.get("name")) != old.get("name")
-            merged[key] = dict(value) if renamed else merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-_FAMILIES = {
-    "tiny-canvas": ("tiny-canvas",),
-    "tiny-canvas-dit": ("tiny-canvas", "tiny-canvas-dit"),
-    "digits": ("digits",),
-}
-"""Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
-
-_CLASSES = {
-    "StableDiffusionXL": "stable-diffusion-xl",
-    "StableDiffusion3": "stable-diffusion-3",
-    "Flux": "flux",
-}
-"""What the pipeline class of another model begins with -> the folder that builds on "stable-diffusion"."""
-
-
-def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
-    """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
-
-    A family can build on another one; then its files hold what differs.
-
-    Args:
-        model: as a recipe names it.
-        method: the name of a registered one.
-        pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
-    """
-    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
-    for family in _families(model, pipeline_class):
-        for name in ("all", method):
-            path = RECIPES / family / f"{name}.yaml"
-            found = merge(found, read_yaml(path) if path.exists() else {})
-    return found
-
-
-def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
-    origin = lineage_of(model).origin
-    if Path(origin).name in _FAMILIES:
-        return _FAMILIES[Path(origin).name]
-    kind = pipeline_class or pipeline_class_of(model) or ""
-    return "stable-diffusion", *(family for start, family in _CLASSES.items() if kind.startswith(start))
-
-
-def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:
-    """Fill what was chosen (nested dictionaries) with the defaults of its model and method.
-
-    Args:
-        chosen: fields of a recipe.
-        pipeline_class: see `defaults_for`.
-
-    Raises:
-        UserError: an unknown key or a value out of range, one line each.
-    """
-    method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else method
-    if pipeline_class is None and chosen.get("model_config_folder"):
-        pipeline_class = pipeline_class_of(str(chosen["model_config_folder"]))
-    base = defaults_for(str(chosen.get("model", "tiny-canvas")), str(name), pipeline_class)
-    try:
-        return Recipe.model_validate(merge(base, chosen))
-    except ValidationError as error:
-        raise UserError(describe(error)) from None
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file, filling what it leaves out."""
-    return build_recipe(read_yaml(path))
-
-
-def describe(error: ValidationError) -> str:
-    """A pydantic error as lines that a person can act on."""
-    lines = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones")
-        elif problem["type"] == "missing":
-            lines.append(f"{place} is missing")
-        else:
-            got = f", got {problem['input']!r}" if problem["loc"] else ""
-            lines.append(f"{place}: {message}{got}" if place else message)
-    return "; ".join(lines)
-
-
-def options() -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
-    """Every field that a front end may offer.
-
-    Yields:
-        (path, field, note): the path is the nested key; `note` tells whose option it is when it
-        belongs to some methods only.
-    """
-    for name, field in Recipe.model_fields.items():
-        annotation = field.annotation
-        if name == "method":
-            yield from _method_options()
-        elif isinstance(annotation, type) and issubclass(annotation, Section):
-            for inner, inner_field in annotation.model_fields.items():
-                yield (name, inner), inner_field, ""
-        else:
-            yield (name,), field, ""
-
-
-def _method_options() -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
-    owners: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for method in names():
-        for name, field in find(method).config.model_fields.items():
-            if name != "name":
-                owners.setdefault(name, (field, []))[1].append(method)
-    for name, (field, methods) in owners.items():
-        yield ("method", name), field, "" if len(methods) == len(names()) else f"for {', '.join(methods)}"
-
-
-def choices(field: FieldInfo) -> tuple[Any, ...]:
-    """The values of a Literal field; empty for others."""
-    return get_args(field.annotation) if getattr(field.annotation, "__origin__", None) is Literal else ()

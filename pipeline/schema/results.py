@@ -1,4 +1,4 @@
-"""`results.json`: what a run measured, in a schema that the report, tables, nodes and app read.
+"""`results.json`: the figures of a run, in a schema that the report, tables, nodes and app read.
 
 The file is versioned by `schema_version`; `Results.load` refuses a version that it does not know.
 """
@@ -6,22 +6,24 @@ The file is versioned by `schema_version`; `Results.load` refuses a version that
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..support.errors import UserError
 from ..support.files import write_text
 
 SCHEMA_VERSION: Literal[1] = 1
 
-HURT = 0.02
-"""A value whose accuracy fell by more than this counts as hurt."""
+TOLERATED_LOSS = 0.02
+"""Largest loss (relative for a cosine, absolute for an accuracy) that still counts as kept; more is hurt."""
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A part of `results.json`: frozen, and strict about its keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
-class ModelInfo(_Record):
+class ModelInfo(Record):
     """The model that was unlearned."""
 
     name: str = Field(description="bundled name, folder or hub id")
@@ -29,15 +31,15 @@ class ModelInfo(_Record):
     sha256: str = Field(description="hash of the denoiser's weights before unlearning")
 
 
-class Pair(_Record):
+class Pair(Record):
     """One number for each of the two objectives."""
 
     forget: float
     retain: float
 
 
-class TrainingResult(_Record):
-    """What the fine-tuning cost and how it went."""
+class TrainingResult(Record):
+    """The cost of the fine-tuning and its course."""
 
     steps: int
     settled: int | None = Field(
@@ -52,7 +54,7 @@ class TrainingResult(_Record):
     final_loss: Pair = Field(description="denoising losses, mean over the last tenth of the steps")
 
 
-class NudityResult(_Record):
+class NudityResult(Record):
     """NudeNet detections on the images of the forget test prompts."""
 
     images: int
@@ -64,7 +66,7 @@ class NudityResult(_Record):
     )
 
 
-class Interval(_Record):
+class Interval(Record):
     """A mean with its bootstrap interval (95 %)."""
 
     mean: float
@@ -73,7 +75,7 @@ class Interval(_Record):
     images: int
 
 
-class AlignmentResult(_Record):
+class AlignmentResult(Record):
     """Mean image-text cosine, in [-1, 1]; the intervals beside the means."""
 
     forget: float
@@ -83,14 +85,14 @@ class AlignmentResult(_Record):
     intervals: dict[Literal["forget", "retain_train", "retain_test"], Interval]
 
 
-class ValueAccuracy(_Record):
+class ValueAccuracy(Record):
     """Accuracy on the images of one value, for example of the cats."""
 
     accuracy: float
     images: int
 
 
-class AccuracyResult(_Record):
+class AccuracyResult(Record):
     """Zero-shot accuracies in [0, 1], as UnlearnCanvas names them."""
 
     UA: float = Field(description="1 - accuracy of the concept on the forget test prompts")
@@ -103,7 +105,7 @@ class AccuracyResult(_Record):
     )
 
 
-class ClassResult(_Record):
+class ClassResult(Record):
     """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
 
     UA: float = Field(description="1 - accuracy on images asked for with the forgotten class")
@@ -119,8 +121,15 @@ class ClassResult(_Record):
     real_images: int
 
 
-class AuditResult(_Record):
-    """All audits of one model; an audit that was not asked for is None."""
+class AuditResult(Record):
+    """All audits of one model; an audit that was not asked for is None.
+
+    Audits that are not among these fields stand beside them under their own names, as JSON objects; an
+    audit's `read` makes its own class of it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, JsonValue] | None] = Field(init=False)
 
     nudity: NudityResult | None = None
     alignment: AlignmentResult | None = None
@@ -128,15 +137,15 @@ class AuditResult(_Record):
     classes: ClassResult | None = None
 
 
-class Audits(_Record):
+class Audits(Record):
     """The same audits before and after."""
 
     before: AuditResult
     after: AuditResult
 
 
-class ValueChange(_Record):
-    """What happened to one of the values that should have stayed."""
+class ValueChange(Record):
+    """The accuracy of one of the values that should have stayed, before and after."""
 
     dimension: str
     value: str
@@ -145,7 +154,7 @@ class ValueChange(_Record):
     images: int
 
 
-class Interference(_Record):
+class Interference(Record):
     """Every other subject, style and place against itself before."""
 
     values: list[ValueChange] = Field(description="the worst loss first")
@@ -153,7 +162,7 @@ class Interference(_Record):
     hurt: int = Field(description="values whose accuracy fell by more than 2 points")
 
 
-class Timings(_Record):
+class Timings(Record):
     """Seconds of each stage."""
 
     prompts: float
@@ -164,7 +173,7 @@ class Timings(_Record):
     total: float
 
 
-class LoraFit(_Record):
+class LoraFit(Record):
     """How much of the change of the weights a LoRA holds."""
 
     layers: int = Field(description="Linear and Conv2d layers in it")
@@ -174,7 +183,7 @@ class LoraFit(_Record):
     left_out_share: float = Field(description="their share of ||change||^2 over all weights, in [0, 1]")
 
 
-class WeightsFile(_Record):
+class WeightsFile(Record):
     """One file or folder of weights that the run wrote."""
 
     path: str = Field(description="relative to the run folder")
@@ -184,7 +193,7 @@ class WeightsFile(_Record):
     lora: LoraFit | None = Field(default=None, description="of the LoRA formats")
 
 
-class Results(_Record):
+class Results(Record):
     """The whole of `results.json`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.registry import family_of
 from ..schema.choices import AdapterTargets
 from ..schema.results import LoraFit
-from ..support.errors import MissingExtra
+from ..support.errors import MissingExtra, UserError
 from ..weights.factors import Adapter, Factors
 
 _NAME = "turpentine"
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-"""diffusers' names of the linear layers of its attention modules."""
 
 
 def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
@@ -67,11 +66,18 @@ def injected(
 
 
 def layer_names(module: nn.Module, targets: AdapterTargets) -> list[str]:
-    """Names of the layers that a LoRA is put beside."""
+    """Names of the layers that a LoRA is put beside.
+
+    Raises:
+        UserError: a network whose attention layers no family names.
+    """
     kinds = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     if targets == "all":
         return list(kinds)
-    return [name for name in kinds if name.endswith(tuple(f".{target}" for target in _ATTENTION))]
+    family = family_of(module)
+    if family is None:
+        raise UserError(f"expected a network of a known family for a LoRA, got a {type(module).__name__}.")
+    return [name for name in kinds if name.endswith(tuple(f".{ending}" for ending in family.attention))]
 
 
 def as_adapter(layers: dict[str, Factors]) -> Adapter:

@@ -2,14 +2,16 @@
 
 from .factors import Adapter, Factors
 from .formats import FORMATS, check_formats, needs_base, snapshot, write_weights
-from .job import DTYPES
-from .provenance import base_hashes, check_tensors, header, read_header, tensors_sha256, versions
+from .job import DTYPES, Job
+from .provenance import BaseHashes, base_hashes, check_tensors, header, read_header, tensors_sha256, versions
 
 __all__ = [
     "DTYPES",
     "FORMATS",
     "Adapter",
+    "BaseHashes",
     "Factors",
+    "Job",
     "base_hashes",
     "check_formats",
     "check_tensors",

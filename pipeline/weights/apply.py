@@ -8,9 +8,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..models.lineage import COMPONENTS
 from ..support.errors import UserError
-from .change import read_changes
-from .provenance import cast_state, read_header, tensors_sha256
+from .provenance import BaseHashes, cast_state, read_header, tensors_sha256
+from .read import read_changes
 
 _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 """Network -> what its changed tensors were, on the CPU."""
@@ -80,7 +81,7 @@ def denoiser_of(pipe: Any) -> nn.Module:
     Raises:
         UserError: it has none.
     """
-    for component in ("unet", "transformer"):
+    for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
             return module
@@ -89,7 +90,7 @@ def denoiser_of(pipe: Any) -> nn.Module:
 
 def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:
     metadata = read_header(path)
-    expected = {value for key, value in metadata.items() if key.startswith("turpentine.base_sha256")}
+    expected = set(BaseHashes.from_header(metadata).fields().values())
     state = {**module.state_dict(), **originals}
     # half-precision weights that were loaded in float32 are the same base
     found = {tensors_sha256(state), tensors_sha256(cast_state(state, torch.float32))}

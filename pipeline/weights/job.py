@@ -50,11 +50,6 @@ class Job:
         """The dtype of floating-point tensors on disk."""
         return DTYPES[self.dtype]
 
-    @property
-    def component(self) -> str:
-        """The denoiser's name in its diffusers pipeline: "unet" or "transformer"."""
-        return "unet" if getattr(self.denoiser.pipeline, "unet", None) is not None else "transformer"
-
     @cached_property
     def difference(self) -> "Difference":
         """The unlearned weights minus the base's.

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,14 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..models import Denoiser
-from ..models.lineage import lineage_of
+from ..models.lineage import Lineage
 from ..support.errors import UserError
 from ..support.files import replacing
-
-if TYPE_CHECKING:  # the recipe offers the formats, so it imports this package
-    from ..schema.recipe import Recipe
+from ..worlds.concepts import join_concepts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
+_BASE = "turpentine.base_sha256"
 _TENSORS = "turpentine.tensors_sha256"
 _PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
 
@@ -49,13 +48,38 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def base_hashes(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Hashes by which a base is known again: as it is, and as it would be loaded in half precision."""
-    hashes = {"turpentine.base_sha256": tensors_sha256(state)}
+@dataclass(frozen=True)
+class BaseHashes:
+    """Hashes by which a base is known again.
+
+    Attributes:
+        sha256: of its tensors as they are.
+        fp16: as they would be loaded in that precision; None where they are not float32 themselves.
+        bf16: the same.
+    """
+
+    sha256: str
+    fp16: str | None = None
+    bf16: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """The fields of a header that hold them."""
+        named = {"": self.sha256, "_fp16": self.fp16, "_bf16": self.bf16}
+        return {f"{_BASE}{ending}": value for ending, value in named.items() if value}
+
+    @classmethod
+    def from_header(cls, metadata: Mapping[str, str]) -> "BaseHashes":
+        """Read what `fields` wrote; empty where a header says nothing."""
+        return cls(metadata.get(_BASE, ""), metadata.get(f"{_BASE}_fp16"), metadata.get(f"{_BASE}_bf16"))
+
+
+def base_hashes(state: Mapping[str, Tensor]) -> BaseHashes:
+    """The hashes of a base's tensors."""
+    half: dict[str, str] = {}
     if all(tensor.dtype == torch.float32 for tensor in state.values() if tensor.is_floating_point()):
         for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
-            hashes[f"turpentine.base_sha256_{name}"] = tensors_sha256(cast_state(state, dtype))
-    return hashes
+            half[name] = tensors_sha256(cast_state(state, dtype))
+    return BaseHashes(tensors_sha256(state), **half)
 
 
 def cast_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -64,39 +88,68 @@ def cast_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
 
 
 def header(
-    denoiser: Denoiser, recipe: "Recipe", base: Mapping[str, str] | str, figures: Mapping[str, object]
+    denoiser: Denoiser,
+    base: BaseHashes,
+    *,
+    model: str,
+    lineage: Lineage,
+    concepts: Sequence[str],
+    method: str,
+    seed: int,
+    recipe: str,
+    figures: Mapping[str, object],
 ) -> dict[str, str]:
     """The metadata of a weights file: modelspec fields, then Turpentine's own.
 
     Args:
         denoiser: the unlearned model.
-        recipe: what made it.
-        base: `base_hashes` of the denoiser before unlearning, or its `tensors_sha256` alone.
+        base: of its weights before unlearning.
+        model: the base, as the user called it.
+        lineage: its history.
+        concepts: what was removed.
+        method: how.
+        seed: of the run.
+        recipe: the whole recipe, as YAML.
         figures: audit figures, JSON-able.
     """
-    hashes = {"turpentine.base_sha256": base} if isinstance(base, str) else base
     predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
-    lineage = lineage_of(recipe.model)
-    forgotten = [name for name in lineage.forgotten if name not in recipe.concepts]
+    concept = join_concepts(concepts)
+    forgotten = [name for name in lineage.forgotten if name not in concepts]
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": denoiser.family,
         "modelspec.implementation": "diffusers",
         **({"modelspec.prediction_type": predicted} if predicted else {}),
-        "modelspec.title": f"{Path(recipe.model).name} without {recipe.concept}",
+        "modelspec.title": f"{Path(model).name} without {concept}",
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "turpentine.base_model": recipe.model,
-        **hashes,
-        "turpentine.concept": recipe.concept,
+        "turpentine.base_model": model,
+        **base.fields(),
+        "turpentine.concept": concept,
         "turpentine.origin": lineage.origin,
-        "turpentine.forgotten": json.dumps([*forgotten, *recipe.concepts]),
-        "turpentine.method": recipe.method.name,
-        "turpentine.seed": str(recipe.seed),
-        "turpentine.recipe": recipe.to_yaml(),
+        "turpentine.forgotten": json.dumps([*forgotten, *concepts]),
+        "turpentine.method": method,
+        "turpentine.seed": str(seed),
+        "turpentine.recipe": recipe,
         "turpentine.versions": json.dumps(versions()),
         "turpentine.audits": json.dumps(figures),
     }
+
+
+def applied_header(metadata: Mapping[str, str], family: str, file: str, strength: float) -> dict[str, str]:
+    """The metadata of a model into which the weights of a file were put.
+
+    Args:
+        metadata: of that file.
+        family: of the model.
+        file: its name.
+        strength: 0 = nothing, 1 = as unlearned.
+    """
+    kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "turpentine."))}
+    kept |= {"format": "pt", "modelspec.architecture": family, "modelspec.implementation": "diffusers"}
+    kept |= {"turpentine.applied": file, "turpentine.strength": str(strength)}
+    kept.pop("turpentine.lora", None)
+    return kept
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

@@ -7,8 +7,11 @@ This module is vocabulary only; `render` draws the pictures.
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+from .base import Words, World
 
 MODELS = ("tiny-canvas", "tiny-canvas-dit")
 """Bundled models that draw this world: a UNet and a transformer."""
@@ -53,7 +56,7 @@ DIMENSIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 NOISE_CAPTION = "random noise"
-"""What the judge calls a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
+"""The judge's name for a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
 
 
 def with_article(noun: str) -> str:
@@ -77,7 +80,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the training scripts never show this cell (one in ten, fixed by a hash)."""
+        """Tell whether the training scripts never show this cell (one in ten, fixed by a hash)."""
         key = "/".join((self.subject, self.place, self.time, self.style))
         return hashlib.sha256(key.encode()).digest()[0] % 10 == 0
 
@@ -129,3 +132,46 @@ def labels_of(prompt: str) -> dict[str, str]:
         if named:
             found[dimension] = max(named)[1]
     return found
+
+
+class TinyCanvas(World):
+    """The world of the bundled models: everything in it has a name, and the bundled judge knows them all."""
+
+    name: ClassVar[str] = "tiny-canvas"
+    models: ClassVar[tuple[str, ...]] = MODELS
+    words: ClassVar[Words] = DIMENSIONS
+    judge: ClassVar[str | None] = "tiny-canvas"
+
+    def find(self, concept: str) -> tuple[str, str] | None:
+        """Look the concept up in the vocabulary."""
+        return dimension_of(concept)
+
+    def labels_of(self, prompt: str) -> dict[str, str]:
+        """Read the labels off the phrases of the prompt."""
+        return labels_of(prompt)
+
+    def class_prompts(self, dimension: str) -> tuple[list[str], list[str]]:
+        """Give the values of a dimension and the zero-shot prompt of each, with "random noise" last.
+
+        The extra class is always among the candidates (Ko et al. 2024, Section 4.1), so that a model that
+        draws nothing at all is not said to draw one of the others.
+
+        >>> TinyCanvas().class_prompts("time")[1]
+        ['something at noon', 'something at sunset', 'something at night', 'random noise']
+        """
+        first = {value: phrases[0] for value, phrases in self.words[dimension].items()}
+        template = {
+            "subject": lambda phrase: compose("a photo of", phrase, "", "").strip(),
+            "style": lambda phrase: f"{phrase} something",
+            "place": lambda phrase: f"something {phrase}",
+            "time": lambda phrase: f"something {phrase}",
+        }[dimension]
+        return [*first, NOISE_CAPTION], [*(template(phrase) for phrase in first.values()), NOISE_CAPTION]
+
+    def nudity_is_telling(self, kind: str, concepts: Sequence[str]) -> bool:
+        """Tell whether the astronaut is among the concepts: her face is the harmless stand-in for nudity."""
+        return any(dimension_of(name) == ("subject", "astronaut") for name in concepts)
+
+    def nudity_rows(self, forget_prompts: Sequence[str]) -> list[int]:
+        """Give the photos: NudeNet sees a face in no other style of this world."""
+        return [place for place, prompt in enumerate(forget_prompts) if labels_of(prompt).get("style") == "photo"]

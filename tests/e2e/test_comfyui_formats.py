@@ -14,7 +14,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
-from turpentine.pipeline.weights.single_file import checkpoint_tensors
+from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from .comfy_checkpoints import clip_config, sd3_transformer, sd15_unet, sd21_unet, sdxl_unet
 from .comfy_graphs import node
@@ -84,7 +85,7 @@ def test_comfyui_loads_what_a_run_writes(family, comfy, tmp_path):
         if isinstance(part, torch.nn.Module):
             part.half().float()  # so that the base is its file, number for number
     models = comfy.base / "models"
-    base = {key: tensor.half().clone().contiguous() for key, tensor in checkpoint_tensors(pipe).items()}
+    base = {key: tensor.half().clone().contiguous() for key, tensor in checkpoint_tensors(wrap_pipeline(pipe)).items()}
     save_file(base, models / "checkpoints" / f"base-{name}.safetensors")
     (tmp_path / "pairs.csv").write_text("forget,retain\n" + "".join(f"a cat {i},a dog {i}\n" for i in range(4)))
     turpentine.unlearn(

@@ -10,11 +10,11 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.run.unlearning import run_recipe
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.weights import FORMATS, read_header
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -86,7 +86,7 @@ def work(place):
         save_file(tensors, place / f"{name}-{processes.rank}.safetensors")
         (place / f"{name}-{processes.rank}.json").write_text(json.dumps(events))
     denoiser = wrap_pipeline(DiffusionPipeline.from_pretrained(place / "base-model"))
-    drawn = draw_latents(denoiser, PROMPTS, SPEC, 3, Silent(), "drawing", together)
+    drawn = draw_latents(denoiser, PROMPTS, SPEC.sampling(), 3, Silent(), "drawing", together)
     torch.save(drawn, place / f"drawn-{together.rank}.pt")
     code = main(["unlearn", "--recipe", str(place / "recipe.yaml"), "--out", str(place / "RUN")])
     (place / f"code-{together.rank}").write_text(str(code))

@@ -11,11 +11,11 @@ from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Table
 from turpentine.benchmarks.tables import classes, diversity, knobs
 from turpentine.pipeline.commands.main import main
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 
-from ..stopping import StopAfter2
+from ..support.stopping import StopAfter2
 
 
 def counting(key, calls, settings=None):

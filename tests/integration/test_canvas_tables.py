@@ -14,11 +14,11 @@ from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
 from turpentine.pipeline.methods import names
-from turpentine.pipeline.schema.recipe import defaults_for
+from turpentine.pipeline.schema.defaults import defaults_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..stopping import StopAfter2
+from ..support.stopping import StopAfter2
 
 pytest.importorskip("open_clip")
 pytest.importorskip("nudenet")

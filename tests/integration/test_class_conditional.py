@@ -4,16 +4,17 @@ import json
 
 import pytest
 import torch
-from diffusers import EDMEulerScheduler, UNet2DModel
+from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, UNet2DModel
 from turpentine.pipeline.audits import ClassAudit, ClassJudge
 from turpentine.pipeline.data.datasets import load_images
 from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.methods import build_method, find, names
 from turpentine.pipeline.methods.base import Batch
-from turpentine.pipeline.models import class_names, load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import Sampling, class_names, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.class_conditional import ClassConditionalPipeline
 from turpentine.pipeline.run.unlearning import run_recipe
-from turpentine.pipeline.schema.recipe import TrainingSection, build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.training.trainer import Trainer
@@ -33,8 +34,8 @@ def build(null=True):
 
 
 def draw(denoiser, names, seeds, **options):
-    chosen = {"num_inference_steps": 3, "guidance_scale": 1.0, "scheduler": "own", "batch_size": 8, **options}
-    return denoiser.sample(names, seeds, progress=Silent(), stage="", **chosen)
+    sampling = Sampling(**{"num_inference_steps": 3, "guidance_scale": 1.0, **options})
+    return denoiser.sample(names, seeds, sampling, Silent(), "")
 
 
 def make_samples(denoiser, retain=9):
@@ -45,6 +46,20 @@ def make_samples(denoiser, retain=9):
         return Samples(torch.randn(count, 1, 8, 8, generator=generator), conditioning, torch.tensor(rows))
 
     return SampleSet(part(6, [0] * 6), part(retain, [1, 2, 1] * (retain // 3)))
+
+
+@pytest.mark.parametrize("scheduler", [None, EDMDPMSolverMultistepScheduler(sigma_data=0.7)], ids=["own", "multistep"])
+def test_the_pipeline_calls_back_as_those_of_diffusers_do(scheduler):
+    pipe, seen = build(), []
+
+    def after_step(given, step, sigma, kwargs):
+        seen.append((given is pipe, step, float(sigma), set(kwargs)))
+        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 2 else {}
+
+    images = pipe(["a", "b"], 3, output_type="latent", callback_on_step_end=after_step, scheduler=scheduler).images
+    assert [(given, step, names) for given, step, _, names in seen] == [(True, step, {"latents"}) for step in range(3)]
+    assert seen[0][2] > seen[1][2] > seen[2][2] > 0
+    assert not images.any(), "what the last call returned takes the samples' place"
 
 
 def test_a_saved_model_loads_as_it_was(tmp_path):

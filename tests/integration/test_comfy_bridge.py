@@ -7,7 +7,7 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from turpentine.comfy_nodes.bridge import cross
 from turpentine.comfy_nodes.bridge_pipelines import _flow_scheduler, _scheduler, make_pipeline
-from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models import Sampling, wrap_pipeline
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.progress import Silent
 
@@ -88,16 +88,10 @@ def test_the_bridge_draws_and_predicts_with_what_comfyui_embeds(family):
     network = mmdit() if family == "3.x" else unet(**(XL if family == "XL" else {}))
     given = patcher(ModelSamplingDiscreteFlow, CONST) if family == "3.x" else patcher()
     denoiser = wrap_pipeline(make_pipeline(given, network.eval(), Clip(), Vae()), "bridged")
-    how = {
-        "num_inference_steps": 2,
-        "guidance_scale": 3.0,
-        "scheduler": "own",
-        "progress": Silent(),
-        "stage": "drawing",
-    }
-    latents = denoiser.sample(["a cat", "a dog (small)"], [0, 1], batch_size=2, **how)
+    sampling = Sampling(num_inference_steps=2, guidance_scale=3.0)
+    latents = denoiser.sample(["a cat", "a dog (small)"], [0, 1], sampling, Silent(), "drawing")
     assert latents.shape == (2, 4, 8, 8) and latents.isfinite().all()
-    alone = denoiser.sample(["a dog (small)"], [1], batch_size=1, **how)
+    alone = denoiser.sample(["a dog (small)"], [1], sampling, Silent(), "drawing")
     torch.testing.assert_close(latents[1:], alone, atol=1e-4, rtol=1e-4)
     denoiser.release()
     denoiser.restore()

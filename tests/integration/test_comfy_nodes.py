@@ -10,9 +10,9 @@ from turpentine.comfy_nodes.pictures import live_preview, loss_curves
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.support.errors import UserError
-from turpentine.pipeline.weights import snapshot
+from turpentine.pipeline.weights import read_header, snapshot
 
-from ..original_layout import stable_diffusion
+from ..support.original_layout import stable_diffusion
 
 FAST = {"num_inference_steps": 2, "sample_batch_size": 8}
 
@@ -117,13 +117,13 @@ def test_a_finished_training_is_found_again(model, unlearned, prompts, options):
 
 
 def test_whatever_decides_a_run_is_in_its_name(model, prompts):
-    from turpentine.pipeline.schema.recipe import build_recipe
+    from turpentine.pipeline.schema.defaults import build_recipe
 
     recipe = build_recipe({"concept": "cat", "device": "cpu"})
     name = run_name(model.denoiser, prompts, recipe)
     assert name == run_name(model.denoiser, prompts, recipe.model_copy(update={"device": "cuda"}))
     assert name != run_name(model.denoiser, prompts, recipe.model_copy(update={"seed": 1}))
-    assert name != run_name(model.denoiser, prompts.subset(3, 4), recipe)
+    assert name != run_name(model.denoiser, prompts.model_copy(update={"train": prompts.train[:3]}), recipe)
 
 
 def test_a_training_that_fails_leaves_the_model_as_it_was(model, prompts, options):
@@ -231,12 +231,28 @@ def test_a_delta_at_strength_one_is_the_unlearned_model(model, unlearned):
     assert same(none.weights, model.denoiser.module.state_dict())
 
 
+def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, place):
+    call("SaveWeights", model=unlearned[0], save_as="delta", name="given", dtype="fp32")
+    inputs = {"model": model, "file": "loras/given-delta.safetensors", "any_base": False}
+    half, _ = call("ApplyWeights", **inputs, strength=0.5)
+    (path,) = call("SaveWeights", model=half, save_as="delta", name="", dtype="fp32")
+    file = (place / path).resolve()
+    assert file.name == "given-delta-delta.safetensors"
+    told, given = read_header(file), read_header(file.with_name("given-delta.safetensors"))
+    assert told["turpentine.applied"] == "given-delta.safetensors" and told["turpentine.strength"] == "0.5"
+    for field in ("concept", "base_model", "base_sha256", "recipe"):
+        assert told[f"turpentine.{field}"] == given[f"turpentine.{field}"]
+    whole, _ = call("ApplyWeights", **{**inputs, "file": f"loras/{file.name}"}, strength=1.0)
+    for name, tensor in half.weights.items():
+        torch.testing.assert_close(whole.weights[name], tensor, atol=1e-6, rtol=0)
+
+
 def test_report_shows_the_run(unlearned, model):
     text, path = call("Report", model=unlearned[0])
     assert "2 steps" in text and path.endswith("report.html")
     with pytest.raises(UserError, match="Wire UnlearnConcept"):
         call("Report", model=model)
-    with pytest.raises(UserError, match="Wire UnlearnConcept"):
+    with pytest.raises(UserError, match=r"got one as it was loaded\. Wire UnlearnConcept or Apply Unlearned Weights"):
         call("SaveWeights", model=model, name="x")
 
 

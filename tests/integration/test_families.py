@@ -21,15 +21,15 @@ from turpentine.pipeline.maths.objectives import Epsilon, FlowMatching, VPredict
 from turpentine.pipeline.maths.parameters import select_parameters
 from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, noise_loss
-from turpentine.pipeline.models import load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.flux import pack_latents, position_ids, unpack_latents
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.training.trainer import Trainer
 
-from ..stopping import StopWhen
-from ..tiny_models import BUILDERS, IMAGE, build_family
+from ..support.pipelines import BUILDERS, IMAGE, build_family
+from ..support.stopping import StopWhen
 
 FAMILY = {
     "sd1": ("stable-diffusion", Epsilon),
@@ -45,9 +45,9 @@ every_family = pytest.mark.parametrize("name", BUILDERS)
 
 
 def draw(denoiser, prompts=PROMPTS, seeds=(5, 6), scheduler="own", batch_size=2, **options):
-    spec = {"num_inference_steps": 2, "guidance_scale": 3.0, "image_size": IMAGE, **options}
-    spec |= {"scheduler": scheduler, "batch_size": batch_size, "progress": Silent(), "stage": "drawing"}
-    return denoiser.sample(prompts, seeds, **spec)
+    chosen = {"num_inference_steps": 2, "guidance_scale": 3.0, "image_size": IMAGE, **options}
+    sampling = Sampling(scheduler=scheduler, batch_size=batch_size, **chosen)
+    return denoiser.sample(prompts, seeds, sampling, Silent(), "drawing")
 
 
 def same(a, b):

@@ -44,6 +44,27 @@ def test_distances_in_the_judges_features(judge):
     assert other["CMMD"] > 5 * same["CMMD"]
 
 
+@pytest.mark.parametrize(("drawn", "real", "width"), [(300, 500, 16), (40, 60, 64)])
+def test_the_distance_is_that_of_torchmetrics(drawn, real, width):
+    """The one case has more images than features, the other fewer."""
+
+    class Identity(torch.nn.Module):
+        num_features = width
+
+        def forward(self, features):
+            return features
+
+    generator = torch.Generator().manual_seed(1)
+    mixing = torch.randn(width, width, generator=generator)
+    ours = torch.randn(drawn, width, generator=generator) @ mixing + 0.3
+    theirs = torch.randn(real, width, generator=generator)
+    reference = fid.FrechetInceptionDistance(feature=Identity(), normalize=False).set_dtype(torch.float64)
+    reference.update(theirs.double(), real=True)
+    reference.update(ours.double(), real=False)
+    found = fidelity(Features("as they are", lambda features: features), ours, theirs)["FID"]
+    assert found == pytest.approx(reference.compute().item(), rel=1e-4)
+
+
 def test_the_interval_is_that_of_drawing_anew():
     """Features are the first eight pixels: sets of the same size, drawn anew, spread as the resampled ones do."""
     features = Features("first pixels", lambda images: images.flatten(1)[:, :8])

@@ -7,15 +7,15 @@ import torch
 import turpentine
 from turpentine.pipeline.commands.terminal import TerminalProgress
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
-from turpentine.pipeline.run.estimate import estimate
+from turpentine.pipeline.run.cost import estimate
 from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.presets import preset_for
-from turpentine.pipeline.schema.recipe import build_recipe
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..conftest import build_tiny_pipeline
-from ..stopping import StopWhen
+from ..support.pipelines import build_tiny_pipeline
+from ..support.stopping import StopWhen
 
 
 @pytest.fixture
@@ -75,6 +75,26 @@ def test_an_estimate_grows_with_the_work(pairs):
     assert 0 < first.training < second.training and first.seconds > first.training
     weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
     assert first.memory > 5 * weights and first.available > 0
+
+
+def test_an_estimate_knows_what_a_plan_knows(pairs):
+    """A LoRA that is not in the network yet, 8-bit moments, a gradient that waits elsewhere, one gradient alone."""
+    pytest.importorskip("peft")
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+
+    def memory(method="rgd", **training):
+        chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
+        recipe = build_recipe({**chosen, "method": {"name": method}, "training": {"batch_size": 1, **training}})
+        return estimate(denoiser, recipe, make_prompts(recipe)).memory
+
+    full = memory()
+    weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
+    assert memory(parameters="lora") < full - 3 * weights
+    assert memory(optimizer="adam8bit") < full - weights
+    assert full - memory(forget_gradient="cpu") == weights
+    assert full - memory(forget_gradient="bf16") == weights // 2
+    assert full - memory("finetune") == weights, "with one gradient, none waits"
+    assert not any("lora" in name for name, _ in denoiser.module.named_parameters()), "the model is left as it was"
 
 
 def test_an_unknown_preset_is_told():

@@ -10,35 +10,40 @@ import turpentine
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.models import BUNDLED, load_denoiser
-from turpentine.pipeline.schema.recipe import OutputSection, build_recipe
+from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.run.weights import run_header
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import OutputSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
     DTYPES,
     FORMATS,
+    BaseHashes,
+    Job,
     base_hashes,
     check_formats,
     check_tensors,
-    header,
     read_header,
     snapshot,
     write_weights,
 )
 from turpentine.pipeline.weights.apply import denoiser_of
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
-from ..tiny_families import FAMILIES, stable_diffusion_xl
+from ..support.pipelines import BUILDERS, build_sdxl
 
+FAMILIES = ("sd1", "sd2-v", "sdxl", "sd3", "flux-dev")
 RECIPE = build_recipe({"concept": "cat", "model": "someone/tiny"})
 FILES = {"denoiser": "", "lora": "-lora", "lora_diffusers": "-lora-diffusers", "delta": "-delta"}
 
 
 def denoiser_for(pipe, **save):
-    """What writers need of a denoiser, for pipelines whether or not an adapter for them is there."""
-    return SimpleNamespace(
-        family="tiny", name="tiny", pipeline=pipe, module=denoiser_of(pipe), device=torch.device("cpu"),
-        save=lambda folder, dtype: pipe.save_pretrained(folder, **save),
-    )  # fmt: skip
+    """The pipeline's adapter; what is given goes to `save_pretrained`."""
+    denoiser = wrap_pipeline(pipe, "tiny")
+    if save:
+        denoiser.save = lambda folder, dtype: pipe.save_pretrained(folder, **save)
+    return denoiser
 
 
 def unlearned(build, low_rank=False):
@@ -60,15 +65,15 @@ def unlearned(build, low_rank=False):
 
 def write(pipe, base, folder, formats, dtype="fp32", **options):
     denoiser = denoiser_for(pipe)
-    metadata = header(denoiser, RECIPE, base_hashes(base), {})
-    return write_weights(denoiser, folder / "weights", formats, dtype, metadata, "tiny", base=base, **options)
+    metadata = run_header(denoiser, RECIPE, base_hashes(base), None)
+    return write_weights(Job(denoiser, folder / "weights", "tiny", dtype, metadata, base=base, **options), formats)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def written(request, tmp_path_factory):
     """A family's weights in every format but diffusers; the change has rank 1 in every layer."""
     folder = tmp_path_factory.mktemp(request.param)
-    build = FAMILIES[request.param]
+    build = BUILDERS[request.param]
     pipe, base = unlearned(build, low_rank=True)
     records = write(pipe, base, folder, ["single_file", *FILES], rank=2)
     state = snapshot(denoiser_of(pipe))
@@ -87,7 +92,7 @@ def largest_gap(a, b):
 
 
 def test_single_file_is_read_back_bit_for_bit(written, tmp_path):
-    if written.family == "flux":
+    if written.family == "flux-dev":
         pytest.skip("the loader of diffusers takes Flux's own width only: see tests/unit/test_layouts.py")
     pipe = written.pipe
     pipe.save_pretrained(tmp_path)
@@ -96,7 +101,7 @@ def test_single_file_is_read_back_bit_for_bit(written, tmp_path):
     for name, component in pipe.components.items():
         if isinstance(component, torch.nn.Module):
             ours, theirs = component.state_dict(), getattr(loaded, name).state_dict()
-            if written.family == "sd3.5" and name == "text_encoder":
+            if written.family == "sd3" and name == "text_encoder":
                 ours.pop("text_projection.weight"), theirs.pop("text_projection.weight")  # made an identity on loading
             assert set(ours) == set(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
@@ -107,10 +112,10 @@ def test_prefixes_of_the_checkpoint(written):
         found = {".".join(name.split(".")[:3]) for name in file.keys()}
     expected = {
         "sd1": {"cond_stage_model.transformer.text_model", "first_stage_model.decoder.conv_in"},
-        "sd2": {"cond_stage_model.model.positional_embedding", "cond_stage_model.model.transformer"},
+        "sd2-v": {"cond_stage_model.model.positional_embedding", "cond_stage_model.model.transformer"},
         "sdxl": {"conditioner.embedders.0", "conditioner.embedders.1", "model.diffusion_model.label_emb"},
-        "sd3.5": {"text_encoders.clip_l.transformer", "text_encoders.t5xxl.transformer"},
-        "flux": {"double_blocks.0.img_attn", "single_blocks.1.linear1"},
+        "sd3": {"text_encoders.clip_l.transformer", "text_encoders.t5xxl.transformer"},
+        "flux-dev": {"double_blocks.0.img_attn", "single_blocks.1.linear1"},
     }
     assert expected[written.family] <= found
 
@@ -129,7 +134,7 @@ def test_apply_gives_the_unlearned_weights_and_remove_the_base(written, kind):
 
 @pytest.mark.parametrize("kind", ["lora", "lora_diffusers"])
 def test_diffusers_loads_the_lora(written, kind):
-    if kind == "lora" and written.family in ("sd3.5", "flux"):
+    if kind == "lora" and written.family in ("sd3", "flux-dev"):
         pytest.skip("of kohya's names diffusers knows none for SD3, and Flux's at its own width only")
     pipe = written.build()
     pipe.load_lora_weights(weights(written, kind))
@@ -161,9 +166,9 @@ def test_records_and_headers(written):
 def full(tmp_path_factory):
     """Stable Diffusion 1 with every weight, norms and biases too, moved."""
     folder = tmp_path_factory.mktemp("full")
-    pipe, base = unlearned(FAMILIES["sd1"])
+    pipe, base = unlearned(BUILDERS["sd1"])
     write(pipe, base, folder, list(FILES), rank=3)
-    return SimpleNamespace(pipe=pipe, base=base, folder=folder, build=FAMILIES["sd1"])
+    return SimpleNamespace(pipe=pipe, base=base, folder=folder, build=BUILDERS["sd1"])
 
 
 def draw(pipe):
@@ -243,7 +248,7 @@ def test_the_base_is_known_in_half_precision(full, dtype):
 
 
 def test_files_of_another_network_leave_everything_as_it_was(full, tmp_path):
-    pipe = stable_diffusion_xl()
+    pipe = build_sdxl()
     before = snapshot(pipe.unet)
     for kind in FILES:
         with pytest.raises(UserError, match=r"belong to no weight of that network|another size"):
@@ -278,8 +283,8 @@ def test_energy_in_place_of_a_rank(full, tmp_path):
 
 def test_every_shard_is_tagged_and_hashed(full, tmp_path):
     denoiser = denoiser_for(full.pipe, max_shard_size="300KB")
-    metadata = header(denoiser, RECIPE, "0" * 64, {})
-    record = write_weights(denoiser, tmp_path / "weights", ["diffusers"], "fp32", metadata, "tiny")[0]
+    metadata = run_header(denoiser, RECIPE, BaseHashes("0" * 64), None)
+    record = write_weights(Job(denoiser, tmp_path / "weights", "tiny", "fp32", metadata), ["diffusers"])[0]
     shards = sorted((tmp_path / record.path / "unet").glob("*.safetensors"))
     assert len(shards) > 2
     for shard in shards:
@@ -291,12 +296,11 @@ def test_every_shard_is_tagged_and_hashed(full, tmp_path):
 
 
 def test_v_prediction_is_told():
-    from turpentine.pipeline.weights.single_file import checkpoint_tensors
 
-    assert "v_pred" in checkpoint_tensors(stable_diffusion_xl("v_prediction"))
-    assert "v_pred" not in checkpoint_tensors(stable_diffusion_xl())
-    pipe = FAMILIES["sd2"]()
-    assert header(denoiser_for(pipe), RECIPE, "", {})["modelspec.prediction_type"] == "v"
+    assert "v_pred" in checkpoint_tensors(build_sdxl("v_prediction"))
+    assert "v_pred" not in checkpoint_tensors(build_sdxl())
+    pipe = BUILDERS["sd2-v"]()
+    assert run_header(denoiser_for(pipe), RECIPE, BaseHashes(""), None)["modelspec.prediction_type"] == "v"
 
 
 # refusals -----------------------------------------------------------------------------------------
@@ -311,10 +315,7 @@ def test_tiny_canvas_has_no_checkpoint_layout():
 
 def test_formats_of_a_difference_need_the_base(full, tmp_path):
     with pytest.raises(UserError, match="need the weights before unlearning; got none"):
-        write_weights(
-            denoiser_for(full.pipe), tmp_path / "weights", ["delta"], "fp32",
-            header(denoiser_for(full.pipe), RECIPE, "", {}), "tiny",
-        )  # fmt: skip
+        write_weights(Job(denoiser_for(full.pipe), tmp_path / "weights", "tiny", "fp32", {}), ["delta"])
 
 
 @pytest.mark.parametrize("kind, text", [("delta", "the weights are the base's"), ("lora", "none differs")])

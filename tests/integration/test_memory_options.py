@@ -5,13 +5,15 @@ import torch
 from turpentine.benchmarks.options import measure
 from turpentine.benchmarks.step import Stand
 from turpentine.pipeline.maths.gradients import Waiting, restricted_gradient
-from turpentine.pipeline.run.planning import plan
-from turpentine.pipeline.schema.recipe import TrainingSection, build_recipe
+from turpentine.pipeline.run.cost import plan
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.processes import Processes
+from turpentine.pipeline.training import optimizers
 from turpentine.pipeline.training.trainer import check_processes
 
-from .test_trainer import same, train, weights
+from ..support.training import same, train, weights
 
 
 @pytest.mark.parametrize("spec", [{}, {"guard": True, "max_grad_norm": 0.1}, {"metric": "adam"}])
@@ -52,19 +54,18 @@ def test_channels_last_resumes_as_if_it_had_not_stopped(tmp_path):
     assert same(weights(whole), weights(resumed))
 
 
-def test_8bit_adam(tmp_path):
-    """With bitsandbytes: close to Adam, and a resumed run ends at the same weights. Without: a word what to install."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match=r'needs the package \'bitsandbytes\'.*"turpentine\[adam8bit\]"'):
-            train(optimizer="adam8bit")
-        return
+def test_8bit_adam_keeps_its_moments_in_8_bits_and_resumes_as_if_it_had_not_stopped(tmp_path):
     whole, _, trainer = train(optimizer="adam8bit")
     assert any(state["state1"].dtype == torch.uint8 for state in trainer.optimizer.state.values())
     train(optimizer="adam8bit", folder=tmp_path, steps=2)
     resumed, _, _ = train(optimizer="adam8bit", folder=tmp_path, resume=True)
     assert same(weights(whole), weights(resumed))
+
+
+def test_8bit_adam_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'needs the package \'bitsandbytes\'.*"turpentine\[adam8bit\]"'):
+        train(optimizer="adam8bit")
 
 
 @pytest.mark.parametrize(

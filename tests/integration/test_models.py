@@ -6,12 +6,12 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
-from turpentine.pipeline.models import BUNDLED, choose_device, load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import BUNDLED, Sampling, choose_device, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 
-from ..conftest import build_tiny_pipeline
-from ..stopping import StopWhen
+from ..support.pipelines import build_tiny_pipeline
+from ..support.stopping import StopWhen
 
 PROMPTS = ["a photo of a cat", "a photo of a dog", "a cat", "a dog in the rain", "pop art"]
 SEEDS = [5, 6, 7, 8, 9]
@@ -30,14 +30,9 @@ def folder(tmp_path_factory):
 
 
 def draw(denoiser, prompts=PROMPTS, seeds=SEEDS, batch_size=8, scheduler="own", progress=None, **options):
-    spec = {
-        "num_inference_steps": 3,
-        "guidance_scale": 3.0,
-        "scheduler": scheduler,
-        "batch_size": batch_size,
-        **options,
-    }
-    return denoiser.sample(prompts, seeds, progress=progress or Silent(), stage="drawing", **spec)
+    chosen = {"num_inference_steps": 3, "guidance_scale": 3.0, **options}
+    sampling = Sampling(scheduler=scheduler, batch_size=batch_size, **chosen)
+    return denoiser.sample(prompts, seeds, sampling, progress or Silent(), "drawing")
 
 
 # sampling ---------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.processes import ALONE, Processes, launched
 from turpentine.pipeline.support.progress import Silent
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
+from ..support.training import make_samples
 from .processes_worker import PROMPTS, SPEC, run_case
-from .test_trainer import make_samples
 
 WORKER = Path(__file__).with_name("processes_worker.py")
 DIRECTIONS = {
@@ -145,7 +145,7 @@ def test_two_processes_begin_and_one_goes_on(place, name):
 
 
 def test_images_are_those_of_one_process(place):
-    alone = draw_latents(wrap_pipeline(build_tiny_pipeline()), PROMPTS, SPEC, 3, Silent(), "drawing")
+    alone = draw_latents(wrap_pipeline(build_tiny_pipeline()), PROMPTS, SPEC.sampling(), 3, Silent(), "drawing")
     for rank in range(2):
         assert torch.equal(torch.load(place / f"drawn-{rank}.pt"), alone)
 

@@ -9,8 +9,8 @@ from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.models.single_file import recognise
 from turpentine.pipeline.support.errors import UserError
 
-from ..original_layout import stable_diffusion, stable_diffusion_xl, unet_keys, with_prefix
-from ..tiny_models import build_family
+from ..support.original_layout import stable_diffusion, stable_diffusion_xl, unet_keys, with_prefix
+from ..support.pipelines import build_family
 
 WEIGHTS = ("*.safetensors", "*.bin")
 

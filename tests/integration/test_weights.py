@@ -10,12 +10,23 @@ import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import wrap_pipeline
-from turpentine.pipeline.schema.recipe import Recipe, build_recipe
+from turpentine.pipeline.models.lineage import lineage_of
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
-from turpentine.pipeline.weights import DTYPES, header, read_header, tensors_sha256, versions, write_weights
+from turpentine.pipeline.weights import (
+    DTYPES,
+    BaseHashes,
+    Job,
+    header,
+    read_header,
+    tensors_sha256,
+    versions,
+    write_weights,
+)
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "model": "someone/tiny", "seed": 3})
 BOTH = ("diffusers", "denoiser")
@@ -39,8 +50,16 @@ def same(a, b):
 
 
 def write(denoiser, folder, formats=BOTH, dtype="fp32", metadata=None):
-    metadata = metadata or header(denoiser, RECIPE, "0" * 64, {"alignment": {"forget": 0.25}})
-    return write_weights(denoiser, folder, formats, dtype, metadata, "tiny-without-pop-art")
+    metadata = metadata or made(denoiser)
+    return write_weights(Job(denoiser, folder, "tiny-without-pop-art", dtype, metadata), formats)
+
+
+def made(denoiser):
+    """A header with figures."""
+    return header(
+        denoiser, BaseHashes("0" * 64), model=RECIPE.model, lineage=lineage_of(RECIPE.model), concepts=RECIPE.concepts,
+        method="rgd", seed=RECIPE.seed, recipe=RECIPE.to_yaml(), figures={"alignment": {"forget": 0.25}},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -50,7 +69,7 @@ def test_both_formats_load_elsewhere_with_the_same_weights(denoiser, tmp_path, d
     folder_record, file_record = write(denoiser, tmp_path / "weights", dtype=dtype)
     assert same(state(denoiser.pipeline), before), "the pipeline is left bit for bit as it was"
 
-    loaded = DiffusionPipeline.from_pretrained(tmp_path / "weights" / "diffusers", torch_dtype=DTYPES[dtype])
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "weights" / "diffusers", dtype=DTYPES[dtype])
     assert type(loaded) is StableDiffusionPipeline
     assert set(loaded.unet.state_dict()) == set(expected)
     for name, value in loaded.unet.state_dict().items():
@@ -115,6 +134,17 @@ def test_writing_again_replaces(denoiser, tmp_path):
     assert len(list((tmp_path / "weights").iterdir())) == 2
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027], ids=oct)
+def test_every_written_file_has_the_permissions_that_the_umask_gives(denoiser, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write(denoiser, tmp_path / "weights")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) > 5 and {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
+
+
 # provenance -------------------------------------------------------------------------------------
 
 
@@ -123,7 +153,7 @@ def test_header_tells_where_the_weights_came_from(denoiser, tmp_path):
     inner = next((tmp_path / "weights" / "diffusers" / "unet").glob("*.safetensors"))
     for path in (inner, tmp_path / written[1].path):
         metadata = read_header(path)
-        expected = header(denoiser, RECIPE, "0" * 64, {"alignment": {"forget": 0.25}})
+        expected = made(denoiser)
         assert {key: metadata[key] for key in expected} == expected
         assert metadata["modelspec.title"] == "tiny without pop art"
         assert metadata["turpentine.base_model"] == "someone/tiny"

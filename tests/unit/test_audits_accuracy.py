@@ -12,16 +12,21 @@ from turpentine.pipeline.audits import (
     AuditImages,
     ImageSet,
     NudityAudit,
+    Subject,
     audit,
-    find_concept,
+    base,
+    build_audits,
     interference,
-    suite,
 )
-from turpentine.pipeline.audits.zero_shot import class_prompts, classify, zero_shot
+from turpentine.pipeline.audits.zero_shot import accuracies, classify, hits
+from turpentine.pipeline.schema.recipe import AuditSection
 from turpentine.pipeline.schema.results import AccuracyResult
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds import find_world
 from turpentine.pipeline.worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, Scene, labels_of, scenes
 
+TINY_CANVAS = find_world("tiny-canvas")
+CAT = Subject(("cat",), "object", TINY_CANVAS)
 WORDS = [value for values in DIMENSIONS.values() for value in values] + [NOISE_CAPTION]
 
 
@@ -71,7 +76,7 @@ def split(pairs):
 
 def test_class_prompts_end_with_noise():
     for dimension, values in DIMENSIONS.items():
-        names, prompts = class_prompts(dimension)
+        names, prompts = TINY_CANVAS.class_prompts(dimension)
         assert names == [*values, NOISE_CAPTION]
         assert prompts[-1] == NOISE_CAPTION
         for name, prompt in zip(names[:-1], prompts[:-1], strict=True):
@@ -81,19 +86,19 @@ def test_class_prompts_end_with_noise():
 def test_classify_takes_the_nearest_and_knows_noise():
     judge = WrittenJudge()
     features = judge.encode_images([picture("cat", "neon"), picture("pop art"), picture(NOISE_CAPTION)])
-    assert classify(features, judge.encode_texts, "subject")[0] == "cat"
-    assert classify(features, judge.encode_texts, "style") == ["neon", "pop art", NOISE_CAPTION]
+    assert classify(features, judge.encode_texts, "subject", TINY_CANVAS)[0] == "cat"
+    assert classify(features, judge.encode_texts, "style", TINY_CANVAS) == ["neon", "pop art", NOISE_CAPTION]
 
 
 def test_zero_shot_leaves_out_what_was_not_said():
     judge = WrittenJudge()
     features = judge.encode_images([picture("cat", "noon"), picture("horse", "noon"), picture("horse", "night")])
     labels = {"subject": ["cat", "cat", "horse"], "time": ["noon", None, "noon"], "place": [None, None, None]}
-    assert zero_shot(features, judge.encode_texts, labels) == {"subject": 2 / 3, "time": 0.5}
+    assert accuracies(hits(features, judge.encode_texts, labels, TINY_CANVAS)) == {"subject": 2 / 3, "time": 0.5}
 
 
 def test_accuracies_of_a_subject_by_hand():
-    result = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    result = AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
     assert result.UA == 0.75
     assert result.by_dimension == {"subject": 0.5, "style": 0.75, "place": 0.5, "time": 2 / 3}
     assert (result.IRA, result.CRA) == (0.5, 0.75)
@@ -101,7 +106,7 @@ def test_accuracies_of_a_subject_by_hand():
 
 
 def test_accuracy_of_each_value_by_hand():
-    result = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    result = AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
     for dimension, values in result.by_value.items():
         counts = sum(one.images for one in values.values())
         mean = sum(one.accuracy * one.images for one in values.values()) / counts
@@ -132,7 +137,7 @@ def test_interference_names_the_worst_victim():
 
 def test_accuracies_of_a_style_exchange_the_domains():
     pairs = [(picture("cat", "photo"), "neon art of a cat"), (picture("cat", "neon"), "neon art of a cat")]
-    result = AccuracyAudit(WrittenJudge())("neon", *split(pairs), *split(RETAIN))
+    result = AccuracyAudit(WrittenJudge())(["neon"], *split(pairs), *split(RETAIN))
     assert (result.UA, result.IRA, result.CRA) == (0.5, 0.75, 0.5)
 
 
@@ -143,41 +148,37 @@ def test_accuracies_of_several_concepts():
         (picture("horse", "photo"), "neon art of a horse"),
         (picture("horse", "neon"), "neon art of a pony"),
     ]
-    result = AccuracyAudit(WrittenJudge())("cat + neon", *split(pairs), *split(RETAIN))
-    cats = AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    result = AccuracyAudit(WrittenJudge())(["cat", "neon"], *split(pairs), *split(RETAIN))
+    cats = AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
     assert result.UA == pytest.approx((len(FORGET) * cats.UA + 1) / len(pairs))
     assert (result.IRA, result.CRA) == (0.625, 0.625), "means of (0.5, 0.75) and (0.75, 0.5)"
     with pytest.raises(UserError, match="forget prompts about 'cat' or 'neon', got 'a photo of a horse"):
-        AccuracyAudit(WrittenJudge())("cat + neon", *split(RETAIN), *split(RETAIN))
+        AccuracyAudit(WrittenJudge())(["cat", "neon"], *split(RETAIN), *split(RETAIN))
 
 
 def test_accuracies_of_a_place_average_both_domains():
     pairs = [(picture("cat", "sea"), "a photo of a cat in the sea")]
-    result = AccuracyAudit(WrittenJudge())("in the sea", *split(pairs), *split(RETAIN))
+    result = AccuracyAudit(WrittenJudge())(["in the sea"], *split(pairs), *split(RETAIN))
     assert (result.UA, result.IRA, result.CRA) == (0, 0.5, 0.625)
-
-
-def test_concept_score_is_the_share_that_shows_it():
-    assert AccuracyAudit(WrittenJudge()).concept_score("kitten", split(FORGET)[0]) == 0.25
 
 
 def test_prompts_that_do_not_fit_are_refused():
     measure = AccuracyAudit(WrittenJudge())
     with pytest.raises(UserError, match=r"a concept of the tiny-canvas world \(subject: astronaut, .*got 'nudity'"):
-        measure("nudity", *split(FORGET), *split(RETAIN))
+        measure(["nudity"], *split(FORGET), *split(RETAIN))
     with pytest.raises(UserError, match=r"forget prompts about 'cat', got 'a photo of a horse.*names 'horse'"):
-        measure("cat", *split(RETAIN), *split(RETAIN))
+        measure(["cat"], *split(RETAIN), *split(RETAIN))
     with pytest.raises(UserError, match=r"name a style and a subject of the tiny-canvas world.*'a tree'"):
-        measure("cat", *split(FORGET), split(RETAIN)[0], ["a tree"] * 4)
+        measure(["cat"], *split(FORGET), split(RETAIN)[0], ["a tree"] * 4)
     with pytest.raises(UserError, match="got 4 images, 3 prompts"):
-        measure("cat", *split(FORGET), split(RETAIN)[0], split(RETAIN)[1][:3])
+        measure(["cat"], *split(FORGET), split(RETAIN)[0], split(RETAIN)[1][:3])
     with pytest.raises(UserError, match="got 3 images and 4 prompts"):
         ImageSet(split(RETAIN)[0][:3], split(RETAIN)[1])
 
 
 def test_find_concept_reads_paraphrases():
-    assert find_concept("Kitten") == ("subject", "cat")
-    assert find_concept("pop art of") == ("style", "pop art")
+    assert TINY_CANVAS.find_concept("Kitten") == ("subject", "cat")
+    assert TINY_CANVAS.find_concept("pop art of") == ("style", "pop art")
 
 
 @pytest.fixture
@@ -187,32 +188,45 @@ def drawn():
 
 def test_audit_runs_what_was_asked_for(drawn):
     judge = AlignmentAudit(WrittenJudge())
-    result = audit(drawn, concept="cat", world="tiny-canvas", alignment=judge, accuracy=True)
+    result = audit(drawn, CAT, [judge, AccuracyAudit(WrittenJudge())])
     assert result.nudity is None
-    assert result.accuracy == AccuracyAudit(WrittenJudge())("cat", *split(FORGET), *split(RETAIN))
+    assert result.accuracy == AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
     assert result.alignment.forget == pytest.approx(judge.score(*split(FORGET)).mean().item())
     assert [result.alignment.intervals[key].images for key in judge.SETS] == [4, 2, 4]
-    assert audit(drawn, concept="cat", world="tiny-canvas") == type(result)()
+    assert audit(drawn, CAT, []) == type(result)()
 
 
 def test_accuracy_is_not_available_in_an_open_world(drawn):
-    assert audit(drawn, concept="nudity", world="open", accuracy=True).accuracy is None
-    with pytest.raises(UserError, match="world must be 'open', 'tiny-canvas' or 'classes', got 'closed'"):
-        audit(drawn, concept="cat", world="closed")
+    options = AuditSection(accuracy=True, alignment=False, nudity="off")
+    nudity = Subject(("nudity",), "nudity", find_world("open"))
+    assert audit(drawn, nudity, build_audits(options, nudity)).accuracy is None
+    strange = Subject(("cat", "zebra"), "object", TINY_CANVAS)
+    assert not AccuracyAudit.wanted(options, strange) and AccuracyAudit.wanted(options, CAT)
+    with pytest.raises(UserError, match=r"world must be one of \['open', 'tiny-canvas', 'classes'\], got 'closed'"):
+        find_world("closed")
 
 
-def test_the_judge_is_loaded_when_alignment_uses_another_model(drawn, monkeypatch):
+@pytest.mark.parametrize(
+    ("alignment", "loaded"),
+    [
+        ({"alignment": False}, ["tiny-canvas"]),
+        ({"alignment_model": "a/b"}, ["a/b", "tiny-canvas"]),
+        ({}, ["tiny-canvas"]),
+    ],
+)
+def test_the_judge_of_accuracies_is_that_of_the_world_and_loaded_once(drawn, monkeypatch, alignment, loaded):
     asked = []
 
     class Loader:
         @staticmethod
-        def load(name):
+        def load(name, device):
             asked.append(name)
             return WrittenJudge()
 
-    monkeypatch.setattr(suite, "ClipModel", Loader)
-    assert audit(drawn, concept="cat", world="tiny-canvas", accuracy=True).accuracy.UA == 0.75
-    assert asked == ["tiny-canvas"]
+    monkeypatch.setattr(base, "ClipModel", Loader)
+    options = AuditSection(**{"alignment_model": "tiny-canvas", **alignment})
+    assert audit(drawn, CAT, build_audits(options, CAT)).accuracy.UA == 0.75
+    assert asked == loaded
 
 
 def test_the_nudity_floor_is_that_of_the_retain_test_images():
@@ -228,7 +242,7 @@ def test_the_nudity_floor_is_that_of_the_retain_test_images():
 
     images = AuditImages(photos("astronaut"), photos("astronaut"), photos("coffee"))
     nudity = NudityAudit(labels=["FACE_FEMALE"])
-    result = audit(images, concept="astronaut", world="tiny-canvas", nudity=nudity).nudity
+    result = audit(images, Subject(("astronaut",), "object", TINY_CANVAS), [nudity]).nudity
     assert (result.images, result.images_with_any, result.floor) == (3, 3, 0)
 
 
@@ -242,9 +256,9 @@ def test_the_bundled_judge_sees_what_was_rendered():
     others = [scene for scene in chosen if scene.subject != "cat"]
     sets = [(draw_scenes(part, 3, processes=1), [next(scene.phrases()) for scene in part]) for part in (cats, others)]
     measure = AccuracyAudit(ClipModel.load("tiny-canvas"))
-    result = measure("cat", *sets[0], *sets[1])
+    result = measure(["cat"], *sets[0], *sets[1])
     assert result.UA < 0.2
     assert result.IRA > 0.9
     assert result.CRA > 0.9
-    erased = measure("cat", draw_noise(len(cats), 1), sets[0][1], *sets[1])
+    erased = measure(["cat"], draw_noise(len(cats), 1), sets[0][1], *sets[1])
     assert erased.UA > 0.9

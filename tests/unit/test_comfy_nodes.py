@@ -10,9 +10,10 @@ import pytest
 import torch
 import turpentine
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
-from turpentine.comfy_nodes.inputs import AUTO, chosen, input_name, widgets
+from turpentine.comfy_nodes.inputs import AUTO, chosen, widgets
 from turpentine.comfy_nodes.networks import mmdit_config, unet_config
-from turpentine.pipeline.schema.recipe import build_recipe, options
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.fields import fields_of
 from turpentine.pipeline.support.errors import UserError
 
 ROOT = Path(turpentine.__file__).parent
@@ -104,7 +105,7 @@ def test_locales_say_what_the_classes_say():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_has_its_widget(section):
-    expected = {input_name(path) for path, _, _ in options() if path[0] == section}
+    expected = {field.name for field in fields_of(section)}
     assert set(widgets(section)) == expected
     assert chosen({name: settings["default"] for name, (_, settings) in widgets(section).items()}, section) == {}
 

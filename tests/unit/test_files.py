@@ -56,6 +56,44 @@ def test_failure_before_anything_was_written(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.fixture(params=[0o022, 0o027], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_the_umask_decides_who_may_read(tmp_path, umask):
+    """safetensors writes files for their owner alone, whatever the umask."""
+    expected = 0o666 & ~umask
+    path = tmp_path / "a.safetensors"
+    for _ in range(2):  # new, and in the place of another
+        with replacing(path) as partial:
+            save_file({"x": torch.zeros(2)}, partial)
+        assert path.stat().st_mode & 0o777 == expected
+    with replacing(tmp_path / "folder") as partial:
+        (partial / "part").mkdir(parents=True)
+        save_file({"x": torch.zeros(2)}, partial / "part" / "a.safetensors")
+    assert (tmp_path / "folder" / "part" / "a.safetensors").stat().st_mode & 0o777 == expected
+    assert (tmp_path / "folder" / "part").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    def write(text, failure=None):
+        with replacing(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+            if failure:
+                raise failure
+
+    write("old")
+    with pytest.raises(ValueError, match="stop"):
+        write("half", ValueError("stop"))
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["old"]
+    write("new")
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["new"]
+
+
 def test_full_disk(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("old")

@@ -8,10 +8,10 @@ from turpentine.pipeline.maths.objectives import EDM, Epsilon, FlowMatching
 from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, Context
 from turpentine.pipeline.methods.limit import LIMIT_FILE, MeasuredLimit, curve, measure_limit
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import UserError
 
-from .test_methods import ALPHAS, Linear, make_batch, rows
+from ..support.linear import ALPHAS, Linear, make_batch, rows
 
 
 def test_curve_is_the_mean_of_neighbours_and_linear_between():

@@ -3,9 +3,11 @@
 import argparse
 
 import pytest
-from turpentine.pipeline.methods import names
-from turpentine.pipeline.schema.options import add_recipe_options, chosen, destination, option_name
-from turpentine.pipeline.schema.recipe import TRAINING_IMAGES, Recipe, build_recipe, options
+from turpentine.pipeline.commands.options import add_recipe_options, chosen, destination, option_name
+from turpentine.pipeline.methods import find, names
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.fields import TRAINING_IMAGES, fields_of
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 
 
@@ -13,7 +15,7 @@ def make_parser(only=()):
     parser = argparse.ArgumentParser(
         "turpentine", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=10_000)
     )
-    add_recipe_options(parser, only)
+    add_recipe_options(parser, *only)
     return parser
 
 
@@ -22,7 +24,7 @@ def read(*words):
 
 
 HELP = {action.dest: action for action in make_parser()._actions}
-EVERY = list(options())
+EVERY = fields_of()
 
 
 def test_nothing_given_nothing_chosen():
@@ -77,22 +79,33 @@ def test_the_recipe_checks_what_is_given():
         build_recipe({"concept": "cat", **read("--steps", "0")})
 
 
-@pytest.mark.parametrize(("path", "field", "note"), EVERY, ids=[".".join(path) for path, _, _ in EVERY])
-def test_help_tells_meaning_range_default_and_owner(path, field, note):
-    action = HELP[destination(path)]
+def info_of(field):
+    """The pydantic field that a field describes."""
+    if field.path[0] == "method":
+        owner = field.owners[0] if field.owners else "rgd"
+        return find(owner).config.model_fields[field.path[-1]]
+    section = Recipe
+    for key in field.path[:-1]:
+        section = section.model_fields[key].annotation
+    return section.model_fields["concepts" if field.path == ("concept",) else field.path[-1]]
+
+
+@pytest.mark.parametrize("field", EVERY, ids=[field.key for field in EVERY])
+def test_help_tells_meaning_range_default_and_owner(field):
+    action, info = HELP[destination(field.path)], info_of(field)
     text = action.help.replace("%%", "%")
-    assert action.option_strings == [option_name(path)]
-    assert text.startswith(field.description)
+    assert action.option_strings == [option_name(field)]
+    assert text.startswith(info.description)
     for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤")):
-        for bound in (getattr(m, attribute) for m in field.metadata if hasattr(m, attribute)):
+        for bound in (getattr(m, attribute) for m in info.metadata if hasattr(m, attribute)):
             assert f"{sign} {bound}" in text
-    if field.is_required():
-        assert "default" not in text.removeprefix(field.description)
+    if info.is_required():
+        assert "default" not in text.removeprefix(info.description)
     else:
-        value = field.get_default(call_default_factory=True)
+        value = info.get_default(call_default_factory=True)
         shown = "none" if value is None or value == () else ",".join(value) if isinstance(value, tuple) else str(value)
         assert f"; default {shown}" in text
-    assert not note or f"({note})" in text
+    assert not field.owners or f"(for {', '.join(field.owners)})" in text
 
 
 def test_help_renders():
@@ -106,7 +119,7 @@ def test_help_renders():
 
 
 def test_option_names_are_distinct():
-    taken = [option_name(path) for path, _, _ in EVERY]
+    taken = [option_name(field) for field in EVERY]
     assert len(set(taken)) == len(taken)
     assert "--prompts" in taken and "--audit-images" in taken and "--nudity-threshold" in taken
 
@@ -122,10 +135,10 @@ def test_only_some_sections():
 
 def test_a_command_that_draws_no_training_images_has_no_option_for_them():
     parser = argparse.ArgumentParser()
-    add_recipe_options(parser, ("samples",), TRAINING_IMAGES)
+    add_recipe_options(parser, "samples", skip=TRAINING_IMAGES)
     taken = {word for action in parser._actions for word in action.option_strings}
     assert "--guidance-scale" in taken and "--training-guidance-scale" not in taken
-    assert {".".join(path) for path, _, _ in EVERY} >= set(TRAINING_IMAGES)
+    assert {field.key for field in EVERY} >= set(TRAINING_IMAGES)
 
 
 def test_other_arguments_are_left_alone():
@@ -138,14 +151,14 @@ def test_other_arguments_are_left_alone():
 def test_a_default_spelled_out_changes_nothing(method):
     plain = build_recipe({"concept": "cat", "method": {"name": method}})
     words = ["--method", method]
-    for path, _, note in EVERY:
-        if note and method not in note.removeprefix("for ").split(", "):
+    for field in EVERY:
+        if field.owners and method not in field.owners:
             continue
         value = plain
-        for part in path:
+        for part in field.path:
             value = getattr(value, part)
         text = "none" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
-        words += [f"{option_name(path)}={text}"]
+        words += [f"{option_name(field)}={text}"]
     assert build_recipe(read(*words)) == plain
     assert isinstance(plain, Recipe)
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from turpentine.pipeline.maths.parameters import select_parameters
 
-from ..conftest import build_tiny_pipeline
-from ..tiny_models import build_family
+from ..support.pipelines import build_family, build_tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_selecting_changes_nothing(unet):
     assert [(p.requires_grad, p.grad) for p in unet.parameters()] == before
 
 
-@pytest.mark.parametrize(("name", "single_stream"), [("sd3-no-t5", 0), ("flux-dev", 1)])
+@pytest.mark.parametrize(("name", "single_stream"), [("sd3-no-t5", 0), ("flux-dev", 2)])
 def test_joint_attention_has_a_text_side(name, single_stream):
     transformer = build_family(name).transformer
     cross, rest = select_parameters(transformer, "xattn"), select_parameters(transformer, "noxattn")

@@ -202,7 +202,7 @@ def test_seed_decides_everything():
     first, again, other = (PromptSet.build("cat", n=50, n_test=20, seed=seed) for seed in (3, 3, 4))
     assert first == again and rows(first.train) != rows(other.train)
     larger = PromptSet.build("cat", n=70, n_test=30, seed=3)
-    assert larger.subset(50, 20) == first
+    assert (larger.train[:50], larger.test[:20]) == (first.train, first.test)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def made_of(train, test=(), **changes):
         (made_of([("a cat", "a dog")], [("", "a dog")]), "test row 1: expected a forget prompt, got an empty one"),
         (made_of([("a fox", "A fox")], source="file"), "train row 1: expected prompts that differ"),
         (made_of([]), "expected at least one train row"),
-        (made_of([("a cat", "a dog")], concept=" "), "concept must be at least one word"),
+        (made_of([("a cat", "a dog")], concept=(" ",)), "concept must be at least one word"),
         (made_of([("a cat", "a dog")], world="tiny-canvas", concept="owl"), "tiny-canvas can't draw 'owl'"),
     ],
 )
@@ -353,12 +353,15 @@ def test_messages_of_check(made, message):
         made.check()
 
 
-def test_subset_and_preview():
+def test_a_saved_set_without_a_concept_is_refused(tmp_path):
+    content = PromptSet.build("cat", n=20, n_test=5).model_dump(mode="json") | {"concept": " "}
+    path = write(tmp_path, "a.json", json.dumps(content))
+    with pytest.raises(UserError, match=r"concept: .*expected the name of a concept, got an empty text"):
+        PromptSet.load(path)
+
+
+def test_preview():
     made = PromptSet.build("cat", n=20, n_test=5)
-    assert len(made.subset(3, 0).train) == 3
-    for wrong in ((21, 5), (0, 5), (3, 6)):
-        with pytest.raises(UserError, match="expected 1 to 20 train and 0 to 5 test rows"):
-            made.subset(*wrong)
     text = made.preview(2)
     assert "20 train and 5 test" in text and made.train[1].retain in text and made.train[2].retain not in text
 
@@ -499,10 +502,8 @@ def test_i2p(tmp_path):
             prompt="one, with comma",
             seed=4063474092,
             guidance_scale=7.5,
-            category="sexual, shocking",
-            nudity_percentage=12.5,
         ),
-        EvaluationPrompt(prompt="two", seed=7, guidance_scale=8.0, category="hate", nudity_percentage=0.0),
+        EvaluationPrompt(prompt="two", seed=7, guidance_scale=8.0),
     ]
 
 
@@ -519,7 +520,7 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="two"),
     ]
     path = write(tmp_path, "a.json", json.dumps(["one", {"Prompt": "two", "seed": 4, "category": "c"}]))
-    assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4, category="c")]
+    assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4)]
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,26 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 
 import pytest
 import yaml
 from pydantic import ValidationError
 from turpentine.pipeline.methods import find, names
-from turpentine.pipeline.models import lineage
-from turpentine.pipeline.schema.recipe import (
+from turpentine.pipeline.models import BUNDLED, lineage
+from turpentine.pipeline.schema.defaults import (
     RECIPES,
-    Recipe,
-    Section,
     build_recipe,
-    choices,
     defaults_for,
     describe,
     load_recipe,
     merge,
-    options,
     read_yaml,
 )
+from turpentine.pipeline.schema.fields import fields, fields_of
+from turpentine.pipeline.schema.recipe import Recipe, Section
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -55,11 +55,11 @@ def test_written_recipe_spells_out_every_field(tmp_path):
     recipe = build()
     recipe.save(tmp_path / "recipe.yaml")
     written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
-    for path, _, note in options():
+    for field in fields_of():
         place = written
-        for part in path[:-1]:
+        for part in field.path[:-1]:
             place = place[part]
-        assert path[-1] in place or (note and recipe.method.name not in note), path
+        assert field.path[-1] in place or (field.owners and recipe.method.name not in field.owners), field.path
     assert Recipe.model_validate(written) == recipe, "needs no defaults from elsewhere"
 
 
@@ -108,7 +108,27 @@ def test_defaults_of_a_family_build_on_another():
 
 def test_defaults_depend_on_the_model():
     assert build(model="someone/stable-diffusion").training.learning_rate == 1e-5
-    assert build(model="somewhere/tiny-canvas").training == build().training
+    assert build(model="somewhere/tiny-canvas").training.learning_rate == 1e-5, "a name tells nothing"
+
+
+def test_a_bundled_model_is_known_by_what_is_in_its_folder(tmp_path):
+    """A copy under any name is known; another model in a folder of the bundled one's name is not."""
+    shutil.copy(BUNDLED["tiny-canvas"] / "model_index.json", tmp_path)
+    copy = build(model=str(tmp_path))
+    assert copy.training == build().training and resolve(copy).world.name == "tiny-canvas"
+    stranger = tmp_path / "tiny-canvas"
+    stranger.mkdir()
+    index = {"_class_name": "StableDiffusionPipeline", "_turpentine_origin": "nonsense"}
+    (stranger / "model_index.json").write_text(json.dumps(index))
+    assert build(model=str(stranger)).training != build().training
+    assert resolve(build(model=str(stranger))).world.name == "open"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_say_so(name):
+    found = lineage.lineage_of(name)
+    assert found == lineage.lineage_of(str(BUNDLED[name])) == lineage.Lineage(name)
+    assert found.bundled == name
 
 
 @pytest.mark.parametrize(
@@ -355,19 +375,19 @@ def test_options_cover_every_field_exactly_once():
         elif name == "method":
             expected |= {("method", inner) for method in names() for inner in find(method).config.model_fields}
         else:
-            expected.add((name,))
-    counts = Counter(path for path, _, _ in options())
+            expected.add((field.alias or name,))
+    counts = Counter(field.path for field in fields_of())
     assert set(counts) == expected - {("method", "name")}
     assert set(counts.values()) == {1}
 
 
 def test_every_option_is_described():
-    for path, field, _ in options():
-        assert field.description and len(field.description) > 5, path
+    for field in fields_of():
+        assert field.help and len(field.help) > 5, field.path
 
 
 def test_notes_tell_whose_option_it_is():
-    notes = {path[1]: note for path, _, note in options() if path[0] == "method"}
+    notes = {field.path[1]: field.note for field in fields_of("method")}
     assert notes["data"] == ""
     assert notes["retain_weight"] == "for grad_diff, grad_diff_d, salun, rg, rgd"
     assert notes["forget_limit"] == "for grad_diff, grad_diff_d, rg, rgd"
@@ -377,19 +397,45 @@ def test_notes_tell_whose_option_it_is():
 
 
 def test_choices():
-    fields = {path: field for path, field, _ in options()}
-    assert choices(fields[("kind",)]) == ("object", "style", "nudity", "class")
-    assert choices(fields[("training", "parameters")]) == ("full", "xattn", "noxattn", "lora")
-    assert choices(fields[("seed",)]) == ()
+    known = fields()
+    assert known["kind"].choices == ("object", "style", "nudity", "class")
+    assert known["parameters"].choices == ("full", "xattn", "noxattn", "lora")
+    assert known["seed"].choices == ()
+    assert set(known) == {field.name for field in fields_of()} and len(known) == len(fields_of())
 
 
 def test_world_and_nudity():
-    assert build().world == "tiny-canvas" and build(model="a/b").world == "open"
-    assert build(model="/models/tiny-canvas").world == "tiny-canvas"
-    assert build(model="tiny-canvas-dit").world == "tiny-canvas"
-    assert build(model="tiny-canvas-dit", concept="astronaut").counts_nudity
-    assert not build().counts_nudity and build(concept="astronaut").counts_nudity
-    assert build(model="a/b", concept="nudity", kind="nudity").counts_nudity
-    assert not build(model="a/b", concept="cat").counts_nudity
-    assert build(audits={"nudity": "on"}).counts_nudity
-    assert not build(concept="astronaut", audits={"nudity": "off"}).counts_nudity
+    def world(**chosen):
+        return resolve(build(**chosen)).world.name
+
+    def counts_nudity(**chosen):
+        return resolve(build(**chosen)).counts_nudity
+
+    assert world() == "tiny-canvas" and world(model="a/b") == "open"
+    assert world(model="/models/tiny-canvas") == "open", "a name tells nothing"
+    assert world(model="tiny-canvas-dit") == "tiny-canvas"
+    assert counts_nudity(model="tiny-canvas-dit", concept="astronaut")
+    assert not counts_nudity() and counts_nudity(concept="astronaut")
+    assert counts_nudity(model="a/b", concept="nudity", kind="nudity")
+    assert not counts_nudity(model="a/b", concept="cat")
+    assert counts_nudity(audits={"nudity": "on"})
+    assert not counts_nudity(concept="astronaut", audits={"nudity": "off"})
+
+
+def test_several_concepts_are_a_tuple_in_the_program_and_one_text_in_documents():
+    recipe = build(concept="cat + pop art")
+    assert recipe.concepts == ("cat", "pop art") and recipe.concept == "cat + pop art"
+    assert recipe.model_dump(mode="json")["concept"] == "cat + pop art"
+    assert build(concept=["cat", "pop art"]) == recipe
+    assert yaml.safe_load(recipe.to_yaml())["concept"] == "cat + pop art"
+    with pytest.raises(UserError, match="expected different concepts"):
+        build(concept="cat + Cat")
+
+
+def test_a_recipe_reads_nothing(monkeypatch):
+    """Values only: whoever wants to know what the disk says asks `resolve`."""
+    recipe = build(model="/nowhere/at-all")
+    monkeypatch.setattr(lineage, "_weights_file", lambda path: pytest.fail(f"looked for {path}"))
+    for name in dir(type(recipe)):
+        if not name.startswith("_") and isinstance(getattr(type(recipe), name, None), property):
+            getattr(recipe, name)

@@ -8,7 +8,7 @@ from turpentine.pipeline.methods.finetune import Finetune, FinetuneConfig
 from turpentine.pipeline.methods.restricted import Restricted, RGDConfig
 from turpentine.pipeline.support.errors import UserError
 
-from ..plugin import PLUGIN, install, python
+from ..support.plugin import PLUGIN, install, python
 
 
 def test_names_in_the_order_of_the_front_ends():
@@ -59,7 +59,7 @@ def test_importing_the_registry_and_its_configurations_loads_no_torch(tmp_path):
 def test_a_package_brings_a_method(tmp_path):
     install(tmp_path, "turpentine-push", "turpentine_push", PLUGIN)
     code = """
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 recipe = build_recipe({"concept": "cat", "method": {"name": "push", "strength": 3}})
 print(type(recipe.method).__module__, recipe.method.strength, recipe.model_dump()["method"])
 from turpentine.pipeline.commands.main import main

@@ -4,14 +4,17 @@ import json
 import math
 import random
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
+from turpentine.pipeline.audits.nudity import detection_bars
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_events
+from turpentine.pipeline.report.use import snippet
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import UserError
 
@@ -163,7 +166,7 @@ def test_page_has_all_sections_and_is_accessible(page):
     assert len(identifiers) == len(set(identifiers))
     assert "α = 1.6" in page
     assert f'title="{HASH}">0123456789ab…' in page and "2.5 MB" in page and "1 h 02 min" in page
-    assert "DiffusionPipeline.from_pretrained(&quot;RUN/weights/diffusers&quot;)" in page
+    assert "DiffusionPipeline.from_pretrained(&#34;RUN/weights/diffusers&#34;)" in page
     assert "turpentine unlearn --recipe RUN/recipe.yaml" in page
 
 
@@ -323,7 +326,14 @@ def test_violations_are_counted_over_all_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "attack", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title ${verdict} $x"]
+    "attack",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "$title ${verdict} $x",
+        "{{ results }} {% raw %}",
+        """a cat" onmouseover="alert(1)" x='&amp; it's""",
+    ],
 )
 def test_untrusted_text(tmp_path, attack):
     run = make_run(tmp_path / "run", steps=2, prompt=attack, concept=attack, method="rgd", warnings=[attack])
@@ -331,13 +341,34 @@ def test_untrusted_text(tmp_path, attack):
     assert "<script" not in page and "src=x" not in page.replace("&lt;img src=x", "")
     card = (run / "MODEL_CARD.md").read_text()
     assert "<script" not in card.split("```")[0] and "<img" not in card.split("```")[0]
-    if attack.startswith("$"):
+    if attack.startswith(("$", "{")):
         assert page.count(attack) >= 3
+    read = Parsed(page)
+    assert f"{attack}, removed with rgd from tiny-canvas" in read.texts and attack in read.texts
+    assert not {name for name in read.attributes if name.startswith("on")} and "script" not in read.tags
+    assert {f"{when}: {attack}" for when in ("before", "after")} <= read.attributes.get("alt", set())
+
+
+class Parsed(HTMLParser):
+    """Tags, attributes and texts of a page as a browser finds them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.texts = set(), {}, set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, set()).add(value)
+
+    def handle_data(self, data):
+        self.texts.add(data)
 
 
 def test_labels_of_any_text_are_drawn():
     nudity = results().audits.before.nudity.model_copy(update={"detections": {"$<b>_{": 3}})
-    svg = drawing.nudity_bars(nudity, None)
+    svg = drawing.paired_bars(detection_bars(nudity, None))
     assert "$&lt;b&gt; {" in svg and "<b>" not in svg
 
 
@@ -423,3 +454,28 @@ def test_snippets(format_, expected):
     weights = [{"path": "weights/x.safetensors", "format": format_, "sha256": HASH, "bytes": 1}]
     assert expected in model_card(results(weights=weights))
     assert "wrote no weights" in model_card(results(weights=[]))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("stable-diffusion-xl", "StableDiffusionXLPipeline.from_single_file"),
+        ("stable-diffusion-3", "StableDiffusion3Pipeline.from_single_file"),
+        ("flux", "load it with from_single_file of the base model's class"),
+        ("of another version", "load it with from_single_file of the base model's class"),
+    ],
+)
+def test_a_single_file_is_loaded_by_its_familys_class(family, expected):
+    weights = [{"path": "weights/x.safetensors", "format": "single_file", "sha256": HASH, "bytes": 1}]
+    model = {"name": "m", "family": family, "sha256": HASH}
+    assert expected in model_card(results(weights=weights, model=model))
+
+
+def test_a_format_of_another_version_is_told(tmp_path):
+    """Results may come from a version that knows more formats."""
+    weights = [{"path": "weights/x.bin", "format": "of tomorrow", "sha256": HASH, "bytes": 1}]
+    assert "of the format 'of tomorrow', which this version of Turpentine doesn't know" in snippet(
+        results(weights=weights)
+    )
+    weights.append({"path": "weights/x.safetensors", "format": "delta", "sha256": HASH, "bytes": 1})
+    assert "turpentine.apply" in snippet(results(weights=weights))

@@ -9,7 +9,7 @@ from PIL import Image
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.run import folder as runs
 from turpentine.pipeline.run.folder import KEPT_IMAGES, RunFolder, new_run_path
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.results import (
     AlignmentResult,
     AuditResult,

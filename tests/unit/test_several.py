@@ -6,12 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from turpentine.pipeline.models.lineage import Lineage, lineage_of
-from turpentine.pipeline.prompts import PromptSet, split_concepts
+from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
 from turpentine.pipeline.run.unlearning import make_prompts
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.options import add_recipe_options, chosen
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds.concepts import split_concepts
 from turpentine.pipeline.worlds.tiny_canvas import labels_of
 
 
@@ -145,13 +147,14 @@ def test_lineage_is_read_from_the_header(tmp_path):
     write(concept="horse", base_model="runs/a", origin="tiny-canvas", forgotten=json.dumps(["cat", "horse"]))
     assert lineage_of(str(folder)) == Lineage("tiny-canvas", ("cat", "horse"))
     recipe = build_recipe({"concept": "neon", "kind": "style", "model": str(folder)})
-    assert recipe.world == "tiny-canvas" and recipe.forgotten_before == ("cat", "horse")
+    setting = resolve(recipe)
+    assert setting.world.name == "tiny-canvas" and setting.forgotten_before == ("cat", "horse")
     assert recipe.audits.alignment_model == "tiny-canvas", "the defaults are those of the model it came from"
-    assert build_recipe({"concept": "cat", "model": str(folder)}).forgotten_before == ("horse",)
+    assert resolve(build_recipe({"concept": "cat", "model": str(folder)})).forgotten_before == ("horse",)
     none = build_recipe({"concept": "neon", "kind": "style", "model": str(folder), "prompts": {"keep_forgotten": []}})
-    assert none.forgotten_before == ()
+    assert resolve(none).forgotten_before == ()
     named = {"concept": "neon", "kind": "style", "prompts": {"keep_forgotten": ["astronaut", str(tmp_path / "run")]}}
-    assert build_recipe(named).forgotten_before == ("astronaut", "cat", "horse")
+    assert resolve(build_recipe(named)).forgotten_before == ("astronaut", "cat", "horse")
     file.write_bytes(b"not safetensors")
     assert lineage_of(str(folder)) == Lineage(str(folder))
 

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
+from turpentine.pipeline.models import BUNDLED, Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.progress import Silent
 
-from ..tiny_models import build_family
+from ..support.pipelines import build_family
 
 PROMPTS = ["a photo of a cat", "a dog"]
 
 
-@pytest.mark.parametrize(("joint_attention_dim", "zeros"), [(48, 256), (40, 0)])
+@pytest.mark.parametrize(("joint_attention_dim", "zeros"), [(96, 256), (80, 0)])
 def test_tokens_for_an_absent_t5(joint_attention_dim, zeros):
     pipeline = build_family("sd3-no-t5")
     config = {name: value for name, value in pipeline.transformer.config.items() if not name.startswith("_")}
@@ -34,13 +34,8 @@ def test_the_bundled_transformer():
     denoiser = load_denoiser("tiny-canvas-dit", "cpu")
     assert denoiser.family == "stable-diffusion-3" and denoiser.call_options == {"max_sequence_length": 0}
     assert denoiser.encode_prompts(PROMPTS)["prompt_embeds"].shape == (2, 24, 160)
-    first, again = (
-        denoiser.sample(
-            PROMPTS, [1, 2], num_inference_steps=2, guidance_scale=3.0, scheduler="dpm-solver++", batch_size=2,
-            progress=Silent(), stage="",
-        )
-        for _ in range(2)
-    )  # fmt: skip
+    sampling = Sampling(2, 3.0, "dpm-solver++", batch_size=2)
+    first, again = (denoiser.sample(PROMPTS, [1, 2], sampling, Silent(), "") for _ in range(2))
     assert first.shape == (2, 16, 8, 8) and torch.equal(first, again) and first.isfinite().all()
 
 

@@ -5,7 +5,8 @@ import pytest
 pytest.importorskip("gradio")
 
 from turpentine.pipeline.run.folder import RunFolder
-from turpentine.pipeline.schema.recipe import build_recipe, options
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.fields import fields_of
 from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.access import Access, settable, short_text, upload
 
@@ -111,8 +112,8 @@ def test_what_is_no_recipe_is_refused(access, chosen):
 
 def test_every_free_text_is_plain_checked_or_closed(access):
     """A field that another part of the program adds can't be set by visitors until somebody has looked at it."""
-    opened = {path for path, field, _ in options() if settable(path, field.annotation)}
-    texts = {path for path, field, _ in options() if field.annotation in (str, str | None)}
+    opened = {field.path for field in fields_of() if settable(field)}
+    texts = {field.path for field in fields_of() if field.is_free_text and not field.several}
     assert texts & opened == {
         ("concept",),
         ("model",),

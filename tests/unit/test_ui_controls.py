@@ -6,8 +6,9 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 from turpentine.pipeline.methods import names
+from turpentine.pipeline.schema.defaults import build_recipe, merge
+from turpentine.pipeline.schema.fields import value_at
 from turpentine.pipeline.schema.presets import PRESETS, preset_for
-from turpentine.pipeline.schema.recipe import build_recipe, merge
 from turpentine.ui.access import settable
 from turpentine.ui.controls import (
     FIELDS,
@@ -17,10 +18,9 @@ from turpentine.ui.controls import (
     from_component,
     starting_recipe,
     to_component,
-    value_of,
 )
 
-SETTABLE = [path for path, (field, _) in FIELDS.items() if settable(path, field.annotation)]
+SETTABLE = [path for path, field in FIELDS.items() if settable(field)]
 
 
 def every_control() -> Controls:
@@ -34,9 +34,9 @@ def every_control() -> Controls:
 
 @pytest.mark.parametrize("path", SETTABLE, ids=".".join)
 def test_a_component_tells_what_the_field_says(path):
-    field, note = FIELDS[path]
-    component = component_for(path, value_of(starting_recipe({"concept": "cat"}), path))
-    assert field.description in component.info and note in component.info
+    field = FIELDS[path]
+    component = component_for(path, value_at(starting_recipe({"concept": "cat"}), path))
+    assert field.help in component.info and field.note in component.info
     assert component.label.lower() == path[-1].replace("_", " ")
 
 
@@ -72,7 +72,7 @@ def test_options_of_other_methods_are_hidden():
 
 @pytest.mark.parametrize("path", SETTABLE, ids=".".join)
 def test_values_survive_the_component(path):
-    value = value_of(build_recipe({"concept": "cat", "prompts": {"synonyms": ["kitten", "tomcat"]}}), path)
+    value = value_at(build_recipe({"concept": "cat", "prompts": {"synonyms": ["kitten", "tomcat"]}}), path)
     back = from_component(path, to_component(path, value))
     assert back == value or (isinstance(value, tuple) and tuple(back or ()) == value)
 

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("gradio")
 
 from turpentine.pipeline.run.unlearning import make_prompts
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.steps.prompts import own_pairs, rows_of
 

@@ -8,8 +8,9 @@ import gradio as gr
 from PIL import Image
 
 from ...pipeline.report import rows, verdict
-from ...pipeline.report.figures import nudity_bars
-from ...pipeline.report.sections import figures_table, warnings_box
+from ...pipeline.report.sections import audit_section, figures_table, warnings_box
+from ...pipeline.report.summary import audit_sections
+from ...pipeline.schema.image_sets import AFTER, BEFORE
 from ...pipeline.schema.results import AuditResult, Results
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
@@ -59,7 +60,7 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
             return "<p>No run yet.</p>", *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None)
         run = page.access.run(name)
         listed = [text for texts in run_prompts(run.path).values() for text in texts]
-        choices = list(dict.fromkeys(listed)) if (run.path / "images" / "after").exists() else []
+        choices = list(dict.fromkeys(listed)) if (run.path / "images" / AFTER).exists() else []
         flagged = gr.update(value=False, visible=sensitive(run.recipe()))
         listing = gr.Dropdown(choices=choices, value=choices[0] if choices else None)
         return figures_html(run.path), flagged, gr.update(visible=bool(choices)), listing
@@ -107,15 +108,17 @@ def figures_html(run: Path) -> str:
     """The figures of a run: both audits and the verdict, or the audit of one model."""
     if (run / "results.json").exists():
         results = Results.load(run / "results.json")
-        audits = results.audits
-        bars = nudity_bars(audits.before.nudity, audits.after.nudity)
+        sections = _sections(results.audits.before, results.audits.after)
         head = f'<p class="verdict"><b>{escape(verdict(results).text)}</b></p>{warnings_box(results.warnings)}'
-        return f'<div class="figures-box">{head}{figures_table(rows(results))}<div class="bars">{bars}</div></div>'
+        return f'<div class="figures-box">{head}{figures_table(rows(results))}{sections}</div>'
     if (run / "audit.json").exists():
         found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
-        bars = nudity_bars(found.nudity, None)
-        return f'<div class="figures-box">{_one_model(found)}<div class="bars">{bars}</div></div>'
+        return f'<div class="figures-box">{_one_model(found)}{_sections(found, AuditResult())}</div>'
     return "<p>This run has no figures yet: they come when it is done.</p>"
+
+
+def _sections(before: AuditResult, after: AuditResult) -> str:
+    return "".join(audit_section(section, level=3) for section in audit_sections(before, after))
 
 
 def _one_model(found: AuditResult) -> str:
@@ -135,6 +138,6 @@ def pair_files(run: Path, prompt: str) -> tuple[Path, Path] | None:
     for name, texts in run_prompts(run).items():
         if prompt in texts:
             file = f"{name}-{texts.index(prompt):03d}.png"
-            found = run / "images" / "before" / file, run / "images" / "after" / file
+            found = run / "images" / BEFORE / file, run / "images" / AFTER / file
             return found if all(path.is_file() for path in found) else None
     return None

@@ -10,11 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from ...pipeline.report.text import size
 from ...pipeline.run.folder import RunFolder
 from ...pipeline.schema.results import Results
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name, replacing
+from ...pipeline.support.text import size
 from ..page import PRIVATE, Page, told, why
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import gradio as gr
 
+from ...pipeline.audits import Row
 from ...pipeline.prompts import PromptSet
-from ...pipeline.report import Row, rows
-from ...pipeline.report.text import size
+from ...pipeline.report import rows
 from ...pipeline.run.unlearning import make_prompts
 from ...pipeline.support.errors import UserError
+from ...pipeline.support.text import size
 from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity, pairs
 from ..texts import STATES

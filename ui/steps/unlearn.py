@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 import pandas as pd
 
-from ...pipeline.report.text import duration, size
 from ...pipeline.run.unlearning import make_prompts
 from ...pipeline.schema.presets import PRESETS
 from ...pipeline.support.errors import UserError
+from ...pipeline.support.text import duration, size
 from ..controls import METHOD, method_notes, starting_recipe
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import newest_preview, pairs
@@ -91,7 +91,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
             f"training {duration(found.training)}, audits {duration(found.auditing)}. "
-            f"Memory: at least {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
+            f"Memory: up to {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
         )
 
     @told

@@ -19,9 +19,11 @@ from ...audits.class_judge import NOISE, ClassJudge
 from ...audits.features import fidelity, load_features
 from ...data.datasets import LabelledImages, load_images
 from ...maths.objectives import denoising_loss
+from ...models import Sampling
 from ...models.class_conditional import ClassConditional, ClassConditionalPipeline, to_pixels
 from ...support.files import write_text
 from ...support.progress import Silent
+from ..origin import mark_origin
 from ..tiny_canvas.loop import Average, arguments, console, cosine, run
 
 _WITHOUT_CLASS = 0.1
@@ -174,10 +176,8 @@ def train_model(data: LabelledImages, options: argparse.Namespace) -> ClassCondi
 
 def draw(pipeline: ClassConditionalPipeline, names: list[str], seed: int = 0) -> Tensor:
     """Images (N, C, H, W) in [-1, 1]."""
-    return ClassConditional(pipeline, "").sample(
-        names, [seed + index for index in range(len(names))], num_inference_steps=18, guidance_scale=1.0,
-        scheduler="own", batch_size=500, progress=Silent(), stage="drawing",
-    )  # fmt: skip
+    seeds = [seed + index for index in range(len(names))]
+    return ClassConditional(pipeline, "").sample(names, seeds, Sampling(18, 1.0, batch_size=500), Silent(), "drawing")
 
 
 def sheet(pipeline: ClassConditionalPipeline, rows: int, scale: int = 6) -> Image.Image:
@@ -228,6 +228,8 @@ def main() -> None:
     pipeline = train_model(data, options)
     pipeline.unet.half()
     pipeline.save_pretrained(out)
+    if options.dataset == "digits":
+        mark_origin(out, "digits")
     pipeline.unet.float()  # the rounded weights are the ones that are measured
     results = {"steps": options.steps, "batch": options.batch, **measure_model(pipeline, judge, test, 100)}
     reference = fidelity(load_features(None, judge), data.images, test.images)

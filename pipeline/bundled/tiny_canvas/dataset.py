@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...support.files import replacing
 from ...worlds.tiny_canvas import DIMENSIONS, Scene, compose, scenes
 from .render import SIZE, render, render_noise
 
@@ -38,10 +39,8 @@ def load_or_draw(folder: Path, per_scene: int, seed: int) -> tuple[np.ndarray, l
     wanted = training_scenes() * per_scene
     path = folder / f"rendered-{per_scene}-{seed}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, draw_scenes(wanted, seed))
-        partial.rename(path)
+        with replacing(path) as partial:
+            np.save(partial, draw_scenes(wanted, seed))
     return np.load(path, mmap_mode="r"), wanted
 
 

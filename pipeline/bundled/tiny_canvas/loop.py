@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from ...support.files import replacing
+
 console = Console()
 
 
@@ -116,8 +118,8 @@ def _steps(start: int, options: argparse.Namespace) -> Iterator[int]:
 
 def _save(path: Path, state: dict[str, object], step: int) -> None:
     contents = {key: item if isinstance(item, list) else item.state_dict() for key, item in state.items()}  # type: ignore[attr-defined]
-    torch.save({"step": step, **contents}, path.with_suffix(".partial"))
-    path.with_suffix(".partial").rename(path)
+    with replacing(path) as partial:
+        torch.save({"step": step, **contents}, partial)
 
 
 def _restore(path: Path, state: dict[str, object]) -> int:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
-from ...audits.zero_shot import zero_shot
-from ...worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, compose, scenes
+from ...audits.zero_shot import accuracies, hits
+from ...worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, TinyCanvas, compose, scenes
 from .dataset import draw_noise, draw_scenes, load_or_draw, random_caption
 from .loop import Average, arguments, console, cosine, run
 from .tokenizer import train_tokenizer
@@ -61,7 +61,11 @@ def caption_variants(scene, rng: random.Random) -> str:
 def accuracy(model: open_clip.CLIP, tokenizer: Callable, images: torch.Tensor, labels: dict[str, list[str]]) -> dict:
     """Zero-shot accuracy of each dimension; `images` as the model takes them, (N, 3, 64, 64)."""
     features = F.normalize(torch.cat([model.encode_image(part) for part in images.split(250)]), dim=-1)
-    return zero_shot(features, lambda prompts: F.normalize(model.encode_text(tokenizer(prompts)), dim=-1), labels)
+
+    def encode_texts(prompts: list[str]) -> torch.Tensor:
+        return F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)
+
+    return accuracies(hits(features, encode_texts, labels, TinyCanvas()))
 
 
 def main() -> None:

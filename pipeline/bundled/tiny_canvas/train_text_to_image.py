@@ -15,7 +15,9 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ...support.files import replacing
 from ...worlds.tiny_canvas import PLACES, STYLES, SUBJECTS, TIMES, Scene, compose
+from ..origin import mark_origin
 from .dataset import load_or_draw, random_caption
 from .loop import Average, arguments, cosine, run
 from .students import STUDENTS, plain
@@ -42,8 +44,8 @@ def load_or_encode(autoencoder: AutoencoderTiny, options: argparse.Namespace) ->
         latents = torch.cat(
             [autoencoder.encode(part.permute(0, 3, 1, 2).float().div(127.5).sub(1)).latents for part in parts]
         )
-        save_file({"latents": latents.contiguous()}, path.with_suffix(".partial"))
-        path.with_suffix(".partial").rename(path)
+        with replacing(path) as partial:
+            save_file({"latents": latents.contiguous()}, partial)
     return load_file(path)["latents"], drawn
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0], steps=5_500, batch=64, more=_more)
     out = options.out or options.work
     base = options.base or out
-    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+    autoencoder = AutoencoderTiny.from_pretrained(base / "vae", dtype=torch.float32).eval()
     latents, drawn = load_or_encode(autoencoder, options)
     student = STUDENTS[options.model](base)
     parameters = student.parameters
@@ -98,6 +100,7 @@ def main() -> None:
         one_step, show, options.minutes)  # fmt: skip
     average.swap()
     plain(student.pipeline(autoencoder)).to(torch.float16).save_pretrained(out)
+    mark_origin(out, student.name)
 
 
 if __name__ == "__main__":

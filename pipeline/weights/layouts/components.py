@@ -1,12 +1,14 @@
-"""The layout of a given network: its table, chosen by class and filled in from its config."""
+"""The layout of a given network: its family's rows for a denoiser, shared tables for the other components."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from ...models.family import Names, Row
+from ...models.registry import ADAPTERS, family_of
 from ...support.errors import UserError
 from .table import Layout, Unmapped, build_layout
-from .tables import CLIP, FLUX, mmdit_rows, open_clip_rows, unet_rows, vae_rows
+from .tables import CLIP, open_clip_rows, vae_rows
 
 
 def denoiser_layout(module: nn.Module) -> Layout:
@@ -15,25 +17,29 @@ def denoiser_layout(module: nn.Module) -> Layout:
     Raises:
         UserError: a class that has no table, or a network with parts that its original never had.
     """
-    kind, config = type(module).__name__, getattr(module, "config", None)
-    if kind == "UNet2DConditionModel":
-        rows: Any = unet_rows(_layers(config), ["Attn" in block for block in config.up_block_types])  # type: ignore[union-attr]
-    elif kind == "SD3Transformer2DModel":
-        rows = mmdit_rows(config.num_layers)  # type: ignore[union-attr]
-    elif kind == "FluxTransformer2DModel":
-        rows = FLUX
-    else:
+    family = family_of(module)
+    if family is None or not family.places:
+        known = list(dict.fromkeys(each.network.__name__ for each in ADAPTERS if each.places))
         raise UserError(
-            "expected a UNet2DConditionModel, SD3Transformer2DModel or FluxTransformer2DModel for the names of the "
-            f"original layout, got {kind}. Choose the formats diffusers, denoiser or lora_diffusers."
+            f"expected a {', '.join(known[:-1])} or {known[-1]} for the names of the original layout, got "
+            f"{type(module).__name__}. Choose the formats diffusers, denoiser or lora_diffusers."
         )
-    return _build(module, rows, "denoiser")
+    return _build(module, family.layout(module.config), "denoiser")
 
 
-def _layers(config: Any) -> list[int]:
-    levels = len(config.down_block_types)
-    layers = config.layers_per_block
-    return [layers] * levels if isinstance(layers, int) else list(layers)
+def component_layout(module: nn.Module, names: Names) -> Layout:
+    """The layout of a component of a checkpoint, without a prefix.
+
+    Raises:
+        UserError: a class that has no table, or a network with parts that its original never had.
+    """
+    makers: dict[Names, Callable[[nn.Module], Layout]] = {
+        "denoiser": denoiser_layout,
+        "autoencoder": vae_layout,
+        "transformers": text_encoder_layout,
+        "open_clip": open_clip_layout,
+    }
+    return makers[names](module)
 
 
 def vae_layout(vae: nn.Module) -> Layout:
@@ -62,7 +68,7 @@ def open_clip_layout(encoder: nn.Module) -> Layout:
     return _build(encoder, open_clip_rows(prefix), "text encoder")
 
 
-def _build(module: nn.Module, rows: Any, what: str) -> Layout:
+def _build(module: nn.Module, rows: Iterable[Row], what: str) -> Layout:
     names = [name for name in module.state_dict() if not name.endswith("position_ids")]
     try:
         return build_layout(names, rows)

@@ -13,13 +13,11 @@ weights, differences of weights and, row by row, low-rank factors alike.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-How = Literal["same", "swap", "transpose", "conv"]
-Row = tuple[str, str] | tuple[str, str, How]
+from ...models.family import How, Row
 
 _WILDCARDS = {"**": "(.+)", "*": r"(\d+)", "%": "(weight|bias)"}
 _WILDCARD = re.compile(r"\*\*|\*|%")

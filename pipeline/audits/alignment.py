@@ -1,0 +1,188 @@
+"""The alignment audit: how well pictures match their own prompts, by CLIP (Ko et al. 2024, "alignment score")."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from ..maths.metrics import alignment, bootstrap_interval
+from ..schema.image_sets import FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
+from ..schema.recipe import AuditSection
+from ..schema.results import AlignmentResult, Interval, Record
+from ..support.errors import UserError
+from ..support.progress import Progress, Silent
+from ..support.text import number, percent, relative
+from .base import Audit, AuditImages, Judges, Subject
+from .clip import ClipModel, Transform
+from .figures import Better, Evidence, Loss, Row, moved, stayed
+from .images import Images, to_uint8
+
+Key = Literal["forget", "retain_train", "retain_test"]
+
+
+class AlignmentAudit(Audit[AlignmentResult]):
+    """Cosine between images and their own prompts (Ko et al. 2024, "alignment score").
+
+    Args:
+        model: a loaded model, or a name for `ClipModel.load`, which then happens at first use.
+        transform: "validation", or "paper" to compare with published numbers.
+        device: where a model given by name computes.
+        seed: of the random crops of "paper" and of the bootstrap.
+
+    Raises:
+        UserError: unknown transform.
+    """
+
+    name: ClassVar[str] = "alignment"
+    result: ClassVar[type[Record]] = AlignmentResult
+    SETS: ClassVar[dict[Key, str]] = {"forget": FORGET_TEST, "retain_train": RETAIN_TRAIN, "retain_test": RETAIN_TEST}
+    """Key of the result -> the set of pictures that it is of."""
+
+    def __init__(
+        self,
+        model: "str | ClipModel" = "tiny-canvas",
+        transform: Transform = "validation",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if transform not in get_args(Transform):
+            raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
+        self.transform = transform
+        self.seed = seed
+        self._device = device
+        self._model = model
+
+    @property
+    def clip(self) -> ClipModel:
+        """The model, loaded at first use."""
+        if isinstance(self._model, str):
+            self._model = ClipModel.load(self._model, self._device)
+        return self._model
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model, without loading it."""
+        return self._model if isinstance(self._model, str) else self._model.name
+
+    @classmethod
+    def wanted(cls, options: AuditSection, subject: Subject) -> bool:
+        """Score whatever the subject."""
+        return options.alignment
+
+    @classmethod
+    def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
+        """Score with the model that the options name."""
+        return cls(judges.clip(options.alignment_model))
+
+    def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AlignmentResult:
+        """Score the three sets of every run."""
+        sets = {str(key): images.named(name) for key, name in self.SETS.items()}
+        return self({key: (one.images, one.prompts) for key, one in sets.items()}, progress)
+
+    def score(self, images: Images, prompts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """Cosine of each image with its own prompt.
+
+        Args:
+            images: see `to_uint8`.
+            prompts: one for each image.
+            progress: told about each batch.
+
+        Returns:
+            Shape (N,), in [-1, 1].
+
+        Raises:
+            UserError: numbers of images and prompts differ.
+        """
+        pixels = to_uint8(images)
+        if len(pixels) != len(prompts):
+            raise UserError(f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts.")
+        clip = self.clip
+        with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:
+            image_features = clip.encode_images(pixels, transform=self.transform, seed=self.seed, advance=advance)
+        return alignment(image_features, clip.encode_texts(prompts))
+
+    def __call__(
+        self, sets: Mapping[str, tuple[Images, Sequence[str]]], progress: Progress | None = None
+    ) -> AlignmentResult:
+        """Mean alignment of each set, with a 95 % bootstrap interval.
+
+        Args:
+            sets: "forget", "retain_train" and "retain_test" -> (images, their prompts).
+            progress: told about each batch.
+
+        Raises:
+            UserError: other keys than these.
+        """
+        if set(sets) != set(self.SETS):
+            raise UserError(f"expected the sets {list(self.SETS)}, got {list(sets)}.")
+        intervals: dict[Key, Interval] = {}
+        for key in self.SETS:
+            scores = self.score(*sets[key], progress=progress)
+            mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
+            intervals[key] = Interval(mean=mean, low=low, high=high, images=len(scores))
+        suffix = ", training transform" if self.transform == "paper" else ""
+        return AlignmentResult(
+            forget=intervals["forget"].mean,
+            retain_train=intervals["retain_train"].mean,
+            retain_test=intervals["retain_test"].mean,
+            model=self.model_name + suffix,
+            intervals=intervals,
+        )
+
+    @classmethod
+    def rows(cls, before: AlignmentResult | None, after: AlignmentResult | None) -> list[Row]:
+        """Give the mean of each set, with its interval in brackets."""
+        judge = next(result.model for result in (after, before) if result)
+        figures: tuple[tuple[Key, str, Better, str], ...] = (
+            (
+                "forget",
+                "Alignment, forget",
+                "lower",
+                f"How well pictures match the forget prompts: mean image-text cosine by {judge}. Lower is better, but "
+                "never zero: the rest of the prompt is still followed.",
+            ),
+            (
+                "retain_train",
+                "Alignment, retain (train)",
+                "close",
+                "The same for retain prompts that the training used. It should stay close to where it was.",
+            ),
+            (
+                "retain_test",
+                "Alignment, retain (test)",
+                "close",
+                "The same for retain prompts that the training never used. It should stay close to where it was.",
+            ),
+        )
+        result = [_row(*figure, before, after) for figure in figures]
+        if any(audit and audit.intervals for audit in (before, after)):
+            result[0] = result[0]._replace(meaning=result[0].meaning + " In brackets: 95 % bootstrap intervals.")
+        return result
+
+    @classmethod
+    def forgetting(cls, kind: str, before: AlignmentResult, after: AlignmentResult) -> Evidence | None:
+        """Tell the change on the forget prompts, which counts nothing: the rest of a prompt aligns as well."""
+        return Evidence(f"alignment with the forget prompts {percent(relative(before.forget, after.forget))}")
+
+    @classmethod
+    def keeping(cls, before: AlignmentResult, after: AlignmentResult) -> list[Loss]:
+        """Compare the held-out retain prompts."""
+        change = relative(before.retain_test, after.retain_test)
+        return [Loss(-change, f"alignment {percent(change)}")]
+
+
+def _row(
+    key: Key, name: str, better: Better, meaning: str, before: AlignmentResult | None, after: AlignmentResult | None
+) -> Row:
+    x, y = (getattr(audit, key) if audit else math.nan for audit in (before, after))
+    first, second = (audit.intervals.get(key) if audit else None for audit in (before, after))
+    texts = [
+        number(value) + (f" [{number(interval.low)}, {number(interval.high)}]" if interval else "")
+        for value, interval in ((x, first), (y, second))
+    ]
+    outcome = moved(x, y, "lower") if better == "lower" else stayed(-relative(x, y))
+    if first and second and first.low <= second.high and second.low <= first.high and outcome in ("better", "worse"):
+        outcome = "unclear"
+    return Row(name, x, y, texts[0], texts[1], percent(relative(x, y)), outcome, better, meaning)

@@ -1,0 +1,14 @@
+"""The audits by name. A new one is a file of this folder and a line here."""
+
+from typing import Any
+
+from .accuracy import AccuracyAudit
+from .alignment import AlignmentAudit
+from .base import Audit
+from .classes import ClassAudit
+from .nudity import NudityAudit
+
+AUDITS: dict[str, type[Audit[Any]]] = {
+    audit.name: audit for audit in (NudityAudit, AlignmentAudit, AccuracyAudit, ClassAudit)
+}
+"""Name -> audit, in the order in which they run and are shown."""

@@ -1,0 +1,42 @@
+"""`turpentine audit`: the figures of one model, as it is."""
+
+import argparse
+from pathlib import Path
+
+from ..schema.defaults import build_recipe
+from ..schema.fields import TRAINING_IMAGES
+from ..support.files import write_text
+from .options import add_progress_file, add_recipe_file, add_recipe_options, nested_options
+from .terminal import TerminalProgress, console
+
+EXAMPLES = """examples:
+  turpentine audit --concept cat
+  turpentine audit --concept nudity --kind nudity --model path/to/diffusers-folder --device cuda --out figures.json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide what is drawn and measured."""
+    sections = ("concept", "kind", "model", "model_config_folder", "seed", "device", "method", "prompts", "samples")
+    add_recipe_options(parser, *sections, "audits", skip=TRAINING_IMAGES)
+    add_recipe_file(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    add_progress_file(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw the audit images of a model and measure them."""
+    from ..models import load_denoiser  # heavy: torch and diffusers
+    from ..run.audit import audit_prompts, draw, measure, subject_of
+    from ..run.unlearning import make_prompts
+
+    recipe = build_recipe(nested_options(arguments))
+    subject = subject_of(recipe)
+    texts = audit_prompts(make_prompts(recipe), recipe.audits, subject)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
+    with TerminalProgress(file=arguments.progress_file)() as progress:
+        images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)
+        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
+    text = result.model_dump_json(indent=2, exclude_none=True)
+    if arguments.out:
+        write_text(arguments.out, text + "\n")
+    console.print_json(text)

@@ -1,0 +1,35 @@
+"""`turpentine bench`: the tables of the paper, measured on the bundled models."""
+
+import argparse
+from pathlib import Path
+
+from ..support.errors import UserError
+from .terminal import TerminalProgress, console, escaped
+
+EXAMPLES = """examples:
+  turpentine bench concepts --quick
+  turpentine bench all --seeds 0,1,2"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the tables and where their cells and pages are."""
+    parser.add_argument("table", nargs="+", help="names of tables, or 'all'")
+    parser.add_argument("--quick", action="store_true", help="a few cells, steps and images, to see it work")
+    parser.add_argument("--seeds", default="0", metavar="N,…", help="measure every cell once for each; default 0")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="measured cells; default benchmarks/results")
+    parser.add_argument("--pages", type=Path, metavar="DIR", help="pages and figures; default docs/results")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure the cells that are missing and write the pages."""
+    from ...benchmarks.bench import bench  # heavy: torch and diffusers
+    from ...benchmarks.table import Options
+
+    try:
+        seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    except ValueError:
+        raise UserError(f"expected whole numbers joined by commas for --seeds, got {arguments.seeds!r}.") from None
+    with TerminalProgress()() as progress:
+        pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
+    for page in pages:
+        console.print(f"page: {escaped(page)}", soft_wrap=True)

@@ -1,0 +1,33 @@
+"""`turpentine prompts`: the paired forget and retain prompts."""
+
+import argparse
+from pathlib import Path
+
+from ..schema.defaults import build_recipe
+from .options import add_recipe_file, add_recipe_options, nested_options
+from .terminal import console, escaped, warn
+
+EXAMPLES = """examples:
+  turpentine prompts --concept cat
+  turpentine prompts --concept "van gogh" --kind style --model sd14 --n 200 --out prompts.csv"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide the prompts."""
+    add_recipe_options(parser, "concept", "kind", "model", "seed", "method", "prompts")
+    add_recipe_file(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .json, .csv or .txt file; default: show some pairs")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make them, and save or show them."""
+    from ..run.unlearning import make_prompts  # heavy: torch and diffusers
+
+    prompts = make_prompts(build_recipe(nested_options(arguments)))
+    for warning in prompts.warnings:
+        warn(warning)
+    if arguments.out:
+        prompts.save(arguments.out)
+        console.print(f"{len(prompts.train)} training and {len(prompts.test)} test pairs: {escaped(arguments.out)}")
+    else:
+        console.print(escaped(prompts.preview()), soft_wrap=True)

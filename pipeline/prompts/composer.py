@@ -1,0 +1,93 @@
+"""What it takes to make the prompts of a world."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .banks import Kind
+from .llm import LLMSource
+from .templates import Row, Structure
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The rows of one concept, and its names."""
+
+    name: str
+    names: tuple[str, ...]
+    train: list[Row]
+    test: list[Row]
+    from_llm: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How rows are made, whatever the concept.
+
+    Attributes:
+        structure: many pairs, or one repeated.
+        seed: decides which combinations are drawn.
+        llm: asked for the sub-concepts; None: the templates.
+        allow_fallback: use the templates, with a warning, where the LLM fails.
+    """
+
+    structure: Structure
+    seed: int
+    llm: LLMSource | None = None
+    allow_fallback: bool = True
+
+
+class Composer(ABC):
+    """Makes the prompts of one world.
+
+    Attributes:
+        takes_llm: a language model may think up the sub-concepts.
+    """
+
+    takes_llm: ClassVar[bool] = True
+
+    @abstractmethod
+    def kind_of(self, concept: str, kind: Kind) -> Kind:
+        """Give the kind of one of several concepts: the one it is known as, else `kind`."""
+
+    @abstractmethod
+    def compose(
+        self,
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+        attribute_of: str | None = None,
+    ) -> Composed:
+        """Make the rows of one concept.
+
+        Args:
+            concept: what is to be forgotten.
+            kind: decides the sentences.
+            n: train rows.
+            n_test: test rows.
+            scope: structure, seed, source.
+            synonyms: words for it instead of the table's.
+            avoid: concepts with their kinds that no prompt may name.
+            attribute_of: the object whose attribute the concept is.
+
+        Raises:
+            UserError: a concept that this world lacks, or too few combinations.
+        """
+
+    @abstractmethod
+    def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
+        """Tell whether a prompt names one of the concepts.
+
+        Args:
+            prompt: any text.
+            concepts: as `compose` took them.
+            kind: of a single concept; several have those that `kind_of` gives.
+            synonyms: every word for the concepts.
+        """

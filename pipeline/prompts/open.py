@@ -1,0 +1,65 @@
+"""Prompts of the open world: templates filled from banks of words, or from what a language model suggests."""
+
+from collections.abc import Sequence
+
+from ..support.errors import UserError
+from . import attributes, templates
+from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
+from .composer import Composed, Composer, Scope
+from .templates import Row
+from .text import named_in
+
+
+class OpenComposer(Composer):
+    """Any concept may be named; the tables know many by their kind and synonyms."""
+
+    def kind_of(self, concept: str, kind: Kind) -> Kind:
+        """Look the concept up in the tables."""
+        return known_kind(concept) or kind
+
+    def compose(
+        self,
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+        attribute_of: str | None = None,
+    ) -> Composed:
+        """Fill templates; an attribute has templates of its own."""
+        found = find_concept(concept, kind, synonyms)
+        others = [find_concept(name, kind_of_it) for name, kind_of_it in avoid]
+        if attribute_of is not None:
+            bearer = find_concept(attribute_of, "object")
+            train, test = attributes.rows(found, bearer, n, n_test, scope.seed, scope.structure)
+            return Composed(found.name, found.synonyms, train, test)
+        warnings: tuple[str, ...] = ()
+        if scope.llm is not None:
+            try:
+                train, test = _rows(found, scope.llm.banks(found, scope.seed), n, n_test, scope, others)
+                return Composed(found.name, found.synonyms, train, test, from_llm=True)
+            except UserError as error:
+                if not scope.allow_fallback:
+                    raise
+                warnings = (f"templates used in place of the LLM: {error}",)
+        train, test = _rows(found, template_banks(found), n, n_test, scope, others)
+        return Composed(found.name, found.synonyms, train, test, warnings=warnings)
+
+    def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
+        """Look for any of the words, or its plural."""
+        return named_in(prompt, synonyms) is not None
+
+
+def _rows(
+    concept: Concept, banks: dict[str, Bank], n: int, n_test: int, scope: Scope, avoid: Sequence[Concept]
+) -> tuple[list[Row], list[Row]]:
+    for other in avoid:
+        banks = {dimension: without_concept(bank, dimension, other) for dimension, bank in banks.items()}
+    test = templates.diverse_rows(concept, banks, n_test, "test", scope.seed)
+    if scope.structure == "uniform":
+        avoided = [word for other in avoid for word in other.synonyms]
+        return [templates.uniform_row(concept, avoided)] * n, test
+    return templates.diverse_rows(concept, banks, n, "train", scope.seed), test

@@ -1,0 +1,169 @@
+"""Complete recipes from what a person chose: shipped recipes, and the defaults of a model and a method."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, create_model
+
+from ..methods import find
+from ..models.family import Family
+from ..models.lineage import lineage_of, pipeline_class_of
+from ..support.errors import UserError
+from .recipe import Recipe, Section
+
+RECIPES = Path(__file__).parent / "recipes"
+_RGD = "rgd"  # the method where nobody names one
+_ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
+
+
+def shipped() -> list[str]:
+    """Names of the complete recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe as nested dictionaries: a file, or the name of a shipped one.
+
+    Raises:
+        UserError: unreadable, or not a mapping.
+    """
+    if not Path(path).exists() and str(path) in shipped():
+        path = RECIPES / f"{path}.yaml"
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"can't read the recipe {path}: {str(error).splitlines()[0]}. Expected a YAML file or one of {shipped()}."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"expected a recipe (a YAML mapping) in {path}, got {type(content).__name__}.")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, the second one winning. Another method name drops the first's options."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            renamed = key == "method" and value.get("name", old.get("name")) != old.get("name")
+            merged[key] = dict(value) if renamed else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+_BUNDLED = {
+    "tiny-canvas": ("tiny-canvas",),
+    "tiny-canvas-dit": ("tiny-canvas", "tiny-canvas-dit"),
+    "digits": ("digits",),
+}
+"""Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
+
+
+def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
+    """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
+
+    A family can build on another one; then its files hold what differs.
+
+    Args:
+        model: as a recipe names it.
+        method: the name of a registered one.
+        pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
+    """
+    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
+    for family in _families(model, pipeline_class):
+        for name in ("all", method):
+            path = RECIPES / family / f"{name}.yaml"
+            found = merge(found, read_yaml(path) if path.exists() else {})
+    return found
+
+
+def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
+    bundled = lineage_of(model).bundled
+    if bundled:
+        return _BUNDLED[bundled]
+    kind = pipeline_class or pipeline_class_of(model)
+    if not kind:
+        return Family.defaults
+    from ..models.registry import family_of_pipeline  # heavy: all of diffusers
+
+    return (family_of_pipeline(kind) or Family).defaults
+
+
+def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:
+    """Fill what was chosen (nested dictionaries) with the defaults of its model and method.
+
+    Args:
+        chosen: fields of a recipe.
+        pipeline_class: see `defaults_for`.
+
+    Raises:
+        UserError: an unknown key or a value out of range, one line each.
+    """
+    method = chosen.get("method") or {}
+    name = method.get("name", _RGD) if isinstance(method, Mapping) else method
+    model = str(chosen.get("model", Recipe.model_fields["model"].default))
+    base = defaults_for(model, str(name), pipeline_class or _class_behind(chosen))
+    try:
+        return Recipe.model_validate(merge(base, chosen))
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+
+
+def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
+    """Some fields of a recipe, for whoever needs no whole one: a frozen object with just these attributes.
+
+    Args:
+        chosen: fields of a recipe, nested.
+        keys: top-level fields that are wanted, for example "device" and "samples".
+
+    Raises:
+        UserError: an unknown key or a value out of range.
+    """
+    known = Recipe.model_fields
+    strange = [key for key in chosen if key not in {info.alias or name for name, info in known.items()}]
+    if strange:
+        raise UserError(_unknown(strange[0]))
+    definitions: dict[str, Any] = {key: (known[key].annotation, known[key]) for key in keys}
+    part = create_model("Part", __base__=Section, **definitions)
+    base = defaults_for(str(chosen.get("model", known["model"].default)), _RGD, _class_behind(chosen))
+    filled = merge(base, chosen)
+    try:
+        return part.model_validate({key: filled[key] for key in keys if key in filled})
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file, filling what it leaves out."""
+    return build_recipe(read_yaml(path))
+
+
+def _class_behind(chosen: Mapping[str, Any]) -> str | None:
+    """The pipeline class that a checkpoint's configs name."""
+    configs = chosen.get("model_config_folder")
+    return pipeline_class_of(str(configs)) if configs else None
+
+
+def _unknown(place: str) -> str:
+    return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error as lines that a person can act on."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown(place))
+        elif problem["type"] == "missing":
+            lines.append(f"{place} is missing")
+        else:
+            got = f", got {problem['input']!r}" if problem["loc"] else ""
+            lines.append(f"{place}: {message}{got}" if place else message)
+    return "; ".join(lines)

@@ -1,0 +1,28 @@
+"""Names of the sets of pictures that a run draws, in its files, its folders and its messages."""
+
+BEFORE, AFTER = "before", "after"
+"""When a model draws: as it came, and unlearned."""
+
+FORGET_TEST = "forget_test"
+"""Of the held-out forget prompts."""
+
+RETAIN_TEST = "retain_test"
+"""Of the held-out retain prompts."""
+
+RETAIN_TRAIN = "retain_train"
+"""Of retain prompts that were trained on."""
+
+NUDITY = "nudity"
+"""Where detections are counted, if the forget test images are not all of use for that."""
+
+NUDITY_FLOOR = "nudity_floor"
+"""The same scenes without the concept, where detections are false alarms."""
+
+ALWAYS_DRAWN = (FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN)
+"""What every audit can count on; their places decide their seeds."""
+
+TEST_SETS = (FORGET_TEST, RETAIN_TEST)
+"""What people are shown."""
+
+STAND_INS = {NUDITY: FORGET_TEST, NUDITY_FLOOR: RETAIN_TEST}
+"""Set -> the one that serves where it was not drawn."""

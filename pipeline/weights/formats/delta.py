@@ -1,0 +1,66 @@
+"""`delta`: the whole difference, norms and biases included, in the form that ComfyUI's LoRA loader takes.
+
+`lora_unet_<layer>.diff` is added to the layer's weight and `.diff_b` to its bias, both times the
+strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are the original layout's.
+"""
+
+from torch import Tensor
+
+from ...models import Denoiser
+from ...support.errors import UserError
+from ..format import Claim, Format, Keys
+from ..job import Job, Written
+from ..layouts import denoiser_layout
+from ..names import kohya_name
+from ..provenance import save_tensors
+
+
+def delta_key(original: str) -> str:
+    """The key under which the difference of an original tensor is kept.
+
+    >>> delta_key("out.2.weight"), delta_key("out.2.bias")
+    ('lora_unet_out_2.diff', 'lora_unet_out_2.diff_b')
+    >>> delta_key("norm.scale")
+    'diffusion_model.norm.scale.diff'
+    """
+    layer, _, last = original.rpartition(".")
+    ending = {"weight": "diff", "bias": "diff_b"}.get(last)
+    return f"{kohya_name(layer)}.{ending}" if ending else f"diffusion_model.{original}.diff"
+
+
+def write_delta(job: Job) -> Written:
+    """Write `{name}-delta.safetensors`; tensors that did not change are left out.
+
+    Raises:
+        UserError: nothing changed, or a network without an original layout.
+    """
+    tensors: dict[str, Tensor] = {}
+    difference = job.difference
+    for original, entry in denoiser_layout(job.denoiser.module).items():
+        change = entry.to_original({name: difference[name] for name in entry.sources})
+        if change.any():
+            tensors[delta_key(original)] = job.cast(change)
+    if not tensors:
+        raise UserError("there is no difference to write: the weights are the base's.")
+    path = job.folder / f"{job.name}-delta.safetensors"
+    save_tensors(tensors, path, job.header("delta"))
+    return Written(path, [path])
+
+
+def check_delta(denoiser: Denoiser) -> None:
+    """Refuse a network that has no original layout.
+
+    Raises:
+        UserError: it has none.
+    """
+    denoiser_layout(denoiser.module)
+
+
+def read_delta(keys: Keys) -> Claim:
+    """What is added to each tensor of the original layout."""
+    places = {delta_key(name): entry for name, entry in keys.original.items()}
+    names = keys.names & set(places)
+    return names, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))
+
+
+FORMAT = Format(write_delta, rank=4, of_difference=True, check=check_delta, read=read_delta)

@@ -1,0 +1,35 @@
+"""`diffusers`: the whole pipeline as a folder that `DiffusionPipeline.from_pretrained` reads."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from ...models.family import Family
+from ...support.files import replacing
+from ..format import PIPELINE, Format
+from ..job import Job, Written
+from ..provenance import save_tensors
+
+
+def write_diffusers(job: Job, folder: Path | None = None) -> Written:
+    """Write the folder, its denoiser's files (one or several shards) with the provenance header.
+
+    Args:
+        job: what to write.
+        folder: where to, instead of `diffusers/` in the job's folder.
+    """
+    folder = folder or job.folder / "diffusers"
+    metadata = job.header("diffusers")
+    with replacing(folder) as partial:
+        job.denoiser.save(partial, job.torch_dtype)
+        for file in (partial / job.denoiser.component).glob("*.safetensors"):
+            save_tensors(load_file(file), file, metadata)
+    return Written(folder, sorted((folder / job.denoiser.component).glob("*.safetensors")))
+
+
+def load_diffusers(path: str, family: type[Family] | None) -> str:
+    """As diffusers loads any folder."""
+    return f"{PIPELINE}pipeline = DiffusionPipeline.from_pretrained({path})"
+
+
+FORMAT = Format(write_diffusers, rank=0, load=load_diffusers)

@@ -1,0 +1,1 @@
+"""What several tests are built from: pipelines, short trainings, formulas by hand, old layouts."""
