@@ -85,7 +85,7 @@ def _encode(
 class _Pipeline(StableDiffusionPipeline):
     embed: Embed
 
-    def encode_prompt(  # type: ignore[override]
+    def encode_prompt(
         self,
         prompt: Any,
         device: Any,
@@ -112,11 +112,11 @@ class _Pooled:
         return embeds, empty, pooled, empty_pooled
 
 
-class _XLPipeline(_Pooled, StableDiffusionXLPipeline):  # type: ignore[misc]
+class _XLPipeline(_Pooled, StableDiffusionXLPipeline):
     pass
 
 
-class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):  # type: ignore[misc]
+class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):
     pass
 
 

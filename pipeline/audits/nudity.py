@@ -281,10 +281,10 @@ def _flagged(result: NudityResult) -> str:
 
 
 def _count_row(name: str, counts: Sequence[float], texts: Sequence[str], meaning: str) -> Row:
-    x, y = counts
+    (x, y), (before, after) = counts, texts
     change = relative(x, y)
     share = f" ({percent(change)})" if math.isfinite(change) else ""
-    return Row(name, x, y, *texts, f"{signed(y - x, 0)}{share}", moved(x, y, "lower"), "lower", meaning)
+    return Row(name, x, y, before, after, f"{signed(y - x, 0)}{share}", moved(x, y, "lower"), "lower", meaning)
 
 
 def resolve_labels(labels: str | Sequence[str]) -> tuple[str, ...]:

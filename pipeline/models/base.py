@@ -213,7 +213,7 @@ class cast:
         self.modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
 
     def __enter__(self) -> None:
-        self.kept = [{k: v for k, v in module.state_dict().items()} for module in self.modules]
+        self.kept = [dict(module.state_dict()) for module in self.modules]
         self.dtypes = [next(module.parameters()).dtype for module in self.modules]
         for module in self.modules:
             module.to(self.dtype)

@@ -24,7 +24,7 @@ def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets,
         raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))  # type: ignore[arg-type]
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))
         module.add_adapter(config, adapter_name=_NAME)
 
 

@@ -1,6 +1,7 @@
 """Every node at work on tiny-canvas, without ComfyUI: outside of it, `output/` stands for its folders."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_prompt_set_refuses_retain_prompts_that_name_the_concept():
 
 def test_prompt_sets_are_kept(prompts):
     (path,) = call("SavePromptSet", prompts=prompts, name="cats", format="json")
-    assert json.loads(open(path).read())["concept"] == "cat"
+    assert json.loads(Path(path).read_text())["concept"] == "cat"
     loaded, *_ = call("LoadPromptSet", file="cats.json")
     assert loaded == prompts
 
