@@ -297,8 +297,8 @@ def test_every_shard_is_tagged_and_hashed(full, tmp_path):
 
 def test_v_prediction_is_told():
 
-    assert "v_pred" in checkpoint_tensors(build_sdxl("v_prediction"))
-    assert "v_pred" not in checkpoint_tensors(build_sdxl())
+    assert "v_pred" in checkpoint_tensors(wrap_pipeline(build_sdxl("v_prediction")))
+    assert "v_pred" not in checkpoint_tensors(wrap_pipeline(build_sdxl()))
     pipe = BUILDERS["sd2-v"]()
     assert run_header(denoiser_for(pipe), RECIPE, BaseHashes(""), None)["modelspec.prediction_type"] == "v"
 
