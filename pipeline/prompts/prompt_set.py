@@ -1,6 +1,6 @@
 """`PromptSet`: paired forget and retain prompts, split into train and test (Ko et al. 2024, Appendix D).
 
-PromptRow i of D_f and row i of D_r share everything but the concept. Values of every dimension belong to
+Row i of D_f and row i of D_r share everything but the concept. Values of every dimension belong to
 the train or to the test rows only; the concept's own words are in both.
 """
 
