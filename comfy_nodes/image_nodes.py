@@ -50,18 +50,18 @@ class Generate(Node):
         from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
         from ..pipeline.run.audit import audit_prompts
-        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.schema.defaults import build_part
         from ..pipeline.schema.fields import TRAINING_IMAGES
         from ..pipeline.schema.recipe import AuditSection
-        from ..pipeline.schema.resolve import resolve
+        from ..pipeline.worlds import find_world
 
-        base = {"concept": prompts.concept, "kind": prompts.kind, "model": model.denoiser.name}
-        recipe = build_recipe(merge(base, chosen(more, "samples", skip=TRAINING_IMAGES)))
+        picked = {"model": model.denoiser.name} | chosen(more, "samples", skip=TRAINING_IMAGES)
+        sampling = build_part(picked, "samples").samples.sampling()
         audits = AuditSection(images=images, retain_train_images=images, nudity="on")
-        sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, resolve(recipe).world))
+        sets = audit_prompts(prompts, audits, Subject(prompts.concepts, prompts.kind, find_world(prompts.world)))
         texts = sets[which if which in sets else STAND_INS[which]]
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, recipe.samples.sampling(), seed, host.NodeProgress(), "drawing")
+            latents = draw_latents(denoiser, texts, sampling, seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts)
 

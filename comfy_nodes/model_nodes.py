@@ -243,7 +243,7 @@ def _diffusers_folders() -> dict[str, Path]:
 
 
 def _weight_files() -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for kind in ("loras", "diffusion_models"):
         for folder in host.model_folders(kind):
             found |= {f"{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*.safetensors")}

@@ -1,5 +1,6 @@
 """What the node classes share."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import host
@@ -18,9 +19,8 @@ class Node:
         with host.working():
             return self.work(**inputs)
 
-    def work(self, **inputs: Any) -> Any:
-        """Do what the node is for, where gradients are possible and a cancel is understood."""
-        raise NotImplementedError
+    work: Callable[..., Any]
+    """Does what the node is for, where gradients are possible and a cancel is understood."""
 
 
 def shown(text: str, *result: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..pipeline.support.errors import UserError
 from . import host
@@ -73,21 +73,37 @@ class DiversePromptSet(Node):
         return {"required": required, "optional": optional}
 
     def work(  # noqa: D102
-        self, concept: str, kind: str, world: str, seed: int, text: str = "", structure: str = "diverse", **more: Any
+        self,
+        concept: str,
+        kind: str,
+        world: str,
+        seed: int,
+        text: str = "",
+        structure: Literal["diverse", "uniform"] = "diverse",
+        **more: Any,
     ) -> Any:
-        from ..pipeline.run.unlearning import make_prompts
-        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.run.prompts import make_prompts
+        from ..pipeline.schema.defaults import SOME_MODEL, build_part, merge
         from ..pipeline.worlds import find_world
 
-        model = next(iter(find_world(world).models), "a model of no world of its own")
-        base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}
-        picked = chosen(more, *_FIELDS, skip=_SKIP)
+        wanted = find_world(world)
+        picked = {"concept": concept, "kind": kind, "seed": seed, "model": next(iter(wanted.models), SOME_MODEL)}
+        picked = merge(picked, chosen(more, *_FIELDS, skip=_SKIP))
         with tempfile.TemporaryDirectory() as folder:
             if text.strip():
                 file = Path(folder) / "prompts.txt"
                 file.write_text(_as_rows(text), encoding="utf-8")
                 picked = merge(picked, {"prompts": {"file": str(file)}})
-            prompts = make_prompts(build_recipe(merge(base, picked)))
+            part = build_part(picked, "concepts", "kind", "seed", "attribute_of", "prompts")
+            prompts = make_prompts(
+                part.concepts,
+                part.kind,
+                part.prompts,
+                wanted,
+                seed=part.seed,
+                structure=structure,
+                attribute_of=part.attribute_of,
+            )
         if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
             prompts.check()

@@ -7,7 +7,7 @@ pictures are drawn, `results.json`, the table of figures, the verdict and the se
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -162,7 +162,7 @@ class Audit(ABC, Generic[Result]):
             ValidationError: the part is no such result.
         """
         found: Any = getattr(audits, cls.name, None)
-        return cls.result.model_validate(found) if isinstance(found, Mapping) else found
+        return cast("Result | None", cls.result.model_validate(found) if isinstance(found, Mapping) else found)
 
     @classmethod
     @abstractmethod

@@ -149,6 +149,8 @@ class PromptSet(BaseModel):
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
         names = split_concepts(concept) if isinstance(concept, str) else tuple(concept)
+        if attribute_of is not None and kind != "object":
+            raise UserError(f"expected kind 'object' with an attribute of {attribute_of!r}, got kind {kind!r}.")
         if len(names) > 1 and (synonyms is not None or attribute_of is not None):
             raise UserError(f"synonyms and attributes belong to one concept, got {list(names)}. Name one of them.")
         if n < len(names):

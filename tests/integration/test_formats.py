@@ -318,7 +318,7 @@ def test_formats_of_a_difference_need_the_base(full, tmp_path):
         write_weights(Job(denoiser_for(full.pipe), tmp_path / "weights", "tiny", "fp32", {}), ["delta"])
 
 
-@pytest.mark.parametrize("kind, text", [("delta", "the weights are the base's"), ("lora", "none differs")])
+@pytest.mark.parametrize(("kind", "text"), [("delta", "the weights are the base's"), ("lora", "none differs")])
 def test_nothing_changed(full, tmp_path, kind, text):
     pipe = full.build()
     with pytest.raises(UserError, match=text):

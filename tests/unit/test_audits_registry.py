@@ -83,7 +83,7 @@ def test_seeds_belong_to_sets_whatever_else_is_drawn(monkeypatch):
 
     def draw_latents(denoiser, prompts, sampling, seed, progress, stage, processes):
         seen[prompts[0]] = seed
-        return None
+        return
 
     class NoPictures:
         def decode(self, latents):
