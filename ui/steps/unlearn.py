@@ -7,6 +7,7 @@ import gradio as gr
 import pandas as pd
 
 from ...pipeline.run.prompts import prompts_of
+from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import duration, size
@@ -108,7 +109,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             return None
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
-        preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
+        preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
         return Seen(name, job.state, count, preview, status_html(page, name, job))
 
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
