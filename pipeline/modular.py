@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
+from typing_extensions import override
 
 from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
@@ -35,13 +36,13 @@ class PromptSetBlock(ModularPipelineBlocks):
     """Makes a recipe and its paired forget/retain prompts; expects no components."""
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Makes the paired forget/retain prompts of a concept."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [
             InputParam("concept", str, required=True, description="what to remove, for example 'cat'"),
             InputParam(
@@ -54,8 +55,8 @@ class PromptSetBlock(ModularPipelineBlocks):
         ]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [
             OutputParam("recipe", Recipe, description="what to do, whole"),
             OutputParam("prompts", PromptSet, description="training and test pairs"),
@@ -114,18 +115,18 @@ class UnlearnBlock(_ModelBlock):
     """Lets the model draw its training images and fine-tunes its UNet or transformer in place."""
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Removes a concept from the UNet or transformer, in place."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [_RECIPE, _PROMPTS, _PROGRESS]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [OutputParam("training", TrainingResult, description="steps, losses, conflicts, seconds")]
 
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
@@ -154,18 +155,18 @@ class AuditBlock(_ModelBlock):
         self.output = output
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Measures what the model draws with the audits of the recipe."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [_RECIPE, _PROMPTS, _PROGRESS]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [OutputParam(self.output, AuditResult, description="every figure")]
 
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:

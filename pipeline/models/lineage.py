@@ -1,4 +1,4 @@
-"""What a model came from, and what was forgotten in it before.
+"""The history of a model: its origin, and the concepts that were removed from it before.
 
 Both are read from what is written in its files: Turpentine's header in the weights of a model that it made, and
 a key of `model_index.json` in the bundled ones. Nothing is concluded from how a file or folder is called.

@@ -44,7 +44,7 @@ from .weights import run_job
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a run gives back.
+    """The outcome of a run.
 
     Attributes:
         pipeline: the diffusers pipeline, of the class that came in, with unlearned weights.
@@ -92,7 +92,7 @@ def run_recipe(
     Args:
         recipe: what to do.
         out: the run folder; None makes a new one under `runs/`.
-        denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
+        denoiser: a model that is already loaded, instead of `recipe.model`; its weights are trained in place.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
         processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
@@ -145,7 +145,7 @@ def run_recipe(
 
 @dataclass(frozen=True)
 class _Work:
-    """What the stages of a run share."""
+    """Everything that the stages of a run share."""
 
     setting: Setting
     run: RunFolder
