@@ -78,9 +78,9 @@ def loss_curves(events: Path) -> "Image.Image | None":
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from ..pipeline.report.events import read_events
+    from ..pipeline.report.events import read_columns
 
-    columns = read_events(events)
+    columns = read_columns(events)
     if len(columns["step"]) < 2:
         return None
     width, height, edge = 384, 216, 14

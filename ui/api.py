@@ -67,7 +67,7 @@ def endpoints(page: Page) -> list[Any]:
             "queue": queue.index(run) if run in queue else None,
             "progress": runner.progress(run),
             "steps": len(events),
-            "last_step": events[-1] if events else None,
+            "last_step": events[-1].model_dump() if events else None,
         }
 
     def results(run: str) -> dict:

@@ -23,6 +23,7 @@ from ..pipeline.models import choose_device
 from ..pipeline.prompts import PromptSet
 from ..pipeline.run.folder import RunFolder
 from ..pipeline.run.prompts import prompts_of
+from ..pipeline.schema.events import EVENTS_FILE, Event, read_events
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import UserError
@@ -178,13 +179,9 @@ class Runner:
             return json.loads((self.access.run(name).path / "progress.json").read_text(encoding="utf-8"))
         return {}
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> list[Event]:
         """The steps so far, without a line that is being written."""
-        path = self.access.run(name).path / "events.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return read_events(self.access.run(name).path / EVENTS_FILE, running=True)
 
     # the queue ------------------------------------------------------------------------------------
 

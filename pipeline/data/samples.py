@@ -154,11 +154,11 @@ def draw_latents(
 
     Several processes take the batches in turn, and all get every image.
     """
-    held = processes.dealt(len(prompts), sampling.batch_size)
+    held = processes.split(len(prompts), sampling.batch_size)
     seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
     own = [prompts[index] for index in held], [seeds[index] for index in held]
     drawn = denoiser.sample(*own, sampling, progress, stage) if held else None
-    return processes.gathered(drawn, held)
+    return processes.gather(drawn)
 
 
 def most_similar(similarity: Tensor, label: int, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..audits import Bars
-from .events import Events, share_above_zero
+from .events import Columns, share_above_zero
 
 WIDTH = 340
 """Width of a figure in points: narrow, so that its text stays readable on a phone."""
@@ -115,7 +115,7 @@ def _legend(axes: Axes, columns: int = 2) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.1, handlelength=1.4)
 
 
-def forget_loss(events: Events, limit: float | None) -> str:
+def forget_loss(events: Columns, limit: float | None) -> str:
     """Denoising loss on the forget prompts; the truncation limit α as a dashed line."""
 
     def draw(axes: Axes) -> None:
@@ -130,7 +130,7 @@ def forget_loss(events: Events, limit: float | None) -> str:
     return _svg(draw, 230, f"Forget loss at each step, {_ends(events['loss_forget'])}.{limited}")
 
 
-def retain_loss(events: Events) -> str:
+def retain_loss(events: Columns) -> str:
     """Denoising loss on the retain prompts."""
 
     def draw(axes: Axes) -> None:
@@ -141,7 +141,7 @@ def retain_loss(events: Events) -> str:
     return _svg(draw, 230, f"Retain loss at each step, {_ends(events['loss_retain'])}.")
 
 
-def cosine(events: Events) -> str:
+def cosine(events: Columns) -> str:
     """Cosine of the two gradients at each step, the half below zero shaded."""
     steps, values, conflict = events["step"], events["cosine"], events["conflict"] > 0
     every = -(-len(steps) // (2 * POINTS))
@@ -163,7 +163,7 @@ def cosine(events: Events) -> str:
     )
 
 
-def changes(events: Events) -> str:
+def changes(events: Columns) -> str:
     """First-order change of both objectives under the actual updates; above zero is a violation."""
     shares = {kind: share_above_zero(events[f"change_{kind}"]) for kind in ("forget", "retain")}
     texts = {kind: f"{100 * share:.1f} %" if np.isfinite(share) else "not known" for kind, share in shares.items()}

@@ -6,10 +6,11 @@ import yaml
 
 from ..methods import find, names
 from ..methods.mask import MASK_FILE, mask_shares, read_mask
+from ..schema.events import EVENTS_FILE
 from ..schema.results import Results
 from ..support.errors import UserError
 from ..support.files import write_text
-from .events import read_events
+from .events import read_columns
 from .figures import POINTS
 from .images import pairs
 from .model_card import model_card
@@ -55,7 +56,7 @@ def page(run: Path, results: Results) -> str:
     Raises:
         UserError: a broken line of events, a broken picture or broken prompts.
     """
-    found, events = verdict(results), read_events(run / "events.jsonl")
+    found, events = verdict(results), read_columns(run / EVENTS_FILE)
     steps = len(events["step"])
     return render(
         "page.html",

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..audits import Bars, Row, Section
 from ..support.text import duration, number, points, size
 from . import figures
-from .events import Events
+from .events import Columns
 from .summary import THRESHOLDS, outcome_text
 
 
@@ -75,11 +75,11 @@ def audit_section(section: Section, level: int = 2) -> str:
     return _part("audit_section", section, level)
 
 
-def curves(events: Events, limit: float | None, ascends: bool = True) -> list[Drawn]:
+def curves(events: Columns, limit: float | None, ascends: bool = True) -> list[Drawn]:
     """Losses, cosine and first-order changes of the steps; a term that the method has not gives no curve.
 
     Args:
-        events: see `read_events`.
+        events: see `read_columns`.
         limit: the truncation limit, if there is one.
         ascends: whether the forget loss is a denoising loss that is meant to rise.
     """

@@ -23,8 +23,8 @@ from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter, injected
 from ..training.optimizers import check_optimizer
-from ..training.parallel import shared_out
-from ..training.trainer import Trainer, check_processes
+from ..training.parallel import check_processes, sharded
+from ..training.trainer import Trainer
 from ..weights import (
     Adapter,
     Factors,
@@ -104,7 +104,7 @@ def run_recipe(
     progress, clock = progress or Silent(), _Clock()
     setting = resolve(recipe)
     check_optimizer(recipe.training)
-    check_processes(build_method(recipe.method), recipe.training, processes)
+    check_processes(recipe.method, recipe.training, processes)
     run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):
         prompts = processes.on_main(lambda: _prompts(run, setting, denoiser))
@@ -218,7 +218,7 @@ def train(
     See `Trainer` for the arguments.
     """
     method, spec = build_method(recipe.method), recipe.training
-    with training_lora(denoiser.module, recipe) as layers, shared_out(denoiser, processes):
+    with training_lora(denoiser.module, recipe) as layers, sharded(denoiser, processes):
         trainer = Trainer(denoiser, method, samples, spec, recipe.seed, folder, progress, after_step, processes)
         if (
             after_step is None

@@ -5,14 +5,13 @@ run in its own memory; files are written, and figures measured, by the first one
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from .errors import Cancelled, UserError
@@ -52,27 +51,19 @@ class Processes:
         """This process's part of (N,) indices, in their order; parts differ by one at most."""
         return indices.tensor_split(self.size)[self.rank]
 
-    def dealt(self, count: int, size: int) -> list[int]:
-        """Which of `count` things this process does, when batches of `size` are dealt out in turn."""
-        return [index for index in range(count) if index // size % self.size == self.rank]
+    def split(self, count: int, size: int) -> list[int]:
+        """Which of `count` things this process does: neighbouring batches of `size`, as many as the others do."""
+        batches = torch.arange(count).split(size)
+        return [int(index) for place in self.share(torch.arange(len(batches))) for index in batches[place]]
 
-    def gathered(self, rows: Tensor | None, places: Sequence[int]) -> Tensor:
-        """Everybody's rows put together, (N, ...), row i of each at `places[i]`.
-
-        Args:
-            rows: (n, ...) on the CPU; None for no rows.
-            places: n places; those of all processes are 0 to N - 1.
-        """
-        parts: list[Any] = [None] * self.size
+    def gather(self, rows: Tensor | None) -> Tensor:
+        """The rows of all processes, (N, ...) on the CPU, one process's after the other's; None for no rows."""
+        parts = [rows]
         if self.size > 1:
-            dist.all_gather_object(parts, (rows, list(places)))
-        else:
-            parts = [(rows, places)]
-        known = [(held, at) for held, at in parts if held is not None]
-        whole = known[0][0].new_empty(sum(len(held) for held, _ in known), *known[0][0].shape[1:])
-        for held, at in known:
-            whole[list(at)] = held
-        return whole
+            from accelerate.utils import gather_object  # heavy, and of no use to a process that is alone
+
+            parts = gather_object(parts)
+        return torch.cat([part for part in parts if part is not None])
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Numbers added over the processes, in one exchange."""
@@ -82,11 +73,11 @@ class Processes:
         """A float64 table on the CPU, added over the processes in one exchange."""
         if self.size == 1:
             return table
-        total = table.to(self.device)
-        dist.all_reduce(total)
-        return total.cpu()
+        from accelerate.utils import reduce
 
-    def agreed(self, advance: Callable[..., None]) -> Callable[..., None]:
+        return reduce(table.to(self.device), "sum").cpu()
+
+    def together(self, advance: Callable[..., None]) -> Callable[..., None]:
         """A progress report after which all processes stop if one of them was told to.
 
         Each has to call it equally often.
@@ -94,7 +85,7 @@ class Processes:
         if self.size == 1:
             return advance
 
-        def together(*arguments: Any) -> None:
+        def told(*arguments: Any) -> None:
             stop = False
             try:
                 advance(*arguments)
@@ -103,35 +94,32 @@ class Processes:
             if self.sums([stop])[0]:
                 raise Cancelled("Stopped.")
 
-        return together
+        return told
 
     def on_main(self, work: Callable[[], Result]) -> Result:
         """Let the first process work while the others wait; all get its result, or its error."""
         if self.size == 1:
             return work()
+        from accelerate.utils import broadcast_object_list
+
         outcome: list[Any] = [None, None]
         if self.main:
             try:
                 outcome[0] = work()
             except Exception as error:
                 outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0)
+        broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
+    def main_first(self) -> AbstractContextManager[None]:
         """The block, in the first process before it starts in the others, who find the files that it left."""
-        if not self.main:
-            self._wait()
-        yield
-        if self.main:
-            self._wait()
+        if self.size == 1:
+            return nullcontext()
+        from accelerate import PartialState
 
-    def _wait(self) -> None:
-        if self.size > 1:
-            dist.barrier()
+        return PartialState().main_process_first()
 
 
 ALONE = Processes()

@@ -10,7 +10,6 @@ projection use the same preconditioner P that then scales the step. Without mome
 and likewise for g_f: the guarantee of Theorem 4 holds for the step that is taken.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -130,11 +129,3 @@ def restore_moments(optimizer: Any, parameter: nn.Parameter, kept: Mapping[str, 
     optimizer.init_state(optimizer.param_groups[0], parameter, 0, place)  # bitsandbytes': with its tables
     for key, value in kept.items():
         state[key] = int(value) if key == "step" else state[key].copy_(value)
-
-
-def learning_rate(spec: TrainingSection, step: int) -> float:
-    """Learning rate of a step that counts from 0: a linear warm-up, then level or falling to 0 after the last step."""
-    warm_up = min(1.0, (step + 1) / max(1, spec.warmup_steps))
-    done = max(0, step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    course = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-    return spec.learning_rate * warm_up * course[spec.lr_scheduler]

@@ -13,15 +13,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..methods import MethodConfig
 from ..models import Denoiser
+from ..schema.recipe import TrainingSection
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
 
 Result = TypeVar("Result")
 
 
-class Replica:
-    """The network of a process that is alone.
+class Parallel:
+    """The network of a process that is alone; the base of those of several processes.
 
     Args:
         module: the network.
@@ -71,22 +73,22 @@ class Replica:
         return whole
 
 
-class Copies(Replica):
+class DDP(Parallel):
     """All of the weights in every process (`DistributedDataParallel`)."""
 
     def start(self) -> None:
-        """See `Replica`."""
+        """See `Parallel`."""
         # a network may hold weights that a pass doesn't use, and then others would wait for their gradients
         self.parallel = nn.parallel.DistributedDataParallel(
             _Work(self.module), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=False
         )
 
     def compute(self, work: Callable[[], Result]) -> Result:
-        """See `Replica`."""
+        """See `Parallel`."""
         return self.parallel(work)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Replica`."""
+        """See `Parallel`."""
         return nullcontext() if last else self.parallel.no_sync()
 
 
@@ -101,7 +103,7 @@ class _Work(nn.Module):
         return work()
 
 
-class Parts(Replica):
+class FSDP2(Parallel):
     """A part of every weight in each process (FSDP2, `fully_shard`).
 
     The network's parameters are distributed tensors; the optimizer holds plain ones over the same memory,
@@ -113,12 +115,12 @@ class Parts(Replica):
         self.parameters = [nn.Parameter(_local(parameter), requires_grad=False) for parameter in named.values()]
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Replica`."""
+        """See `Parallel`."""
         self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
 
     def take_gradients(self) -> list[Tensor]:
-        """See `Replica`."""
+        """See `Parallel`."""
         grads = [
             _local(p.grad) if p.grad is not None else torch.zeros_like(held)
             for p, held in zip(self.named.values(), self.parameters, strict=True)
@@ -127,11 +129,11 @@ class Parts(Replica):
         return grads
 
     def total(self, table: Tensor) -> Tensor:
-        """See `Replica`."""
+        """See `Parallel`."""
         return self.processes.total(table)
 
     def whole(self, name: str, held: Tensor) -> Tensor:
-        """See `Replica`. All processes have to ask."""
+        """See `Parallel`. All processes have to ask."""
         from torch.distributed.tensor import DTensor
 
         like: Any = self.named[name]
@@ -143,21 +145,21 @@ class Parts(Replica):
         return spread.full_tensor()
 
     def part(self, name: str, whole: Tensor) -> Tensor:
-        """See `Replica`."""
+        """See `Parallel`."""
         if not whole.ndim:
             return whole
         chunks = whole.chunk(self.processes.size)
         return chunks[self.processes.rank] if self.processes.rank < len(chunks) else whole[:0]
 
 
-def build_replica(module: nn.Module, named: Mapping[str, nn.Parameter], processes: Processes) -> Replica:
-    """The replica that suits how the processes were launched; of "fsdp" inside of `shared_out`."""
-    kind = Replica if processes.size == 1 else Parts if processes.sharded else Copies
+def parallel_network(module: nn.Module, named: Mapping[str, nn.Parameter], processes: Processes) -> Parallel:
+    """The network as these processes were launched to hold it; with "fsdp" inside of `sharded`."""
+    kind = Parallel if processes.size == 1 else FSDP2 if processes.sharded else DDP
     return kind(module, named, processes)
 
 
 @contextmanager
-def shared_out(denoiser: Denoiser, processes: Processes) -> Iterator[None]:
+def sharded(denoiser: Denoiser, processes: Processes) -> Iterator[None]:
     """With FSDP, a copy of the network of which each process holds a part, in the denoiser's place.
 
     Meanwhile the network itself waits on the CPU. After the block it has the weights of the copy.
@@ -166,7 +168,7 @@ def shared_out(denoiser: Denoiser, processes: Processes) -> Iterator[None]:
         yield
         return
     try:
-        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.fsdp import fully_shard
     except ImportError:
         raise UserError(f"FSDP2 needs torch 2.6 or newer, got {torch.__version__}. Launch with --multi_gpu.") from None
 
@@ -177,7 +179,6 @@ def shared_out(denoiser: Denoiser, processes: Processes) -> Iterator[None]:
     for block in _blocks(copy):
         fully_shard(block, mesh=mesh)
     fully_shard(copy, mesh=mesh)
-    assert isinstance(copy, FSDPModule)  # noqa: S101 - `fully_shard` makes it one
     setattr(pipeline, component, copy)
     try:
         yield
@@ -197,3 +198,32 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
 
 def _local(tensor: Any) -> Tensor:
     return tensor.detach().to_local()
+
+
+def check_processes(config: MethodConfig, spec: TrainingSection, processes: Processes) -> None:
+    """Find out, before anything is drawn, whether these processes can train this.
+
+    Raises:
+        UserError: too few pairs for them all, or a method that needs whole weights.
+    """
+    smallest = spec.batch_size // spec.gradient_accumulation_steps
+    if smallest < processes.size:
+        raise UserError(
+            f"expected at least one pair of every micro-batch for each of {processes.size} processes, got {smallest} "
+            "(batch_size divided by gradient_accumulation_steps). Raise batch_size or start fewer processes."
+        )
+    if processes.sharded and spec.optimizer != "adam":
+        raise UserError(f"optimizer {spec.optimizer!r} can't be cut in parts by FSDP. Set it to 'adam'.")
+    if processes.sharded and (spec.torch_compile or spec.channels_last):
+        raise UserError("torch_compile and channels_last need a whole network, which FSDP cuts in parts. Leave them.")
+    if processes.sharded and spec.preview_every:
+        raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
+    if processes.sharded and spec.early_stop:
+        raise UserError(
+            "early_stop looks at whole weights before the first step, which FSDP has cut in parts. Leave it off."
+        )
+    if processes.sharded and config.needs_whole_weights:
+        raise UserError(
+            f"{config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
+            "Launch with --multi_gpu in place of --use_fsdp."
+        )

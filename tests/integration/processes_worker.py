@@ -19,9 +19,9 @@ from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.schema.recipe import SampleSection, TrainingSection
 from turpentine.pipeline.support.processes import ALONE, Processes, launched
 from turpentine.pipeline.support.progress import Silent
-from turpentine.pipeline.training.parallel import shared_out
+from turpentine.pipeline.training.parallel import check_processes, sharded
 from turpentine.pipeline.training.trainer import Trainer
-from turpentine.tests.stopping import StopWhen
+from turpentine.tests.support.stopping import StopWhen
 
 PROMPTS = [f"a cat {index}" for index in range(7)]
 SPEC = SampleSection(num_inference_steps=2, sample_batch_size=2)
@@ -38,7 +38,8 @@ def run_case(case, place, processes=ALONE, progress=None):
     samples = SampleSet.load(place / "samples.safetensors")
     if case.get("double"):
         samples = in_double(denoiser, samples)
-    with shared_out(denoiser, processes):
+    check_processes(method.config, spec, processes)
+    with sharded(denoiser, processes):
         trainer = Trainer(denoiser, method, samples, spec, 0, folder, progress, processes=processes)
         directions = {}
         combine = trainer._combine
@@ -47,7 +48,7 @@ def run_case(case, place, processes=ALONE, progress=None):
             direction = combine(grads)
             if not directions:
                 directions.update(
-                    {name: trainer.replica.whole(name, direction[i]).clone() for i, name in enumerate(trainer.named)}
+                    {name: trainer.parallel.whole(name, direction[i]).clone() for i, name in enumerate(trainer.named)}
                 )
             return direction
 

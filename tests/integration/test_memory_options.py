@@ -11,7 +11,7 @@ from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.processes import Processes
 from turpentine.pipeline.training import optimizers
-from turpentine.pipeline.training.trainer import check_processes
+from turpentine.pipeline.training.parallel import check_processes
 
 from ..support.training import same, train, weights
 
@@ -108,4 +108,4 @@ def test_options_that_exclude_each_other(training, method, message):
 def test_parts_refuse_what_needs_whole_weights(spec):
     _, _, trainer = train(steps=1)
     with pytest.raises(UserError, match="FSDP"):
-        check_processes(trainer.method, TrainingSection(**spec), Processes(0, 2, "fsdp"))
+        check_processes(trainer.method.config, TrainingSection(**spec), Processes(0, 2, "fsdp"))

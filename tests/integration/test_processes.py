@@ -190,4 +190,4 @@ def test_without_a_launcher(monkeypatch):
 def test_shares():
     rows = torch.arange(7)
     assert torch.cat([Processes(rank, 3).share(rows) for rank in range(3)]).equal(rows)
-    assert [Processes(rank, 3).dealt(7, 2) for rank in range(3)] == [[0, 1, 6], [2, 3], [4, 5]]
+    assert [Processes(rank, 3).split(7, 2) for rank in range(3)] == [[0, 1, 2, 3], [4, 5], [6]]

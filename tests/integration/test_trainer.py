@@ -74,7 +74,7 @@ def test_an_early_end_is_found_again_after_a_stop(tmp_path):
     spec = {"steps": 20, "early_stop": True, "learning_rate": 1e-6, "lr_scheduler": "cosine"}
     _, result, trainer = train("rgd", folder=tmp_path / "whole", config=config, **spec)
     assert result.steps == len(trainer.events) == 6 and result.settled == 3
-    assert [path.name for path in trainer.checkpoints()] == ["step-000006.safetensors"]
+    assert [path.name for path in trainer.checkpoints.found()] == ["step-000006.safetensors"]
     assert trainer.events[-1].learning_rate == pytest.approx(trainer.events[2].learning_rate / 3, rel=0.1)
     train("rgd", folder=tmp_path / "cut", config=config, **(spec | {"steps": 4}))
     _, again, _ = train("rgd", folder=tmp_path / "cut", config=config, resume=True, **spec)
@@ -183,7 +183,7 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
         trainer.train()
     assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())
-    assert [path.name for path in trainer.checkpoints()] == ["step-000002.safetensors"]
+    assert [path.name for path in trainer.checkpoints.found()] == ["step-000002.safetensors"]
 
 
 @pytest.mark.parametrize("spec", [{"precision": "bf16"}, {"gradient_checkpointing": True}, {"max_grad_norm": 0.1}])
@@ -217,7 +217,7 @@ import torch
 from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.run.unlearning import train
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 
 training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}
 recipe = build_recipe({"concept": "cat", "method": {"name": "push", "strength": 3}, "training": training})

@@ -4,7 +4,8 @@ import pytest
 import torch
 from turpentine.pipeline.maths.gradients import gram, restricted_gradient
 from turpentine.pipeline.schema.recipe import TrainingSection
-from turpentine.pipeline.training.optimizers import MetricAdam, build_optimizer, learning_rate
+from turpentine.pipeline.training.optimizers import MetricAdam, build_optimizer
+from turpentine.pipeline.training.schedule import Schedule
 
 LR, BETA2, EPS = 0.1, 0.999, 1e-8
 
@@ -145,5 +146,5 @@ def test_build_optimizer():
 )
 def test_learning_rate_rises_and_then_takes_its_course(scheduler, wanted):
     spec = TrainingSection(steps=6, warmup_steps=2, lr_scheduler=scheduler, learning_rate=1.0)
-    rates = [learning_rate(spec, step) for step in range(6)]
+    rates = [Schedule(spec).rate(step) for step in range(6)]
     assert rates == pytest.approx(wanted)

@@ -13,7 +13,7 @@ from PIL import Image
 from turpentine.pipeline.audits.nudity import detection_bars
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
-from turpentine.pipeline.report.events import read_events
+from turpentine.pipeline.report.events import read_columns
 from turpentine.pipeline.report.use import snippet
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import UserError
@@ -322,7 +322,7 @@ def test_violations_are_counted_over_all_steps(tmp_path):
     lines = [event(i, rng) | {"change_retain": 1e-3 if i % 4 == 0 else -1e-3} for i in range(1, 1001)]
     path = tmp_path / "events.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "for retain in 25.0 %" in drawing.changes(read_events(path))
+    assert "for retain in 25.0 %" in drawing.changes(read_columns(path))
 
 
 @pytest.mark.parametrize(

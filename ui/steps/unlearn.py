@@ -1,5 +1,6 @@
 """Step 3: how hard, start, and watch."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import gradio as gr
 import pandas as pd
 
 from ...pipeline.run.prompts import prompts_of
+from ...pipeline.schema.events import Event
 from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
 from ...pipeline.schema.resolve import resolve
@@ -185,18 +187,18 @@ def _buttons(state: str | None) -> list[Any]:
     ]
 
 
-def _curves(events: list[dict[str, Any]]) -> list[Any]:
+def _curves(events: Sequence[Event]) -> list[Any]:
     """Data frames of the losses and of the cosine, with at most `_POINTS` steps."""
     if not events:
         return [None, None]
     kept = events[:: -(-len(events) // _POINTS)]
     losses = [
-        {"step": event["step"] + 1, "loss": event[f"loss_{which}"], "which": which}
+        {"step": event.step + 1, "loss": loss, "which": which}
         for event in kept
-        for which in _COLOURS
-        if event[f"loss_{which}"] is not None
+        for which, loss in (("forget", event.loss_forget), ("retain", event.loss_retain))
+        if loss is not None
     ]
-    cosines = [{"step": event["step"] + 1, "cosine": event["cosine"]} for event in kept if event["cosine"] is not None]
-    share = sum(event["conflict"] for event in events) / len(events)
+    cosines = [{"step": event.step + 1, "cosine": event.cosine} for event in kept if event.cosine is not None]
+    share = sum(event.conflict for event in events) / len(events)
     title = f"Cosine of the gradients (conflict: {share:.0%})"
     return [pd.DataFrame(losses), gr.LinePlot(pd.DataFrame(cosines) if cosines else None, title=title)]

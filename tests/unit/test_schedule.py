@@ -1,15 +1,23 @@
-"""When a run ends early."""
+"""When a run ends early, and with which learning rates it goes on."""
 
 from types import SimpleNamespace
 
 import pytest
-from turpentine.pipeline.training.stopping import EarlyStop
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.training.schedule import EarlyStop, Schedule
 
 RULE = EarlyStop(steps=3, highest=0.2)
 
 
 def events(above, retain):
     return [SimpleNamespace(above_limit=a, loss_retain=r) for a, r in zip(above, retain, strict=True)]
+
+
+def observed(seen, **spec):
+    schedule = Schedule(TrainingSection(**{"steps": 20, "learning_rate": 1.0, **spec}), RULE)
+    for event in seen:
+        schedule.observe(event)
+    return schedule
 
 
 def test_a_whole_pass_must_be_forgotten_and_retained():
@@ -22,9 +30,9 @@ def test_a_whole_pass_must_be_forgotten_and_retained():
 def test_a_resumed_run_finds_the_step_that_the_first_one_found():
     seen = events([0, 1, 1, 1, 1, 0], [0.1, 0.1, 0.1, 0.5, 0.1, 0.1])
     found = [done for done in range(len(seen) + 1) if RULE.settled(seen[:done])]
-    assert found == [] and RULE.settled_after(seen) is None
+    assert found == [] and observed(seen).settled is None
     seen = events([0, 1, 1, 1, 1, 0], [0.1] * 6)
-    assert RULE.settled_after(seen) == 4 and RULE.settled_after(seen[:3]) is None
+    assert observed(seen).settled == 4 and observed(seen[:3]).settled is None
 
 
 def test_the_bound_is_the_mean_and_two_errors_of_a_pass():
@@ -33,5 +41,9 @@ def test_the_bound_is_the_mean_and_two_errors_of_a_pass():
     assert EarlyStop.after([0.1], 4).highest == pytest.approx(0.1)
 
 
-def test_the_rate_falls_to_nothing_in_a_pass():
-    assert [RULE.rate(step, 10) for step in (10, 11, 13, 14)] == pytest.approx([1, 2 / 3, 0, 0])
+def test_the_end_comes_one_pass_after_that_and_the_rate_falls_to_nothing():
+    schedule = observed(events([0] * 7 + [1] * 3, [0.1] * 10))
+    assert schedule.settled == 10 and schedule.end == 13
+    assert [schedule.rate(step) for step in (10, 11, 13, 14)] == pytest.approx([1, 2 / 3, 0, 0])
+    assert observed(events([1] * 3, [0.1] * 3), steps=5).end == 5, "no later than without it"
+    assert Schedule(TrainingSection(steps=5)).end == 5
