@@ -9,7 +9,8 @@ import torch
 from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
-from ..pipeline.run.unlearning import make_prompts, make_samples
+from ..pipeline.run.prompts import prompts_of
+from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
@@ -71,10 +72,10 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     recipe = build_recipe(settings)
     denoiser, weights = _base()
     denoiser.module.load_state_dict(weights)
-    prompts = make_prompts(recipe, denoiser)
+    prompts = prompts_of(recipe, denoiser)
     cost: Figures = {}
     if train:
-        samples = make_samples(denoiser, prompts, recipe, Silent())
+        samples = samples_of(denoiser, prompts, recipe, Silent())
         training = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
         cost = {
             "training_seconds": round(training.seconds, 2),

@@ -37,7 +37,7 @@ _PREDICTIONS: dict[tuple[str, ...], str] = {
 
 
 def prediction_type(patcher: Any) -> str:
-    """What a MODEL predicts, as it is sampled: diffusers' word, or ComfyUI's where there is none."""
+    """The prediction type with which a MODEL is sampled: diffusers' word, or ComfyUI's where there is none."""
     kinds = tuple(kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__bases__)
     return _PREDICTIONS.get(kinds, " with ".join(kinds))
 
@@ -153,7 +153,7 @@ class _VAE(nn.Module):
 
 @dataclass(frozen=True)
 class Bridge:
-    """What ComfyUI says of a family, in diffusers' words; `BRIDGES` lists the families that can come over.
+    """A family that can come over from ComfyUI: its facts there, in diffusers' words.
 
     Attributes:
         family: the adapter.

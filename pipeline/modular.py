@@ -17,7 +17,9 @@ from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
 from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
-from .run.unlearning import make_prompts, make_samples, train
+from .run.prompts import prompts_of
+from .run.samples import samples_of
+from .run.unlearning import train
 from .schema.recipe import Recipe
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
@@ -62,7 +64,7 @@ class PromptSetBlock(ModularPipelineBlocks):
         """Run as a part of a modular pipeline."""
         block = self.get_block_state(state)
         block.recipe = recipe_for(block.concept, block.model, block.options or {})
-        block.prompts = make_prompts(block.recipe)
+        block.prompts = prompts_of(block.recipe)
         self.set_block_state(state, block)
         return components, state
 
@@ -130,7 +132,7 @@ class UnlearnBlock(_ModelBlock):
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
         with torch.enable_grad():  # modular pipelines run their blocks without
-            samples = make_samples(denoiser, block.prompts, block.recipe, progress)
+            samples = samples_of(denoiser, block.prompts, block.recipe, progress)
             block.training, _ = train(denoiser, samples, block.recipe, progress=progress)
         self.set_block_state(state, block)
         return components, state

@@ -27,11 +27,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw the audit images of a model and measure them."""
     from ..models import load_denoiser  # heavy: torch and diffusers
     from ..run.audit import audit_prompts, draw, measure, subject_of
-    from ..run.unlearning import make_prompts
+    from ..run.prompts import prompts_of
 
     recipe = build_recipe(nested_options(arguments))
     subject = subject_of(recipe)
-    texts = audit_prompts(make_prompts(recipe), recipe.audits, subject)
+    texts = audit_prompts(prompts_of(recipe), recipe.audits, subject)
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress(file=arguments.progress_file)() as progress:
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)

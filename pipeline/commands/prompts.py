@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make them, and save or show them."""
-    from ..run.unlearning import make_prompts  # heavy: torch and diffusers
+    from ..run.prompts import prompts_of  # heavy: torch and diffusers
 
-    prompts = make_prompts(build_recipe(nested_options(arguments)))
+    prompts = prompts_of(build_recipe(nested_options(arguments)))
     for warning in prompts.warnings:
         warn(warning)
     if arguments.out:

@@ -1,4 +1,4 @@
-"""What it takes to make the prompts of a world."""
+"""The protocol of a composer, which makes the prompts of a world."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from .text import named_in, with_replacement, without_modifier
 
 @dataclass(frozen=True)
 class PairsRead:
-    """What a file says, and what was noticed about it."""
+    """The pairs of a file, and what was noticed about them."""
 
     concept: Concept
     kind: Kind

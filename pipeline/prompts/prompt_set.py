@@ -42,7 +42,7 @@ class PromptPair(BaseModel):
 
 
 class PromptSet(BaseModel):
-    """What to forget and what to keep, as prompts."""
+    """Paired prompts: with what is to be forgotten, and without."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
@@ -148,6 +148,8 @@ class PromptSet(BaseModel):
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
         names = split_concepts(concept) if isinstance(concept, str) else tuple(concept)
+        if attribute_of is not None and kind != "object":
+            raise UserError(f"expected kind 'object' with an attribute of {attribute_of!r}, got kind {kind!r}.")
         if len(names) > 1 and (synonyms is not None or attribute_of is not None):
             raise UserError(f"synonyms and attributes belong to one concept, got {list(names)}. Name one of them.")
         if n < len(names):
@@ -256,8 +258,7 @@ class PromptSet(BaseModel):
         if self.names_concept(pair.retain):
             word = named_in(pair.retain, self.synonyms) or self.concept
             raise UserError(
-                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, "
-                f"which says {word!r}. Take the word out."
+                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, which says {word!r}."
             )
         if fold(pair.forget) == fold(pair.retain):
             raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice.")
@@ -265,13 +266,9 @@ class PromptSet(BaseModel):
             bearer = find_concept(self.attribute_of, "object").synonyms
             strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
             if strays and not self.keep_forgotten:
-                raise UserError(
-                    f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}. Add the object."
-                )
+                raise UserError(f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}.")
         if self.source != "file" and not self.names_concept(pair.forget):
-            raise UserError(
-                f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}. Add the concept."
-            )
+            raise UserError(f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}.")
 
     def save(self, path: Path | str) -> None:
         """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain).

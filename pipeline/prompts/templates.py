@@ -17,7 +17,7 @@ Split = Literal["train", "test"]
 Structure = Literal["diverse", "uniform"]
 Row = tuple[str, str]
 STAND_INS = ("dog", "cat", "chair", "bicycle", "teapot", "lamp", "guitar", "boat", "clock", "bench", "thing")
-"""What takes an object's place in the uniform pair; the first that is not to be forgotten."""
+"""Objects for the retain side of the uniform pair; the first that is not to be forgotten is taken."""
 
 Scene = TypeVar("Scene")
 Word = TypeVar("Word")

@@ -13,7 +13,7 @@ from .templates import Row, Split, draw, generator
 from .text import named_in, unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
-"""Which phrases of a value belong to which split; those of the concept belong to both, as in the paper."""
+"""Split -> its phrases of each value; those of the concept belong to both splits, as in the paper."""
 
 
 class TinyComposer(Composer):
@@ -124,7 +124,7 @@ def names_of(concept: str, kind: Kind, synonyms: Sequence[str] | None = None) ->
 
 
 def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
-    """Whether a prompt shows the concept's value."""
+    """Tell whether a prompt shows the concept's value."""
     dimension, value = find(concept, kind)
     return canvas.labels_of(prompt).get(dimension) == value
 

@@ -1,4 +1,4 @@
-"""What a run costs: memory, computed from the architecture alone, and time, from a few steps that are timed.
+"""The cost of a run: memory, computed from the architecture alone, and time, from a few steps that are timed.
 
 Peak memory while training = weights + optimizer + gradients (the forget gradient waits for the retain one) + what
 a forward pass keeps for its backward pass. It is an upper bound: activations are freed while the second gradient
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The options that decide memory."""
+        """The options that decide memory, in words."""
         spec = self.setting
         said: list[str] = [spec.parameters, spec.precision]
         if spec.gradient_checkpointing:
@@ -182,7 +182,7 @@ def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gra
 
 
 def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
-    """What the optimizer keeps of one parameter."""
+    """Bytes of the moments that the optimizer keeps of one parameter."""
     count = parameter.numel()
     if spec.optimizer == "adam8bit" and count >= _SMALL:
         return 2 * (count + 4 * -(-count // _BLOCK))
@@ -191,7 +191,7 @@ def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost, roughly.
+    """Time and memory of a run, roughly.
 
     Attributes:
         drawing: seconds to draw the training images.

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audits import ClassJudge, interference
-from ..data.datasets import load_images
+from ..audits import interference
 from ..data.samples import SampleSet
 from ..methods import build_method
-from ..models import Denoiser, class_names, load_denoiser
-from ..prompts import LLMSource, PromptSet
+from ..models import Denoiser, load_denoiser
+from ..prompts import PromptSet
 from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
-from ..schema.resolve import resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
@@ -37,6 +35,8 @@ from ..weights import (
 )
 from .audit import audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RunFolder, preview_name
+from .prompts import prompts_of
+from .samples import samples_of
 from .weights import run_header, weights_name
 
 
@@ -154,7 +154,7 @@ def run_recipe(
 
 
 def _prompts(run: RunFolder, recipe: Recipe, denoiser: Denoiser | None) -> PromptSet:
-    prompts = run.prompts() or make_prompts(recipe, denoiser)
+    prompts = run.prompts() or prompts_of(recipe, denoiser)
     prompts.save(run.path / "prompts.json")
     return prompts
 
@@ -163,39 +163,6 @@ def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-
-
-def make_prompts(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
-    """The paired prompts that a recipe asks for; `denoiser` where its model is already loaded."""
-    spec, setting = recipe.prompts, resolve(recipe)
-    if recipe.kind == "class":
-        names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
-        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
-    if spec.file:
-        return PromptSet.load(Path(spec.file), concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
-    llm = _llm(recipe) if spec.source == "llm" else None
-    return PromptSet.build(
-        recipe.concepts,
-        recipe.kind,
-        n=spec.n,
-        n_test=spec.n_test,
-        seed=recipe.seed,
-        world=setting.world.name,
-        structure=recipe.method.data,
-        source=spec.source,
-        synonyms=spec.synonyms or None,
-        llm=llm,
-        allow_fallback=spec.llm_fallback,
-        attribute_of=recipe.attribute_of,
-        keep_forgotten=setting.forgotten_before,
-    )
-
-
-def _llm(recipe: Recipe) -> LLMSource:
-    model, url = recipe.prompts.llm_model or "", recipe.prompts.llm_url
-    if Path(model).is_dir():
-        return LLMSource(local_model=model)
-    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
 
 
 def _audit(
@@ -225,20 +192,9 @@ def _samples(
 ) -> SampleSet:
     if processes.on_main(run.samples.exists):
         return SampleSet.load(run.samples)
-    samples = make_samples(denoiser, prompts, recipe, progress, processes)
+    samples = samples_of(denoiser, prompts, recipe, progress, processes)
     processes.on_main(lambda: samples.save(run.samples))
     return samples
-
-
-def make_samples(
-    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
-) -> SampleSet:
-    """D_f and D_r: drawn by the model itself, or real images where the recipe names a dataset."""
-    if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
-    judge = ClassJudge.load(recipe.audits.class_judge)
-    data = load_images(recipe.data.dataset, "train", judge.size, judge.channels)
-    return SampleSet.from_images(denoiser, data, recipe.concept, recipe.data, judge, recipe.seed)
 
 
 def _previews(

@@ -1,4 +1,4 @@
-"""What is written of a run: the name, the header and the job of its weights."""
+"""The name and the header of a run's weights."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ class Setting:
 
     Attributes:
         recipe: what to do.
-        world: whose words the prompts use, and what can be judged there.
+        world: its words make the prompts; it says what can be judged.
         forgotten_before: concepts that were removed earlier and must stay removed.
     """
 

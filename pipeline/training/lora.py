@@ -1,4 +1,4 @@
-"""Training a LoRA in place of the weights themselves: peft's layers go in, train, and come out fused."""
+"""Training a LoRA instead of the weights themselves: peft's layers go in, train, and come out fused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _NAME = "turpentine"
 
 
 def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
-    """Put a LoRA into a network; see `injected`."""
+    """Put a LoRA into a network and leave it there; `injected` tells of the arguments."""
     try:
         from peft import LoraConfig
     except ImportError:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ...pipeline.prompts import PromptPair, PromptSet
 from ...pipeline.prompts.tables import SUFFIXES
-from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.recipe import Recipe
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name
@@ -64,7 +64,7 @@ def _wire(
             recipe = page.recipe(values)
             if recipe.prompts.source == "llm" and not ask:
                 return *empty, problem(_ASKED_LATER), ""
-            prompts = make_prompts(recipe)
+            prompts = prompts_of(recipe)
         except UserError as error:
             return *empty, problem(str(error)), ""
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 import pandas as pd
 
-from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.presets import PRESETS
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import duration, size
@@ -86,7 +86,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     @told
     def estimate(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or make_prompts(recipe))
+        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(recipe))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
