@@ -11,10 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
+from ..worlds import WORLDS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
+BUNDLED = {name: ASSETS / name for name in (*(name for world in WORLDS.values() for name in world.models), "digits")}
 """Models that come with the package: name -> diffusers folder."""
 
 ORIGIN = "_turpentine_origin"
