@@ -20,12 +20,12 @@ from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
 from .run.prompts import prompts_of
 from .run.samples import samples_of
-from .run.unlearning import train
 from .schema.recipe import Recipe
 from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
+from .training.train import train
 
 _RECIPE = InputParam("recipe", Recipe, required=True, description="what to do, from the prompt set block")
 _PROMPTS = InputParam("prompts", PromptSet, required=True, description="the paired forget/retain prompts")
@@ -135,7 +135,9 @@ class UnlearnBlock(_ModelBlock):
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
         with torch.enable_grad():  # modular pipelines run their blocks without
             samples = samples_of(denoiser, block.prompts, block.recipe, progress)
-            block.training, _ = train(denoiser, samples, block.recipe, progress=progress)
+            recipe = block.recipe
+            trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
+            block.training, _ = trained
         self.set_block_state(state, block)
         return components, state
 
