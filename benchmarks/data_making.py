@@ -31,8 +31,10 @@ from turpentine.pipeline.data.samples import Samples, SampleSet, draw_latents
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.models import Denoiser, Sampling
 from turpentine.pipeline.prompts import PromptSet
-from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.run.prompts import prompts_of
+from turpentine.pipeline.run.samples import samples_of
 from turpentine.pipeline.schema.recipe import Recipe
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.support.progress import Silent, batches
 from turpentine.pipeline.training.trainer import Trainer
@@ -73,13 +75,13 @@ def make_as_reference(
 def compare(recipe: Recipe) -> dict[str, Any]:
     """Seconds of both ways, and the audits of what they lead to."""
     bench = Bench()
-    prompts = make_prompts(recipe)
+    prompts = prompts_of(resolve(recipe))
     epochs = recipe.training.steps * recipe.training.batch_size / len(prompts.forget_train)
     fewer = recipe.model_copy(update={"samples": recipe.samples.model_copy(update={"num_inference_steps": FEWER})})
     made, seconds = {}, {}
     for name, how in (("ours", recipe), ("fewer_steps", fewer)):
         began = time.process_time()
-        made[name] = make_samples(bench.denoiser, prompts, how, Silent())
+        made[name] = samples_of(bench.denoiser, prompts, how, Silent())
         seconds[name] = {"total": time.process_time() - began}
     with TemporaryDirectory() as folder:
         made["reference"], spent = make_as_reference(

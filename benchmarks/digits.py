@@ -9,8 +9,10 @@ import torch
 from ..pipeline.methods import build_method, names
 from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
-from ..pipeline.run.unlearning import make_prompts, make_samples
+from ..pipeline.run.prompts import prompts_of
+from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
 from .table import Cell, Figures, Options
@@ -71,17 +73,17 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     recipe = build_recipe(settings)
     denoiser, weights = _base()
     denoiser.module.load_state_dict(weights)
-    prompts = make_prompts(recipe, denoiser)
+    prompts = prompts_of(resolve(recipe), denoiser)
     cost: Figures = {}
     if train:
-        samples = make_samples(denoiser, prompts, recipe, Silent())
+        samples = samples_of(denoiser, prompts, recipe, Silent())
         training = Trainer(denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed).train()
         cost = {
             "training_seconds": round(training.seconds, 2),
             "conflict_rate": training.conflict_rate,
             "violations": training.violation_rate.model_dump(),
         }
-    subject = subject_of(recipe)
+    subject = subject_of(resolve(recipe))
     texts = audit_prompts(prompts, recipe.audits, subject)
     images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
     result = measure(images, texts, recipe.audits, subject, Silent()).classes

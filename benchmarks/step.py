@@ -126,7 +126,7 @@ class FlattenedTrainer(Trainer):
         flat: dict[str, Tensor] = {}
         for term in self.method.config.terms:
             self._differentiate(term, step)
-            flat[term] = torch.cat([p.grad.clone().flatten() for p in self.parameters])
+            flat[term] = torch.cat([p.grad.clone().flatten() for p in self.parameters if p.grad is not None])
             self.optimizer.zero_grad()
         forget, retain = flat["forget"].clone(), flat["retain"].clone()
         dot = torch.dot(flat["forget"], flat["retain"])
@@ -143,7 +143,7 @@ class FlattenedTrainer(Trainer):
 
 def build(kind: type[Trainer], stand: Stand, batch: int) -> Trainer:
     spec = TrainingSection(steps=1, batch_size=batch, learning_rate=1e-6)
-    trainer = kind(stand, build_method(RGDConfig(forget_limit=None)), stand.samples(4 * batch), spec)
+    trainer = kind(stand, build_method(RGDConfig(forget_limit=None)), stand.samples(4 * batch), spec)  # type: ignore[arg-type]
     trainer.denoiser.module.train()
     return trainer
 

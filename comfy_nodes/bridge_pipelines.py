@@ -28,7 +28,7 @@ from .networks import XL_CONDITION, mmdit_config, unet_config
 _TOKENS = 77
 _KEPT = 64
 """Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
-_PREDICTIONS = {
+_PREDICTIONS: dict[tuple[str, ...], str] = {
     ("ModelSamplingDiscrete", "EPS"): "epsilon",
     ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
     ("ModelSamplingDiscreteFlow", "CONST"): "flow_prediction",
@@ -37,7 +37,7 @@ _PREDICTIONS = {
 
 
 def prediction_type(patcher: Any) -> str:
-    """What a MODEL predicts, as it is sampled: diffusers' word, or ComfyUI's where there is none."""
+    """The prediction type with which a MODEL is sampled: diffusers' word, or ComfyUI's where there is none."""
     kinds = tuple(kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__bases__)
     return _PREDICTIONS.get(kinds, " with ".join(kinds))
 
@@ -85,7 +85,7 @@ def _encode(
 class _Pipeline(StableDiffusionPipeline):
     embed: Embed
 
-    def encode_prompt(  # type: ignore[override]
+    def encode_prompt(
         self,
         prompt: Any,
         device: Any,
@@ -112,11 +112,11 @@ class _Pooled:
         return embeds, empty, pooled, empty_pooled
 
 
-class _XLPipeline(_Pooled, StableDiffusionXLPipeline):  # type: ignore[misc]
+class _XLPipeline(_Pooled, StableDiffusionXLPipeline):
     pass
 
 
-class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):  # type: ignore[misc]
+class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):
     pass
 
 
@@ -153,7 +153,7 @@ class _VAE(nn.Module):
 
 @dataclass(frozen=True)
 class Bridge:
-    """What ComfyUI says of a family, in diffusers' words; `BRIDGES` lists the families that can come over.
+    """A family that can come over from ComfyUI: its facts there, in diffusers' words.
 
     Attributes:
         family: the adapter.

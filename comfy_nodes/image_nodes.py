@@ -23,6 +23,7 @@ _SETS = {
 class Generate(Node):
     """Draws the prompts of a set with a model; the same seeds give pictures to compare."""
 
+    TITLE = "Generate"
     DESCRIPTION = "Draws the prompts of a set. Use the same seed before and after unlearning to compare."
     SEARCH_ALIASES = ("sample prompts", "draw prompt set", "before after images")
     RETURN_TYPES = ("IMAGE", "STRING")
@@ -50,18 +51,18 @@ class Generate(Node):
         from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
         from ..pipeline.run.audit import audit_prompts
-        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.schema.defaults import build_part
         from ..pipeline.schema.fields import TRAINING_IMAGES
         from ..pipeline.schema.recipe import AuditSection
-        from ..pipeline.schema.resolve import resolve
+        from ..pipeline.worlds import find_world
 
-        base = {"concept": prompts.concept, "kind": prompts.kind, "model": model.denoiser.name}
-        recipe = build_recipe(merge(base, chosen(more, "samples", skip=TRAINING_IMAGES)))
+        picked = {"model": model.denoiser.name} | chosen(more, "samples", skip=TRAINING_IMAGES)
+        sampling = build_part(picked, "samples").samples.sampling()
         audits = AuditSection(images=images, retain_train_images=images, nudity="on")
-        sets = audit_prompts(prompts, audits, Subject(recipe.concepts, recipe.kind, resolve(recipe).world))
+        sets = audit_prompts(prompts, audits, Subject(prompts.concepts, prompts.kind, find_world(prompts.world)))
         texts = sets[which if which in sets else STAND_INS[which]]
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, recipe.samples.sampling(), seed, host.NodeProgress(), "drawing")
+            latents = draw_latents(denoiser, texts, sampling, seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts)
 
@@ -69,6 +70,7 @@ class Generate(Node):
 class Compare(Node):
     """Puts pictures before and after side by side."""
 
+    TITLE = "Compare"
     DESCRIPTION = "A grid: one row for each picture, before on the left, after on the right."
     SEARCH_ALIASES = ("side by side", "before after", "image grid")
     RETURN_TYPES = ("IMAGE",)

@@ -1,4 +1,4 @@
-"""What ComfyUI says of a denoiser, in diffusers' words."""
+"""Configurations of denoisers, from ComfyUI's words into diffusers'."""
 
 from collections.abc import Mapping
 from typing import Any

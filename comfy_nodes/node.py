@@ -1,5 +1,6 @@
 """What the node classes share."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import host
@@ -8,6 +9,8 @@ from . import host
 class Node:
     """A node of ComfyUI's first interface (V1). A subclass says what goes in and out, and does its `work`."""
 
+    TITLE: ClassVar[str]
+    """Its name in menus."""
     CATEGORY: ClassVar[str] = "Turpentine"
     FUNCTION: ClassVar[str] = "run"
     DESCRIPTION: ClassVar[str] = ""
@@ -18,9 +21,8 @@ class Node:
         with host.working():
             return self.work(**inputs)
 
-    def work(self, **inputs: Any) -> Any:
-        """Do what the node is for, where gradients are possible and a cancel is understood."""
-        raise NotImplementedError
+    work: Callable[..., Any]
+    """Does what the node is for, where gradients are possible and a cancel is understood."""
 
 
 def shown(text: str, *result: Any) -> dict[str, Any]:

@@ -99,8 +99,8 @@ def loss_curves(events: Path) -> "Image.Image | None":
         if kept.sum() < 2:
             continue
         x = edge + (width - 2 * edge) * np.arange(len(kept))[kept] / max(1, len(kept) - 1)
-        y = height - edge - (height - 2 * edge) * columns[name][kept] / max(top, 1e-9)
-        draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=2)
+        ys = height - edge - (height - 2 * edge) * columns[name][kept] / max(top, 1e-9)
+        draw.line(list(zip(x.tolist(), ys.tolist(), strict=True)), fill=colour, width=2)
     return picture
 
 

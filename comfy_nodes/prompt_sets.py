@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..pipeline.support.errors import UserError
 from . import host
@@ -18,7 +18,8 @@ _OUT = ("turpentine", "prompts")
 class DiversePromptSet(Node):
     """Paired forget and retain prompts: from templates, from a language model, or written by hand."""
 
-    DESCRIPTION = "Makes paired prompts: with the concept that shall be forgotten, and the same ones without."
+    TITLE = "Diverse Prompt Set"
+    DESCRIPTION = "Makes paired prompts: with the concept to forget, and the same prompts without it."
     SEARCH_ALIASES = ("forget prompts", "retain prompts", "unlearning prompts", "concept prompts", "turpentine")
     RETURN_TYPES = (TYPE, "STRING", "STRING", "STRING")
     RETURN_NAMES = ("prompts", "forget_prompts", "retain_prompts", "preview")
@@ -73,21 +74,37 @@ class DiversePromptSet(Node):
         return {"required": required, "optional": optional}
 
     def work(  # noqa: D102
-        self, concept: str, kind: str, world: str, seed: int, text: str = "", structure: str = "diverse", **more: Any
+        self,
+        concept: str,
+        kind: str,
+        world: str,
+        seed: int,
+        text: str = "",
+        structure: Literal["diverse", "uniform"] = "diverse",
+        **more: Any,
     ) -> Any:
-        from ..pipeline.run.unlearning import make_prompts
-        from ..pipeline.schema.defaults import build_recipe, merge
+        from ..pipeline.run.prompts import make_prompts
+        from ..pipeline.schema.defaults import SOME_MODEL, build_part, merge
         from ..pipeline.worlds import find_world
 
-        model = next(iter(find_world(world).models), "a model of no world of its own")
-        base = {"concept": concept, "kind": kind, "model": model, "seed": seed, "method": {"data": structure}}
-        picked = chosen(more, *_FIELDS, skip=_SKIP)
+        wanted = find_world(world)
+        picked = {"concept": concept, "kind": kind, "seed": seed, "model": next(iter(wanted.models), SOME_MODEL)}
+        picked = merge(picked, chosen(more, *_FIELDS, skip=_SKIP))
         with tempfile.TemporaryDirectory() as folder:
             if text.strip():
                 file = Path(folder) / "prompts.txt"
                 file.write_text(_as_rows(text), encoding="utf-8")
                 picked = merge(picked, {"prompts": {"file": str(file)}})
-            prompts = make_prompts(build_recipe(merge(base, picked)))
+            part = build_part(picked, "concepts", "kind", "seed", "attribute_of", "prompts")
+            prompts = make_prompts(
+                part.concepts,
+                part.kind,
+                part.prompts,
+                wanted,
+                seed=part.seed,
+                structure=structure,
+                attribute_of=part.attribute_of,
+            )
         if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
             prompts.check()
@@ -97,6 +114,7 @@ class DiversePromptSet(Node):
 class LoadPromptSet(Node):
     """A prompt set from a file of ComfyUI's input folder, or one that was saved."""
 
+    TITLE = "Load Prompt Set"
     DESCRIPTION = "Reads a prompt set that was saved, or a .csv, .txt or .json of yours in ComfyUI's input folder."
     SEARCH_ALIASES = ("import prompts", "csv prompts", "open prompt set")
     RETURN_TYPES = DiversePromptSet.RETURN_TYPES
@@ -149,6 +167,7 @@ class LoadPromptSet(Node):
 class SavePromptSet(Node):
     """Keeps a prompt set under ComfyUI's output folder."""
 
+    TITLE = "Save Prompt Set"
     DESCRIPTION = "Writes a prompt set to output/turpentine/prompts, where Load Prompt Set finds it."
     SEARCH_ALIASES = ("export prompts", "keep prompts")
     OUTPUT_NODE = True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.support.errors import UserError
 from . import host
-from .model import Model
+from .model import Model, Native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +66,7 @@ def save_model(model: Model, kind: str, name: str, dtype: str) -> Path:
     stem = host.safe_name(name) if name.strip() else _stem(model)
     target, folder = KINDS[kind], host.save_folder(KINDS[kind].folder)
     if model.native and kind in _BY_COMFYUI:
-        return _save_by_comfyui(model, folder / f"{stem}.safetensors", whole=kind == "checkpoint")
+        return _save_by_comfyui(model, model.native, folder / f"{stem}.safetensors", whole=kind == "checkpoint")
     from ..pipeline.weights import Job, write_weights
 
     folder = folder / stem if kind == "diffusers" else folder
@@ -102,6 +102,7 @@ def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -
     """The header: what the run did, or what the applied file tells."""
     from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.weights import run_header
+    from ..pipeline.schema.resolve import resolve
     from ..pipeline.weights import base_hashes, read_header
     from ..pipeline.weights.provenance import applied_header
 
@@ -109,22 +110,20 @@ def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -
     if model.run is not None:
         run = RunFolder.open(model.run)
         results = run.results()
-        told = run_header(denoiser, run.recipe(), base_hashes(own), results.audits.after if results else None)
+        told = run_header(denoiser, resolve(run.recipe()), base_hashes(own), results.audits.after if results else None)
     if model.applied is None:
         return told
     file, strength = model.applied
     return applied_header(told or read_header(file), denoiser.family, file.name, strength)
 
 
-def _save_by_comfyui(model: Model, path: Path, whole: bool) -> Path:
+def _save_by_comfyui(model: Model, native: Native, path: Path, whole: bool) -> Path:
     import comfy.sd
     import torch
 
     from ..pipeline.support.files import replacing
 
-    native, own = model.native, model.denoiser.module.state_dict()
-    assert native is not None  # noqa: S101 - the caller asked
-    metadata = _metadata(model, model.denoiser, own)
+    metadata = _metadata(model, model.denoiser, model.denoiser.module.state_dict())
     metadata["modelspec.implementation"] = "sgm"
     parts = {"clip": native.clip, "vae": native.vae} if whole else {}
     with replacing(path) as partial, torch.inference_mode():

@@ -17,8 +17,11 @@ from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
 from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
-from .run.unlearning import make_prompts, make_samples, train
+from .run.prompts import prompts_of
+from .run.samples import samples_of
+from .run.unlearning import train
 from .schema.recipe import Recipe
+from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
@@ -61,8 +64,8 @@ class PromptSetBlock(ModularPipelineBlocks):
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
         """Run as a part of a modular pipeline."""
         block = self.get_block_state(state)
-        block.recipe = recipe_for(block.concept, block.model, block.options or {})  # type: ignore[attr-defined]
-        block.prompts = make_prompts(block.recipe)  # type: ignore[attr-defined]
+        block.recipe = recipe_for(block.concept, block.model, block.options or {})
+        block.prompts = prompts_of(resolve(block.recipe))
         self.set_block_state(state, block)
         return components, state
 
@@ -130,7 +133,7 @@ class UnlearnBlock(_ModelBlock):
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
         with torch.enable_grad():  # modular pipelines run their blocks without
-            samples = make_samples(denoiser, block.prompts, block.recipe, progress)
+            samples = samples_of(denoiser, block.prompts, block.recipe, progress)
             block.training, _ = train(denoiser, samples, block.recipe, progress=progress)
         self.set_block_state(state, block)
         return components, state
@@ -169,7 +172,7 @@ class AuditBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
-        recipe, subject = block.recipe, subject_of(block.recipe)
+        recipe, subject = block.recipe, subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
         setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
-from ..pipeline.run.unlearning import make_prompts
+from ..pipeline.run.prompts import prompts_of
+from ..pipeline.schema.defaults import build_part
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import UserError
 from .access import short_text
 from .controls import starting_recipe
@@ -39,7 +42,7 @@ def endpoints(page: Page) -> list[Any]:
 
     def prompts(chosen: dict) -> list[list[str]]:
         """Make a recipe's prompt pairs: rows of split, forget and retain."""
-        made = make_prompts(access.recipe(chosen))
+        made = prompts_of(resolve(access.recipe(chosen)))
         parts = (("train", made.train), ("test", made.test))
         return [[split, pair.forget, pair.retain] for split, pairs in parts for pair in pairs]
 
@@ -99,13 +102,9 @@ def endpoints(page: Page) -> list[Any]:
 
     def generate(model: str, prompt: str, seed: int) -> list[list[list[int]]]:
         """Draw one picture with a model (or `run:NAME`); gives its RGB pixels, row by row."""
-        chosen = access.recipe({"concept": "none", "model": model})
-        picture = page.studio.draw(
-            chosen.model, chosen.device, short_text(prompt, "prompt"), seed_of(seed), chosen.samples
-        )
-        width, height = picture.size
-        pixels = [list(pixel) for pixel in picture.convert("RGB").getdata()]
-        return [pixels[row * width : (row + 1) * width] for row in range(height)]
+        part = build_part({"model": access.model(model)}, "model", "device", "samples")
+        picture = page.studio.draw(part.model, part.device, short_text(prompt, "prompt"), seed_of(seed), part.samples)
+        return np.asarray(picture.convert("RGB")).tolist()
 
     return [
         models,

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..digits import NAMES, cell
 from ..show import markdown, mean_sd
@@ -16,7 +17,7 @@ CASES = {"similar": "Case 1", "balanced": "Case 2"}
 EACH = 30
 """Images for each of nine classes: 270 in both cases, because two classes do not have 450."""
 
-PAPER = {
+PAPER: dict[tuple[str, str], dict[str, Any]] = {
     ("GradDiff", "Case 1"): {"UA": 1.0, "RA": 0.106, "FID": 156.021},
     ("GradDiff", "Case 2"): {"UA": 1.0, "RA": 0.201, "FID": 95.287},
     ("RG", "Case 1"): {"UA": None, "RA": 0.205, "FID": 131.247},

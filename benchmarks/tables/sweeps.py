@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -156,7 +157,13 @@ def _draw(axes: Sequence[Axes], model: str, records: Sequence[Record], bases: Ma
             own = {v: runs for v in values for tag, runs in found.items() if tag.endswith(f"{name} {v:g}")}
             xs = [value / max(values) for value in own]
             label = f"{shown(method)}, {name.replace('_', ' ')}"
-            style = {"marker": "o", "markersize": 3.5, "linewidth": 1, "linestyle": line, "color": f"C{place}"}
+            style: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 3.5,
+                "linewidth": 1,
+                "linestyle": line,
+                "color": f"C{place}",
+            }
             axes[0].plot(xs, [_score(runs) for runs in own.values()], label=label, **style)
             axes[1].plot(xs, [mean(runs, "retain_test") / base for runs in own.values()], **style)
     for axis, title in zip(axes, ("mean of UA, IRA and CRA", "alignment kept"), strict=True):

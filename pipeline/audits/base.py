@@ -1,4 +1,4 @@
-"""What an audit is: which pictures it wants, its result, and how that reads before and after unlearning.
+"""The protocol of an audit: the pictures it wants, its result, and how that reads before and after unlearning.
 
 An audit is a file of this folder and a line of `registry.AUDITS`. All else goes over the registry: which
 pictures are drawn, `results.json`, the table of figures, the verdict and the sections of the report.
@@ -7,7 +7,7 @@ pictures are drawn, `results.json`, the table of figures, the verdict and the se
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ Result = TypeVar("Result", bound=Record)
 
 @dataclass(frozen=True)
 class Subject:
-    """What was, or is to be, forgotten, and where.
+    """The concepts that were, or are to be, forgotten, and the world they belong to.
 
     Attributes:
         concepts: one or several.
@@ -63,7 +63,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class AuditImages:
-    """What one model drew, before or after unlearning.
+    """The pictures that one model drew, before or after unlearning.
 
     Attributes:
         forget_test: of the held-out forget prompts.
@@ -122,7 +122,7 @@ class Audit(ABC, Generic[Result]):
     """
 
     name: ClassVar[str]
-    result: ClassVar[type[Record]]
+    result: ClassVar[type[Any]]
     sets: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -162,7 +162,7 @@ class Audit(ABC, Generic[Result]):
             ValidationError: the part is no such result.
         """
         found: Any = getattr(audits, cls.name, None)
-        return cls.result.model_validate(found) if isinstance(found, Mapping) else found
+        return cast("Result | None", cls.result.model_validate(found) if isinstance(found, Mapping) else found)
 
     @classmethod
     @abstractmethod

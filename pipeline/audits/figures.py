@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """How much of the concept the model shows.
+    """The share of pictures that show the concept, before and after.
 
     Attributes:
         text: the figures, as a part of a sentence.
@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What a retain figure lost: relative for a cosine, absolute for an accuracy; negative: it gained."""
+    """The loss of a retain figure: relative for a cosine, absolute for an accuracy; negative if it gained."""
 
     loss: float
     text: str

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..support.errors import UserError
 
 Images: TypeAlias = torch.Tensor | np.ndarray | Sequence[Image.Image | str | Path | np.ndarray]
-"""What every audit accepts; see `to_uint8`."""
+"""The forms that every audit accepts; see `to_uint8`."""
 
 Pixels: TypeAlias = np.ndarray | list[np.ndarray]
 """uint8 RGB, shape (N, H, W, 3); a list of (H, W, 3) where sizes differ."""

@@ -1,4 +1,4 @@
-"""Who else was hurt: every other subject, style and place against its own accuracy before."""
+"""Harm to others: every other subject, style and place against its own accuracy before."""
 
 from ..schema.results import TOLERATED_LOSS, AccuracyResult, Interference, ValueChange
 from .figures import ROUNDING

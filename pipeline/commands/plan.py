@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and the device's memory."""
-    known = "a diffusers folder, or sd14, sd21, sdxl, sd3-medium, flux-dev; default sd14"
+    known = "a diffusers folder, or a public model such as sd14 or sdxl; an unknown name lists them; default sd14"
     parser.add_argument("--model", default="sd14", help=known)
     parser.add_argument("--vram", type=float, metavar="GB", help="memory of your device: shows which settings fit")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="pairs that pass at once; default 1")

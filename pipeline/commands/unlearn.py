@@ -35,8 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
         if chosen(arguments) or arguments.recipe or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
         recipe = RunFolder.open(arguments.resume).recipe()
-        return carry_out(recipe, arguments.resume, resume=True, progress_file=arguments.progress_file)
-    carry_out(build_recipe(nested_options(arguments)), arguments.out, progress_file=arguments.progress_file)
+        carry_out(recipe, arguments.resume, resume=True, progress_file=arguments.progress_file)
+    else:
+        carry_out(build_recipe(nested_options(arguments)), arguments.out, progress_file=arguments.progress_file)
 
 
 def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progress_file: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the adapters of diffusers' text-to-image pipelines share: drawing, coding, memory, saving."""
+"""The common part of the adapters of diffusers' text-to-image pipelines: drawing, coding, memory, saving."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ class PipelineDenoiser(Family, ABC):
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
     call_options: Mapping[str, Any] = MappingProxyType({})
-    """What else the pipeline is called with, to draw."""
+    """Further arguments with which the pipeline is called to draw."""
 
     def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source
@@ -98,19 +98,19 @@ class PipelineDenoiser(Family, ABC):
 
     @abstractmethod
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """See `Denoiser.predict`."""
+        """The network's output, shaped like `noisy_samples`; differentiable."""
 
     def unpack(self, latents: Tensor, image_size: int | None) -> Tensor:
         """Latents (B, C, H, W) from what the pipeline calls latents."""
         return latents
 
     def sampler(self, config: Any) -> Any:
-        """DPM-Solver++ in place of the pipeline's own scheduler."""
+        """DPM-Solver++ with the settings of the pipeline's own scheduler."""
         return DPMSolverMultistepScheduler.from_config(config)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """See `Denoiser.encode_prompts`."""
+        """Embed prompts, 64 at a time; row i belongs to prompt i."""
         parts = [self.encode(part) for part in batches(prompts, 64)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -169,7 +169,7 @@ class PipelineDenoiser(Family, ABC):
 
     @torch.no_grad()
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """See `Denoiser.decode`."""
+        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them."""
         vae = self.pipeline.vae
         scale, shift = self._scale_and_shift()
         images = []
@@ -189,7 +189,7 @@ class PipelineDenoiser(Family, ABC):
             setattr(self.pipeline, name, None)
 
     def restore(self) -> None:
-        """See `Denoiser.restore`."""
+        """Put back what `release` took away, loaded again from the source where there is one."""
         for name, (kind, dtype, kept) in self._released.items():
             part = kept
             if part is None:
@@ -199,7 +199,7 @@ class PipelineDenoiser(Family, ABC):
         self._released = {}
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """See `Denoiser.save`."""
+        """Write the whole pipeline as a diffusers folder, in `dtype` or as it is; the pipeline stays as it is."""
         self.restore()
         with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
@@ -213,7 +213,7 @@ class cast:
         self.modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
 
     def __enter__(self) -> None:
-        self.kept = [{k: v for k, v in module.state_dict().items()} for module in self.modules]
+        self.kept = [dict(module.state_dict()) for module in self.modules]
         self.dtypes = [next(module.parameters()).dtype for module in self.modules]
         for module in self.modules:
             module.to(self.dtype)

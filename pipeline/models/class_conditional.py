@@ -113,7 +113,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             callback_on_step_end: called after each step as diffusers' pipelines call theirs, with the pipeline, the
                 step, its sigma and {"latents": the samples}; "latents" in the dictionary that it returns, if any,
                 take their place.
-            scheduler: an EDM scheduler of diffusers, in place of Heun's method.
+            scheduler: an EDM scheduler of diffusers, instead of Heun's method.
         """
         names = [prompt] if isinstance(prompt, str) else list(prompt)
         labels = self.labels(names).to(self.unet.device)
@@ -271,7 +271,7 @@ class ClassConditional(Family):
         return pixels.mean(1, keepdim=True) if self.pipeline.unet.config.in_channels == 1 else pixels
 
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """See `Denoiser.decode`."""
+        """Images, uint8, (N, H, W, 3) on the CPU: the latents are the pixels already."""
         return to_pixels(latents)
 
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -279,12 +279,12 @@ class ClassConditional(Family):
         return self.pipeline.denoise(noisy_samples, timesteps, conditioning["class_labels"])
 
     def release(self) -> None:
-        """Nothing to do: there is only the UNet."""
+        """Do nothing: there is only the UNet."""
 
     def restore(self) -> None:
-        """Nothing to do."""
+        """Do nothing: `release` took nothing away."""
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """See `Denoiser.save`."""
+        """Write the pipeline as a diffusers folder, in `dtype` or as it is; the pipeline stays as it is."""
         with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)

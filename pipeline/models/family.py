@@ -1,4 +1,4 @@
-"""What is known of a model family: the attributes that every adapter fills in, and others read.
+"""The facts of a model family: attributes that every adapter fills in, and that others read.
 
 A family is one file: its adapter, and with it how it is recognised, which tensors its published checkpoints
 hold where, what LoRAs call its layers, which defaults it starts from, and how large its public models are.
@@ -58,7 +58,9 @@ class Family:
     network: ClassVar[type[nn.Module]]
     """Class of the network that is unlearned."""
     marks: ClassVar[tuple[str, ...]] = ()
-    """Keys by which a file with its denoiser is known: of the original layout, and of diffusers'."""
+    """Keys by which a file with its denoiser is known: first of the original layout, then of diffusers'."""
+    prefix_alone: ClassVar[str] = ""
+    """Prefix that diffusers wants before the keys of a denoiser alone, in the original layout."""
     kinds: ClassVar[tuple[str, ...]] = ()
     """diffusers' names for its checkpoints."""
     other_kinds: ClassVar[tuple[str, ...]] = ()

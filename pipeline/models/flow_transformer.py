@@ -1,4 +1,4 @@
-"""What the transformers that are trained by flow matching share."""
+"""The common part of the transformers that are trained by flow matching."""
 
 import math
 from typing import Any

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
@@ -70,6 +68,9 @@ def pipeline_class_of(model: str) -> str | None:
     """
     folder = Path(model).expanduser()
     if not (folder / _INDEX).exists():
+        from huggingface_hub import try_to_load_from_cache  # a third of the time that importing the schema takes
+        from huggingface_hub.errors import HFValidationError
+
         try:
             found = try_to_load_from_cache(model, _INDEX)
         except HFValidationError:

@@ -151,8 +151,8 @@ def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict
 def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
     index = model_index(folder)
     weights = load_file(path)
-    if "input_blocks.0.0.weight" in weights:  # diffusers knows this layout only with its prefix
-        weights = {PREFIX + key: value for key, value in weights.items()}
+    if adapter.marks[0] in weights:
+        weights = {adapter.prefix_alone + key: value for key, value in weights.items()}
     network = getattr(diffusers, index[adapter.component][1]).from_single_file(
         weights, config=str(folder), subfolder=adapter.component, local_files_only=True
     )

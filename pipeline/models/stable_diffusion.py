@@ -88,6 +88,7 @@ class StableDiffusion(PipelineDenoiser):
     component = "unet"
     network = UNet2DConditionModel
     marks: ClassVar[tuple[str, ...]] = ("input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight")
+    prefix_alone = "model.diffusion_model."
     kinds: ClassVar[tuple[str, ...]] = ("v1", "v2")
     other_kinds: ClassVar[tuple[str, ...]] = ("inpainting", "inpainting_v2")
     text_encoders: ClassVar = {"text_encoder": "cond_stage_model."}

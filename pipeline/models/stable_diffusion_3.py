@@ -144,7 +144,7 @@ class StableDiffusion3(FlowTransformer):
 
 
 def _has_room_for_t5(pipeline: Any) -> bool:
-    """Whether the transformer takes wider tokens than both CLIPs give together, as T5's are.
+    """Tell whether the transformer takes wider tokens than both CLIPs give together, as T5's are.
 
     Where it doesn't, it was made without T5, and the 256 tokens of zeros that diffusers puts in the
     place of an absent one would only cost time.

@@ -35,7 +35,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Concept:
-    """What is to be forgotten, and how prompts say it.
+    """A concept to forget, with the words that prompts use for it.
 
     Args:
         name: as the user wrote it, without article or the word "style".

@@ -8,18 +8,18 @@ from typing import get_args
 from ..support.errors import UserError
 from . import tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
-from .templates import Row
+from .templates import PromptRow
 from .text import named_in, with_replacement, without_modifier
 
 
 @dataclass(frozen=True)
 class PairsRead:
-    """What a file says, and what was noticed about it."""
+    """The pairs of a file, and what was noticed about them."""
 
     concept: Concept
     kind: Kind
-    train: list[Row]
-    test: list[Row]
+    train: list[PromptRow]
+    test: list[PromptRow]
     warnings: tuple[str, ...]
 
 

@@ -14,6 +14,7 @@ from ..support.errors import UserError
 from ..support.files import write_text
 from ..support.text import fold
 from ..worlds import WORLDS, find_world
+from ..worlds.classes import Classes
 from ..worlds.concepts import Concepts, join_concepts, split_concepts
 from . import tables
 from .banks import Kind, find_concept
@@ -21,7 +22,7 @@ from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleav
 from .composer import Scope
 from .from_file import read_pairs
 from .llm import LLMSource
-from .templates import Row, Structure
+from .templates import PromptRow, Structure
 from .text import named_in
 
 Source = Literal["template", "llm", "file"]
@@ -42,7 +43,7 @@ class PromptPair(BaseModel):
 
 
 class PromptSet(BaseModel):
-    """What to forget and what to keep, as prompts."""
+    """Paired prompts: with what is to be forgotten, and without."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
@@ -148,6 +149,8 @@ class PromptSet(BaseModel):
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
         names = split_concepts(concept) if isinstance(concept, str) else tuple(concept)
+        if attribute_of is not None and kind != "object":
+            raise UserError(f"expected kind 'object' with an attribute of {attribute_of!r}, got kind {kind!r}.")
         if len(names) > 1 and (synonyms is not None or attribute_of is not None):
             raise UserError(f"synonyms and attributes belong to one concept, got {list(names)}. Name one of them.")
         if n < len(names):
@@ -214,7 +217,7 @@ class PromptSet(BaseModel):
         def rows(count: int) -> tuple[PromptPair, ...]:
             return tuple(PromptPair(forget=concept, retain=others[row % len(others)]) for row in range(count))
 
-        made = cls(concept=(concept,), kind="class", world="classes", synonyms=(concept,), seed=seed,
+        made = cls(concept=(concept,), kind="class", world=Classes.name, synonyms=(concept,), seed=seed,
                    train=rows(n), test=rows(n_test))  # fmt: skip
         made.check()
         return made
@@ -256,8 +259,7 @@ class PromptSet(BaseModel):
         if self.names_concept(pair.retain):
             word = named_in(pair.retain, self.synonyms) or self.concept
             raise UserError(
-                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, "
-                f"which says {word!r}. Take the word out."
+                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, which says {word!r}."
             )
         if fold(pair.forget) == fold(pair.retain):
             raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice.")
@@ -265,13 +267,9 @@ class PromptSet(BaseModel):
             bearer = find_concept(self.attribute_of, "object").synonyms
             strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
             if strays and not self.keep_forgotten:
-                raise UserError(
-                    f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}. Add the object."
-                )
+                raise UserError(f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}.")
         if self.source != "file" and not self.names_concept(pair.forget):
-            raise UserError(
-                f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}. Add the concept."
-            )
+            raise UserError(f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}.")
 
     def save(self, path: Path | str) -> None:
         """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain).
@@ -369,5 +367,5 @@ class PromptSet(BaseModel):
         return "\n".join(lines)
 
 
-def _pairs(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
+def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)

@@ -34,6 +34,12 @@ _IRREGULAR = {
     "wolf": "wolves",
     "leaf": "leaves",
     "sheep": "sheep",
+    "deer": "deer",
+    "spacecraft": "spacecraft",
+    "human": "humans",
+    "german": "germans",
+    "roman": "romans",
+    "shaman": "shamans",
 }
 
 _GAP = "\0"
@@ -41,6 +47,8 @@ _GAP = "\0"
 
 def indefinite_article(word: str) -> str:
     """Choose "a" or "an" by the sound of the next word.
+
+    The library inflect says "a 8-bit sprite" and "a SUV", which would change prompts that were measured.
 
     >>> [f"{indefinite_article(word)} {word}" for word in ("unicorn", "unclad", "hour-long", "SUV", "euphoric")]
     ['a unicorn', 'an unclad', 'an hour-long', 'an SUV', 'a euphoric']
@@ -82,8 +90,8 @@ def unique(values: Sequence[str]) -> list[str]:
 def plural(noun: str) -> str:
     """Give the plural of a noun phrase.
 
-    >>> [plural(noun) for noun in ("fox", "bird", "pony", "person", "cameraman")]
-    ['foxes', 'birds', 'ponies', 'people', 'cameramen']
+    >>> [plural(noun) for noun in ("fox", "bird", "pony", "person", "cameraman", "human")]
+    ['foxes', 'birds', 'ponies', 'people', 'cameramen', 'humans']
     """
     head, space, last = noun.rpartition(" ")
     if last in _IRREGULAR:

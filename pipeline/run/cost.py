@@ -1,4 +1,4 @@
-"""What a run costs: memory, computed from the architecture alone, and time, from a few steps that are timed.
+"""The cost of a run: memory, computed from the architecture alone, and time, from a few steps that are timed.
 
 Peak memory while training = weights + optimizer + gradients (the forget gradient waits for the retain one) + what
 a forward pass keeps for its backward pass. It is an upper bound: activations are freed while the second gradient
@@ -22,6 +22,7 @@ from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection, TrainingSection
+from ..schema.resolve import resolve
 from ..support.errors import UserError
 from ..support.progress import Silent
 from ..training.lora import inject
@@ -75,7 +76,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The options that decide memory."""
+        """The options that decide memory, in words."""
         spec = self.setting
         said: list[str] = [spec.parameters, spec.precision]
         if spec.gradient_checkpointing:
@@ -182,7 +183,7 @@ def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gra
 
 
 def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
-    """What the optimizer keeps of one parameter."""
+    """Bytes of the moments that the optimizer keeps of one parameter."""
     count = parameter.numel()
     if spec.optimizer == "adam8bit" and count >= _SMALL:
         return 2 * (count + 4 * -(-count // _BLOCK))
@@ -191,7 +192,7 @@ def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost, roughly.
+    """Time and memory of a run, roughly.
 
     Attributes:
         drawing: seconds to draw the training images.
@@ -231,7 +232,7 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
-    audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(recipe)).values()))
+    audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
     per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),

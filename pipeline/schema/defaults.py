@@ -15,6 +15,9 @@ from ..support.errors import UserError
 from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
+SOME_MODEL = "some model"
+"""Stands for a model that is not known yet; it has the defaults of every model that says nothing of itself."""
+
 _RGD = "rgd"  # the method where nobody names one
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
@@ -132,8 +135,9 @@ def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
     part = create_model("Part", __base__=Section, **definitions)
     base = defaults_for(str(chosen.get("model", known["model"].default)), _RGD, _class_behind(chosen))
     filled = merge(base, chosen)
+    wanted = [known[key].alias or key for key in keys]
     try:
-        return part.model_validate({key: filled[key] for key in keys if key in filled})
+        return part.model_validate({name: filled[name] for name in wanted if name in filled})
     except ValidationError as error:
         raise UserError(describe(error)) from None
 

@@ -174,7 +174,7 @@ class Timings(Record):
 
 
 class LoraFit(Record):
-    """How much of the change of the weights a LoRA holds."""
+    """The fit of a LoRA to the change of the weights."""
 
     layers: int = Field(description="Linear and Conv2d layers in it")
     rank: int = Field(description="largest rank of a layer")

@@ -1,4 +1,4 @@
-"""Training a LoRA in place of the weights themselves: peft's layers go in, train, and come out fused."""
+"""Training a LoRA instead of the weights themselves: peft's layers go in, train, and come out fused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ _NAME = "turpentine"
 
 
 def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
-    """Put a LoRA into a network; see `injected`."""
+    """Put a LoRA into a network and leave it there; `injected` tells of the arguments."""
     try:
         from peft import LoraConfig
     except ImportError:
         raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))  # type: ignore[arg-type]
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))
         module.add_adapter(config, adapter_name=_NAME)
 
 

@@ -50,7 +50,7 @@ def low_rank(matrix: Tensor, rank: int, energy: float | None = None) -> tuple[Te
     Args:
         matrix: (out, in).
         rank: at most this many singular values are kept.
-        energy: in (0, 1]; as many as hold this share of the sum of squares, in place of `rank`.
+        energy: in (0, 1]; as many as hold this share of the sum of squares, instead of `rank`.
 
     Returns:
         up (out, r) and down (r, in) with up @ down ~ matrix, r >= 1.

@@ -1,4 +1,4 @@
-"""What a weights format says of itself: how it is written, refused, loaded by people, and read back."""
+"""The description of a weights format: how it is written, refused, loaded by people, and read back."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ def _apply(path: str, family: type[Family] | None) -> str:
 
 
 def _nothing(denoiser: Denoiser) -> None:
-    """Every model can be written so."""
+    """Refuse no model."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every writer of weights is given, and what it gives back."""
+"""The argument and the result of every writer of weights."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ class Job:
         metadata: see `provenance.header`.
         base: the denoiser's `state_dict` before unlearning, for the formats that hold a difference.
         rank: of an extracted LoRA.
-        energy: share of each layer's squared difference that an extracted LoRA keeps, in place of `rank`.
-        trained: a LoRA that was trained, written in place of an extracted one.
+        energy: share of each layer's squared difference that an extracted LoRA keeps, instead of `rank`.
+        trained: a LoRA that was trained, written instead of an extracted one.
         progress: told of long work.
     """
 
@@ -98,7 +98,7 @@ class Difference(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer made.
+    """The files that a writer made.
 
     Attributes:
         path: the file or folder.

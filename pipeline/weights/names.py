@@ -9,7 +9,7 @@ KOHYA = "lora_unet_"
 
 
 def names_are_diffusers(module: nn.Module) -> bool:
-    """Whether kohya's files name this network's layers as diffusers does (Stable Diffusion 1 and 2)."""
+    """Tell whether kohya's files name this network's layers as diffusers does (Stable Diffusion 1 and 2)."""
     family = family_of(module)
     return family is not None and family.lora_names == "diffusers"
 

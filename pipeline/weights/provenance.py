@@ -168,7 +168,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 
 
 def check_tensors(path: Path) -> bool | None:
-    """Whether the tensors of a file are those that its header's hash was made of; None without a hash.
+    """Tell whether the tensors of a file are those that its header's hash was made of; None without a hash.
 
     Raises:
         UserError: not a safetensors file.

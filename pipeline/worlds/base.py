@@ -1,4 +1,4 @@
-"""What a world is: the words that prompts may use, and what can be judged of pictures of them."""
+"""The protocol of a world: the words that prompts may use, and the judgements that its pictures allow."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal

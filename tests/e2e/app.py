@@ -49,8 +49,8 @@ def served(runs: Path, *options: str) -> Iterator[str]:
         *options,
     ]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
-    log = open(runs / "server.log", "ab")
-    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    with open(runs / "server.log", "ab") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     url = f"http://127.0.0.1:{port}/"
     try:
         deadline = time.monotonic() + _LONGEST_START
@@ -65,7 +65,6 @@ def served(runs: Path, *options: str) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(timeout=30)
-        log.close()
 
 
 def fill(page: Any, box: str, value: Any) -> None:

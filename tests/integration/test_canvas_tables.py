@@ -82,7 +82,7 @@ def test_a_grid_measures_again_what_lost_its_picture(measured, monkeypatch):
     monkeypatch.chdir(folder)
     name = cells_in(folder)["none/astronaut/seed 0"]["figures"]["picture"]
     (PICTURES / name).unlink()
-    monkeypatch.setattr(grids, "rows", lambda: {})
+    monkeypatch.setattr(grids, "rows", dict)
     (one,) = grids.cells(QUICK)
     store = Store(folder / "canvas.json")
     assert not store.has(one)

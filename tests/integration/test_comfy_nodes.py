@@ -1,6 +1,7 @@
 """Every node at work on tiny-canvas, without ComfyUI: outside of it, `output/` stands for its folders."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_prompt_set_refuses_retain_prompts_that_name_the_concept():
 
 def test_prompt_sets_are_kept(prompts):
     (path,) = call("SavePromptSet", prompts=prompts, name="cats", format="json")
-    assert json.loads(open(path).read())["concept"] == "cat"
+    assert json.loads(Path(path).read_text())["concept"] == "cat"
     loaded, *_ = call("LoadPromptSet", file="cats.json")
     assert loaded == prompts
 
@@ -190,7 +191,7 @@ def test_the_preview_shows_losses_then_pictures_too(unlearned):
     assert [path.name for path in sorted((run / "images").glob("step-*"))] == ["step-000001", "step-000002"]
     curves, preview = loss_curves(run / "events.jsonl"), live_preview(run)
     assert preview.height == curves.height and preview.width > curves.width
-    assert list(preview.crop((0, 0, *curves.size)).getdata()) == list(curves.getdata())
+    assert preview.crop((0, 0, *curves.size)).tobytes() == curves.tobytes()
 
 
 def test_nudenet_counts_marks_and_sorts():

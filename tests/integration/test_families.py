@@ -310,7 +310,7 @@ def test_a_half_precision_folder_trains_in_float32(tmp_path):
 def test_siblings_share_their_networks(name, kind):
     base = build_family(name)
     config = {"requires_safety_checker": False} if name == "sd1" else {}
-    sibling = kind(**{part: value for part, value in base.components.items()}, **config)
+    sibling = kind(**base.components, **config)
     denoiser = wrap_pipeline(sibling)
     assert type(denoiser.pipeline) is type(base)
     assert denoiser.module is (sibling.transformer if hasattr(sibling, "transformer") else sibling.unet)

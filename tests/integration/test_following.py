@@ -8,9 +8,11 @@ import turpentine
 from turpentine.pipeline.commands.terminal import TerminalProgress
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run.cost import estimate
-from turpentine.pipeline.run.unlearning import make_prompts, make_samples
+from turpentine.pipeline.run.prompts import prompts_of
+from turpentine.pipeline.run.samples import samples_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.presets import preset_for
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
@@ -71,7 +73,7 @@ def test_an_estimate_grows_with_the_work(pairs):
     denoiser = wrap_pipeline(build_tiny_pipeline())
     chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
     small, large = (build_recipe({**chosen, "training": {"steps": steps}}) for steps in (10, 1000))
-    first, second = (estimate(denoiser, recipe, make_prompts(recipe)) for recipe in (small, large))
+    first, second = (estimate(denoiser, recipe, prompts_of(resolve(recipe))) for recipe in (small, large))
     assert 0 < first.training < second.training and first.seconds > first.training
     weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
     assert first.memory > 5 * weights and first.available > 0
@@ -85,7 +87,7 @@ def test_an_estimate_knows_what_a_plan_knows(pairs):
     def memory(method="rgd", **training):
         chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
         recipe = build_recipe({**chosen, "method": {"name": method}, "training": {"batch_size": 1, **training}})
-        return estimate(denoiser, recipe, make_prompts(recipe)).memory
+        return estimate(denoiser, recipe, prompts_of(resolve(recipe))).memory
 
     full = memory()
     weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
@@ -109,7 +111,7 @@ def test_training_images_have_their_own_guidance(pairs):
 
     def drawn(**samples):
         recipe = build_recipe({"concept": "cat", "prompts": pairs, "samples": {"num_inference_steps": 2, **samples}})
-        return make_samples(denoiser, make_prompts(recipe), recipe, Silent()).forget.latents
+        return samples_of(denoiser, prompts_of(resolve(recipe)), recipe, Silent()).forget.latents
 
     weak = drawn(guidance_scale=2.0, training_guidance_scale=None)
     assert torch.equal(weak, drawn(guidance_scale=3.0, training_guidance_scale=2.0))

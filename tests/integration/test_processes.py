@@ -157,7 +157,7 @@ def test_command_line(place):
     assert Results.load(place / "RUN" / "results.json").training.steps == 2
     assert len((place / "RUN" / "events.jsonl").read_text().splitlines()) == 2
     assert (place / "RUN" / "report.html").exists()
-    assert not [path for path in (place / "RUN").rglob(".*partial*")]
+    assert not list((place / "RUN").rglob(".*partial*"))
 
 
 def test_what_is_refused(place):

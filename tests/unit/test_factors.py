@@ -29,7 +29,7 @@ def test_the_rest_is_what_the_theorem_says():
         assert up.norm().item() == pytest.approx(down.norm().item(), rel=1e-12), "both factors have the same size"
 
 
-@pytest.mark.parametrize("energy, rank", [(0.01, 1), (0.63, 1), (0.65, 2), (0.9, 2), (0.99, 2), (1.0, 3)])
+@pytest.mark.parametrize(("energy", "rank"), [(0.01, 1), (0.63, 1), (0.65, 2), (0.9, 2), (0.99, 2), (1.0, 3)])
 def test_energy_by_hand(energy, rank):
     """Singular values 8, 6, 0.01: shares of the sum of squares 0.64, 1 - 1e-6, 1."""
     given = torch.diag(torch.tensor([8.0, 6.0, 0.01], dtype=torch.float64))

@@ -35,7 +35,7 @@ def test_what_has_no_place_is_named(names):
         build_layout(names, [("l.{q,k}.%", "qk.%")])
 
 
-@pytest.mark.parametrize("how, by_hand", [
+@pytest.mark.parametrize(("how", "by_hand"), [
     ("same", [[0, 1], [2, 3], [4, 5], [6, 7]]),
     ("swap", [[4, 5], [6, 7], [0, 1], [2, 3]]),
     ("transpose", [[0, 2, 4, 6], [1, 3, 5, 7]]),

@@ -5,7 +5,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -49,10 +49,8 @@ def server(content, status=200, delay=0.0):
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            try:
+            with suppress(OSError):  # the client has given up waiting
                 self.wfile.write(body)
-            except OSError:
-                pass  # The client has given up waiting.
 
         def log_message(self, *args):
             pass

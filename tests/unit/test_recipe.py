@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 
+import huggingface_hub
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -163,7 +164,9 @@ def test_an_index_that_says_nothing_leaves_the_common_defaults(content, tmp_path
 def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
     index = tmp_path / "model_index.json"
     index.write_text('{"_class_name": "FluxPipeline"}')
-    monkeypatch.setattr(lineage, "try_to_load_from_cache", lambda repo, name: str(index) if repo == "a/flux" else None)
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda repo, name: str(index) if repo == "a/flux" else None
+    )
     assert build(model="a/flux").samples.guidance_scale == 3.5
     assert build(model="a/other").samples.guidance_scale == 7.5
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from turpentine.pipeline.models.lineage import Lineage, lineage_of
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
-from turpentine.pipeline.run.unlearning import make_prompts
+from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.options import add_recipe_options, chosen
 from turpentine.pipeline.schema.resolve import resolve
@@ -167,6 +167,6 @@ def test_options_may_be_repeated():
     words = "--concept cat --concept horse --keep-forgotten astronaut --keep-forgotten neon --n 8 --n-test 4".split()
     recipe = build_recipe(chosen(parser.parse_args(words)))
     assert recipe.concepts == ("cat", "horse") and recipe.prompts.keep_forgotten == ("astronaut", "neon")
-    assert make_prompts(recipe).keep_forgotten == ("astronaut", "neon")
+    assert prompts_of(resolve(recipe)).keep_forgotten == ("astronaut", "neon")
     words = ["--concept", "hat", "--from", "cowboy", "--model", "a/b"]
-    assert make_prompts(build_recipe(chosen(parser.parse_args(words)))).attribute_of == "cowboy"
+    assert prompts_of(resolve(build_recipe(chosen(parser.parse_args(words))))).attribute_of == "cowboy"

@@ -10,8 +10,9 @@ import gradio as gr
 
 from ...pipeline.prompts import PromptPair, PromptSet
 from ...pipeline.prompts.tables import SUFFIXES
-from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.recipe import Recipe
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name
 from ..access import upload
@@ -64,7 +65,7 @@ def _wire(
             recipe = page.recipe(values)
             if recipe.prompts.source == "llm" and not ask:
                 return *empty, problem(_ASKED_LATER), ""
-            prompts = make_prompts(recipe)
+            prompts = prompts_of(resolve(recipe))
         except UserError as error:
             return *empty, problem(str(error)), ""
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
@@ -81,7 +82,8 @@ def _wire(
     def read(path: str, *values: Any) -> tuple[Any, ...]:
         recipe = page.recipe(values)
         file = upload(path, SUFFIXES, _LARGEST_FILE)
-        prompts = PromptSet.load(file, concept=recipe.concept, kind=recipe.kind, seed=recipe.seed)
+        kind = None if recipe.kind == "class" else recipe.kind  # a file of sentences says nothing of classes
+        prompts = PromptSet.load(file, concept=recipe.concept, kind=kind, seed=recipe.seed)
         prompts = prompts.model_copy(update={"source": "file"})
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 import pandas as pd
 
-from ...pipeline.run.unlearning import make_prompts
+from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.events import Event
+from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import duration, size
 from ..controls import METHOD, method_notes, starting_recipe
@@ -25,11 +27,11 @@ SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """What one look at a run saw: `count` bytes of events, its newest pictures, and where it stands, in HTML."""
+    """What one look at a run saw: `size` bytes of events, its newest pictures, and where it stands, in HTML."""
 
     name: str
     state: str
-    count: int
+    size: int
     preview: str | None
     status: str
 
@@ -88,7 +90,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     @told
     def estimate(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or make_prompts(recipe))
+        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(resolve(recipe)))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
@@ -110,7 +112,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             return None
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
-        preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
+        preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
         return Seen(name, job.state, count, preview, status_html(page, name, job))
 
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
@@ -118,7 +120,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
         last = before if before and before.name == now.name else None
         parts: list[Any] = [now, now.status, *_buttons(now.state)]
-        if last and last.count == now.count:
+        if last and last.size == now.size:
             parts += [gr.skip(), gr.skip()]
         else:
             parts += _curves(page.runner.events(now.name))

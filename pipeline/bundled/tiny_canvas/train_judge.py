@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from ...audits.zero_shot import accuracies, hits
-from ...worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, TinyCanvas, compose, scenes
+from ...worlds.tiny_canvas import DIMENSIONS, NOISE_CAPTION, Scene, TinyCanvas, compose, scenes
 from .dataset import draw_noise, draw_scenes, load_or_draw, random_caption
 from .loop import Average, arguments, console, cosine, run
 from .tokenizer import train_tokenizer
@@ -25,7 +26,7 @@ from .tokenizer import train_tokenizer
 _CONTEXT_LENGTH = 24
 
 
-def model_config(vocab_size: int, eos_id: int) -> dict:
+def model_config(vocab_size: int, eos_id: int) -> dict[str, Any]:
     """open_clip's `model_cfg` of the judge."""
     return {
         "embed_dim": 128,
@@ -43,7 +44,7 @@ def model_config(vocab_size: int, eos_id: int) -> dict:
     }
 
 
-def caption_variants(scene, rng: random.Random) -> str:
+def caption_variants(scene: Scene, rng: random.Random) -> str:
     """A caption for contrastive training: whole, or naming some of the dimensions only."""
     if rng.random() < 0.4:
         return random_caption(scene, rng)

@@ -29,7 +29,7 @@ FORMATS = {name: load_format(name) for name in WEIGHT_FORMATS}
 
 
 def needs_base(formats: Sequence[str]) -> bool:
-    """Whether any of the formats holds a difference from the weights before unlearning."""
+    """Tell whether any of the formats holds a difference from the weights before unlearning."""
     return any(FORMATS[each].of_difference for each in formats)
 
 

@@ -57,7 +57,7 @@ def check_delta(denoiser: Denoiser) -> None:
 
 
 def read_delta(keys: Keys) -> Claim:
-    """What is added to each tensor of the original layout."""
+    """Each tensor is added to the one of the original layout that it is named after."""
     places = {delta_key(name): entry for name, entry in keys.original.items()}
     names = keys.names & set(places)
     return names, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))

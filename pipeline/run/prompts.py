@@ -1,0 +1,83 @@
+"""From a concept to its paired prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ..models import Denoiser, class_names
+from ..prompts import LLMSource, PromptSet
+from ..schema.recipe import PromptSection
+from ..schema.resolve import Setting
+from ..worlds import World
+from ..worlds.concepts import join_concepts
+
+
+def make_prompts(
+    concepts: Sequence[str],
+    kind: Literal["object", "style", "nudity"],
+    spec: PromptSection,
+    world: World,
+    *,
+    seed: int = 0,
+    structure: Literal["diverse", "uniform"] = "diverse",
+    attribute_of: str | None = None,
+    keep_forgotten: Sequence[str] = (),
+) -> PromptSet:
+    """Make paired forget and retain prompts: from a file of the user's, from the templates, or from a language model.
+
+    Args:
+        concepts: what is to be forgotten.
+        kind: sort of concept.
+        spec: how many pairs, and where they come from.
+        world: whose words they use.
+        seed: decides which combinations are drawn.
+        structure: many pairs, or one repeated.
+        attribute_of: the object whose attribute the concept is.
+        keep_forgotten: concepts that were removed earlier and must stay removed.
+
+    Raises:
+        UserError: a concept or an option that this world doesn't have, or a file that can't be read.
+    """
+    if spec.file:
+        return PromptSet.load(Path(spec.file), concept=join_concepts(concepts), kind=kind, seed=seed)
+    return PromptSet.build(
+        concepts,
+        kind,
+        n=spec.n,
+        n_test=spec.n_test,
+        seed=seed,
+        world=world.name,
+        structure=structure,
+        source=spec.source,
+        synonyms=spec.synonyms or None,
+        llm=_llm(spec) if spec.source == "llm" else None,
+        allow_fallback=spec.llm_fallback,
+        attribute_of=attribute_of,
+        keep_forgotten=keep_forgotten,
+    )
+
+
+def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
+    """Make the prompts that a recipe asks for; `denoiser` where its model is already loaded."""
+    recipe = setting.recipe
+    spec = recipe.prompts
+    if recipe.kind == "class":
+        names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+    return make_prompts(
+        recipe.concepts,
+        recipe.kind,
+        spec,
+        setting.world,
+        seed=recipe.seed,
+        structure=recipe.method.data,
+        attribute_of=recipe.attribute_of,
+        keep_forgotten=setting.forgotten_before,
+    )
+
+
+def _llm(spec: PromptSection) -> LLMSource:
+    model, url = spec.llm_model or "", spec.llm_url
+    if Path(model).is_dir():
+        return LLMSource(local_model=model)
+    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
