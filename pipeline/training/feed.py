@@ -1,4 +1,4 @@
-"""What a training step sees: which samples in which order, their noise, and a process's share of them.
+"""The batches of a training step: which samples in which order, their noise, and a process's share of them.
 
 Everything is decided by the seed and the place in the run, not by what ran before, so that a resumed run
 and a run on another number of processes see the same.
