@@ -87,7 +87,7 @@ class Stand:
         forget, retain = (
             Samples(torch.randn(count, 4, self.size, self.size, generator=generator), conditioning, rows) for _ in "fr"
         )
-        return SampleSet(forget, retain)
+        return SampleSet.in_order(forget, retain)
 
 
 @dataclass

@@ -62,16 +62,44 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class SampleSet:
-    """D_f and D_r. Where both are of one length, sample i of one is paired with sample i of the other."""
+    """D_f and D_r.
+
+    Attributes:
+        forget: what is to be forgotten.
+        retain: what is to be kept.
+        pairs: the retain sample that is the partner of each forget sample, (number of forget samples,).
+    """
 
     forget: Samples
     retain: Samples
+    pairs: Tensor
 
     def __post_init__(self) -> None:
         if not len(self.forget) or not len(self.retain):
             raise UserError(
                 f"expected at least one forget and one retain sample, got {len(self.forget)} and {len(self.retain)}."
             )
+        if self.pairs.shape != (len(self.forget),) or not 0 <= self.pairs.min() <= self.pairs.max() < len(self.retain):
+            raise ValueError(
+                f"pairs must name one of {len(self.retain)} retain samples for each of {len(self.forget)} forget "
+                f"samples, got {self.pairs.tolist()}."
+            )
+
+    @classmethod
+    def in_order(cls, forget: Samples, retain: Samples) -> "SampleSet":
+        """Sample i of one is the partner of sample i of the other; fewer retain samples are gone through again."""
+        return cls(forget, retain, torch.arange(len(forget)) % max(1, len(retain)))
+
+    @property
+    def one_to_one(self) -> bool:
+        """Whether every retain sample is the partner of one forget sample, so that pairs train in the same step."""
+        return len(self.forget) == len(self.retain) == len(self.pairs.unique())
+
+    def partners(self, term: str, indices: Tensor) -> Tensor:
+        """The samples of the other term that are the partners of some of this one, (n,)."""
+        if term == "forget":
+            return self.pairs[indices]
+        return self.pairs.argsort()[indices] if self.one_to_one else indices % len(self.forget)
 
     @classmethod
     def draw(
@@ -90,7 +118,7 @@ class SampleSet:
             term: draw_latents(denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes)
             for term in texts
         }
-        return cls(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
+        return cls.in_order(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
 
     @classmethod
     def from_images(
@@ -117,11 +145,12 @@ class SampleSet:
                 class_similarity(judge.features(data.images), data.labels), label, spec.similar_classes
             )
         chosen = balanced(data, others, wanted, torch.Generator().manual_seed(seed))
-        return cls(_real(denoiser, data, (data.labels == label).nonzero().flatten()), _real(denoiser, data, chosen))
+        own = (data.labels == label).nonzero().flatten()
+        return cls.in_order(_real(denoiser, data, own), _real(denoiser, data, chosen))
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {"pairs": self.pairs}
         for term, samples in (("forget", self.forget), ("retain", self.retain)):
             tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
             tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}
@@ -130,7 +159,7 @@ class SampleSet:
 
     @classmethod
     def load(cls, path: Path) -> "SampleSet":
-        """Read what `save` wrote."""
+        """Read what `save` wrote; a file of a version that wrote no pairs has them in order."""
         tensors = load_file(path)
 
         def part(term: str) -> Samples:
@@ -138,7 +167,8 @@ class SampleSet:
             conditioning = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             return Samples(tensors[f"{term}.latents"], conditioning, tensors[f"{term}.rows"])
 
-        return cls(part("forget"), part("retain"))
+        forget, retain = part("forget"), part("retain")
+        return cls(forget, retain, tensors["pairs"]) if "pairs" in tensors else cls.in_order(forget, retain)
 
 
 def draw_latents(

@@ -34,10 +34,10 @@ class Tensors(Protocol):
 
 
 class Gradient(Tensors, Protocol):
-    """Tensors of which one can be let go of when it is used up."""
+    """Tensors that can be freed one by one as they are used up."""
 
     def __setitem__(self, index: int, tensor: Tensor, /) -> None:
-        """Put another one in place of tensor `index`."""
+        """Replace tensor `index`."""
         ...
 
 
@@ -134,7 +134,7 @@ class Gram:
 
     @property
     def conflict(self) -> bool:
-        """Whether the objectives pull against each other, g_f . g_r < 0."""
+        """True if the objectives pull against each other, g_f . g_r < 0."""
         return self.fr < 0
 
     @property
@@ -277,7 +277,7 @@ class Combination:
         return part if self.mask is None else part * self.mask[index]
 
     def release(self, index: int) -> None:
-        """Let go of the gradients of one tensor, which is not asked for again."""
+        """Free the gradients of one tensor, which is not asked for again."""
         for gradient in self.grads.values():
             gradient[index] = torch.empty(0)
 

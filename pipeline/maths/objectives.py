@@ -34,7 +34,7 @@ class Truncated:
 
 
 class Objective(ABC):
-    """What a denoiser was trained to predict, and how its input is made noisy.
+    """The target that a denoiser was trained to predict, and the noising of its input.
 
     Attributes:
         num_train_timesteps: one more than the noisiest timestep.
@@ -52,7 +52,7 @@ class Objective(ABC):
 
     @abstractmethod
     def target(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model should predict, same shape as `samples`."""
+        """The prediction of a perfect model, same shape as `samples`."""
 
     def estimate(self, prediction: Tensor, noisy_samples: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """The clean samples and the noise that a prediction stands for; the inverse of `target`.
@@ -96,7 +96,7 @@ class Objective(ABC):
         return self
 
     def sample_losses(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
-        """What a limit of each sample by itself is compared with, (B,): its weighted mean squared error."""
+        """The weighted mean squared error of each sample, (B,), to compare with a limit of its own."""
         return self.weight(timesteps) * _sample_errors(prediction, target)
 
     def truncated_loss(
@@ -188,7 +188,7 @@ class FlowMatching(Objective):
         self.logit_mean, self.logit_std = logit_mean, logit_std
 
     def for_size(self, height: int, width: int) -> "FlowMatching":
-        """See `Objective.for_size`."""
+        """The same flow, with the shift of timesteps that a latent of this size trains with."""
         if self.shift_for is None:
             return self
         shift = self.shift_for(height, width)

@@ -28,7 +28,7 @@ TEXT_STREAM = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
 def select_parameters(module: nn.Module, which: TrainableParameters) -> dict[str, nn.Parameter]:
-    """Give the named parameters that shall train, in the module's order.
+    """Give the parameters to train by name, in the module's order.
 
     Raises:
         ValueError: unknown selection, or one that holds nothing in this module.

@@ -2,7 +2,7 @@
 
     L_f = -min(denoising loss on D_f, alpha),    L_r = denoising loss on D_r
 
-What grad_diff, grad_diff_d, rg and rgd have in common; they differ in how they combine the two gradients.
+The methods grad_diff, grad_diff_d, rg and rgd share this and differ in how they combine the two gradients.
 """
 
 from typing import ClassVar, TypeVar

@@ -2,7 +2,7 @@
 
     L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
 
-on forget images x, with c' the paired retain prompt in place of the forget prompt c_f (Section 4.2,
+on forget images x, with c' the paired retain prompt instead of the forget prompt c_f (Section 4.2,
 "random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
 which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
 is alpha.
@@ -43,7 +43,7 @@ class SalUnConfig(RetainWeight):
     mask_guidance_scale: float = Field(
         default=8.5, ge=0, le=50, description="guidance of the prediction whose gradient makes the mask"
     )
-    mask: str | None = Field(default=None, description="a mask.safetensors to use in place of a new one")
+    mask: str | None = Field(default=None, description="a mask.safetensors to use instead of a new one")
 
 
 class SalUn(Method[SalUnConfig]):

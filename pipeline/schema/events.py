@@ -1,4 +1,4 @@
-"""What a training step leaves behind: one line of `events.jsonl`, and the one way to read and write such lines."""
+"""The record of a training step, one line of `events.jsonl`, and the one way to read and write such lines."""
 
 import json
 from collections.abc import Iterable

@@ -39,12 +39,12 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this one writes, prints and measures."""
+        """True for the one process that writes, prints and measures."""
         return self.rank == 0
 
     @property
     def sharded(self) -> bool:
-        """Whether each holds only a part of the weights while it trains."""
+        """True if each holds only a part of the weights while it trains."""
         return self.strategy == "fsdp" and self.size > 1
 
     def share(self, indices: Tensor) -> Tensor:

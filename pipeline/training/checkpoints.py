@@ -20,7 +20,7 @@ _KEPT = 2
 
 
 class Checkpoints:
-    """What a run keeps to go on from.
+    """The newest checkpoints of a run, written and read.
 
     Args:
         folder: of the run; None keeps nothing.

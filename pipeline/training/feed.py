@@ -1,10 +1,10 @@
-"""What a training step sees: which samples in which order, their noise, and a process's share of them.
+"""The batches of a training step: which samples in which order, their noise, and a process's share of them.
 
 Everything is decided by the seed and the place in the run, not by what ran before, so that a resumed run
 and a run on another number of processes see the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,31 @@ from ..models import Conditioning
 from ..schema.recipe import TrainingSection
 from ..support.errors import UserError
 from ..support.processes import Processes
+
+_TERMS = ("forget", "retain")
+
+
+class _Order:
+    """The endless sequence of a number of samples, shuffled anew in each epoch.
+
+    Args:
+        length: how many samples there are.
+        generator: of an epoch.
+    """
+
+    def __init__(self, length: int, generator: Callable[[int], torch.Generator]) -> None:
+        self.length, self.generator = length, generator
+        self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.long)
+
+    def take(self, first: int, count: int) -> Tensor:
+        """The samples at `count` places from `first` on, (count,)."""
+        return torch.stack([self._at(place) for place in range(first, first + count)])
+
+    def _at(self, place: int) -> Tensor:
+        epoch, place = divmod(place, self.length)
+        if epoch != self._epoch:
+            self._epoch, self._shuffled = epoch, torch.randperm(self.length, generator=self.generator(epoch))
+        return self._shuffled[place]
 
 
 class Feed:
@@ -47,7 +72,7 @@ class Feed:
     ) -> None:
         self.samples, self.objective, self.spec, self.seed = samples, objective, spec, seed
         self.device, self.processes, self.unconditional = device, processes, unconditional
-        self._orders: dict[int, tuple[int, list[int]]] = {}
+        self._orders = {term: _Order(len(self._of(term)), lambda epoch: self._generator(epoch, -1)) for term in _TERMS}
         whole, parts = len(samples.retain), spec.gradient_accumulation_steps
         if spec.retain_batch == "all" and whole % parts:
             raise UserError(
@@ -56,8 +81,8 @@ class Feed:
             )
 
     def batch(self, term: str, step: int, part: int) -> Batch:
-        """This process's share of micro-batch `part` of a step. Terms of one length get the same pairs."""
-        indices = self._indices(term, step, part)
+        """This process's share of micro-batch `part` of a step; partners are in the same one where each has its own."""
+        indices = self.indices(term, step, part)
         generator = self._generator(step, 2 * part + (term == "retain"))
         if self.processes.size == 1:
             return self._noised(term, indices, torch.arange(len(indices)), generator)
@@ -83,23 +108,19 @@ class Feed:
             return values
         return [total / self.processes.size for total in self.processes.sums([v * batch.share for v in values])]
 
-    def sample(self, position: int, length: int) -> int:
-        """Which of `length` samples stands at a position of the endless, per-epoch shuffled sequence."""
-        epoch, place = divmod(position, length)
-        if self._orders.get(length, (-1,))[0] != epoch:
-            self._orders[length] = epoch, torch.randperm(length, generator=self._generator(epoch, -1)).tolist()
-        return self._orders[length][1][place]
-
     def _of(self, term: str) -> Samples:
         return self.samples.retain if term == "retain" else self.samples.forget
 
-    def _indices(self, term: str, step: int, part: int) -> Tensor:
-        parts, length = self.spec.gradient_accumulation_steps, len(self._of(term))
+    def indices(self, term: str, step: int, part: int) -> Tensor:
+        """Which samples of a term make up micro-batch `part` of a step, (n,)."""
+        parts = self.spec.gradient_accumulation_steps
         if term == "retain" and self.spec.retain_batch == "all":
-            return torch.arange(length)[part::parts]
+            return torch.arange(len(self.samples.retain))[part::parts]
         size = self.spec.batch_size // parts
         first = step * self.spec.batch_size + part * size
-        return torch.tensor([self.sample(first + offset, length) for offset in range(size)])
+        if term == "retain" and self.samples.one_to_one:
+            return self.samples.pairs[self._orders["forget"].take(first, size)]
+        return self._orders[term].take(first, size)
 
     def _noised(self, term: str, indices: Tensor, held: Tensor, generator: torch.Generator) -> Batch:
         """Those places of a micro-batch that are `held`, noised as they are in the whole one."""
@@ -116,13 +137,14 @@ class Feed:
             conditioning,
             noise[held].to(self.device),
             timesteps[held].to(self.device),
-            paired_conditioning=other.conditioning_of(indices[held] % len(other), self.device),
+            paired_conditioning=other.conditioning_of(self.samples.partners(term, indices[held]), self.device),
             first_timestep=timesteps[:1].to(self.device) if len(held) < count else None,
         )
 
     def _without_prompts(self, conditioning: Conditioning, dropped: Tensor) -> Conditioning:
-        """The empty prompt in place of those rows that `dropped`, (B,), marks."""
-        assert self.unconditional is not None  # noqa: S101 - the share of empty prompts asks for it
+        """The empty prompt instead of those rows that `dropped`, (B,), marks."""
+        if self.unconditional is None:
+            raise ValueError("a share of empty prompts needs the conditioning of the empty prompt, got None.")
         kept = dict(conditioning)
         for name, rows in conditioning.items():
             kept[name] = torch.where(dropped.reshape(-1, *[1] * (rows.ndim - 1)), self.unconditional[name], rows)

@@ -113,7 +113,7 @@ def build_optimizer(spec: TrainingSection, parameters: Sequence[nn.Parameter]) -
 
 
 def moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """What an optimizer remembers of a parameter, as tensors to keep."""
+    """The optimizer's memory of one parameter, as tensors to keep."""
     state = optimizer.state[parameter]
     return {key: torch.as_tensor(value) for key, value in state.items() if not key.startswith(_TABLES)}
 

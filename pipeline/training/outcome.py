@@ -1,4 +1,4 @@
-"""What a training came to: its figures, from the events, and the memory that it took."""
+"""The figures of a finished training, from its events, and the memory that it took."""
 
 import sys
 from collections.abc import Iterable, Sequence

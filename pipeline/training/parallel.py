@@ -69,7 +69,7 @@ class Parallel:
         return held
 
     def part(self, name: str, whole: Tensor) -> Tensor:
-        """What this process holds of a whole tensor."""
+        """The part of a whole tensor that this process holds."""
         return whole
 
 
@@ -77,23 +77,23 @@ class DDP(Parallel):
     """All of the weights in every process (`DistributedDataParallel`)."""
 
     def start(self) -> None:
-        """See `Parallel`."""
+        """Wrap the network, which sends the weights of the first process to the others."""
         # a network may hold weights that a pass doesn't use, and then others would wait for their gradients
         self.parallel = nn.parallel.DistributedDataParallel(
             _Work(self.module), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=False
         )
 
     def compute(self, work: Callable[[], Result]) -> Result:
-        """See `Parallel`."""
+        """Do the forward passes of one micro-batch, watched by DDP."""
         return self.parallel(work)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Parallel`."""
+        """Exchange gradients in the backward pass of the last micro-batch only."""
         return nullcontext() if last else self.parallel.no_sync()
 
 
 class _Work(nn.Module):
-    """What DDP takes for a network: any work with it, several passes too."""
+    """Any work with a network, several passes too, as the one forward pass that DDP watches."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ class FSDP2(Parallel):
         self.parameters = [nn.Parameter(_local(parameter), requires_grad=False) for parameter in named.values()]
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Parallel`."""
+        """Exchange gradients in the backward pass of the last micro-batch only."""
         self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
 
     def take_gradients(self) -> list[Tensor]:
-        """See `Parallel`."""
+        """This process's parts of the accumulated gradients; `.grad` is empty afterwards."""
         grads = [
             _local(p.grad) if p.grad is not None else torch.zeros_like(held)
             for p, held in zip(self.named.values(), self.parameters, strict=True)
@@ -129,11 +129,11 @@ class FSDP2(Parallel):
         return grads
 
     def total(self, table: Tensor) -> Tensor:
-        """See `Parallel`."""
+        """Add sums over the parts of all processes."""
         return self.processes.total(table)
 
     def whole(self, name: str, held: Tensor) -> Tensor:
-        """See `Parallel`. All processes have to ask."""
+        """Put a tensor together from all parts; every process has to ask."""
         from torch.distributed.tensor import DTensor
 
         like: Any = self.named[name]
@@ -145,7 +145,7 @@ class FSDP2(Parallel):
         return spread.full_tensor()
 
     def part(self, name: str, whole: Tensor) -> Tensor:
-        """See `Parallel`."""
+        """The part of a whole tensor that this process holds: even chunks of the first dimension."""
         if not whole.ndim:
             return whole
         chunks = whole.chunk(self.processes.size)
@@ -225,5 +225,5 @@ def check_processes(config: MethodConfig, spec: TrainingSection, processes: Proc
     if processes.sharded and config.needs_whole_weights:
         raise UserError(
             f"{config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
-            "Launch with --multi_gpu in place of --use_fsdp."
+            "Launch with --multi_gpu instead of --use_fsdp."
         )

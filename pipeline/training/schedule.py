@@ -39,7 +39,7 @@ class EarlyStop:
         return cls(steps, fmean(retain_losses) + 2 * spread / math.sqrt(steps))
 
     def settled(self, events: Sequence[Event]) -> bool:
-        """Whether the last pass found the concept forgotten and the retain loss as it was."""
+        """True if the last pass found the concept forgotten and the retain loss as it was."""
         last = events[-self.steps :]
         if len(last) < self.steps:
             return False

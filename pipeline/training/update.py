@@ -1,4 +1,4 @@
-"""From a direction to new weights: what the optimizer makes of it, and what that does to both objectives.
+"""From a direction to new weights: the optimizer's update, and the first-order change of both objectives.
 
 The direction and the update exist for one bucket of weights at a time, so that memory beyond weights and
 optimizer is the gradients alone.
@@ -32,7 +32,7 @@ class Update:
     size: float
 
     def violates(self, term: str) -> bool:
-        """Whether an objective got worse by more than rounding."""
+        """True if an objective got worse by more than rounding."""
         return self.changes.get(term, 0.0) > _ROUNDING * self.size * self.norms.get(term, 0.0)
 
 
@@ -102,7 +102,7 @@ def _clip_scale(direction: Combination, largest: float | None, reduce: Reduce) -
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[int]]:
-    """Indices of parameters, small ones first: the largest come when most gradients have been let go."""
+    """Indices of parameters, small ones first: the largest come when most gradients have been freed."""
     bucket: list[int] = []
     size = 0
     for index in sorted(range(len(parameters)), key=lambda index: parameters[index].numel()):

@@ -68,7 +68,7 @@ def in_double(denoiser, samples):
         own = getattr(samples, term)
         conditioning = {name: value.double() for name, value in own.conditioning.items()}
         wider[term] = replace(own, latents=own.latents.double(), conditioning=conditioning)
-    return SampleSet(**wider)
+    return SampleSet.in_order(**wider)
 
 
 def work(place):

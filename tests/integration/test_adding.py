@@ -1,4 +1,4 @@
-"""An audit, a world, a model family and a weights format is a file and a line: added to a copy of the package."""
+"""An audit, a world, a method, a model family, a weights format: each a file and a line, added to a copy."""
 
 import json
 import os
@@ -94,6 +94,46 @@ class Forest(World):
     def find(self, concept: str) -> tuple[str, str] | None:
         named = [value for value, phrases in self.words["subject"].items() if concept in phrases]
         return ("subject", named[0]) if named else None
+'''
+
+METHOD = '''"""Push: raise the denoising loss on the forget data, as strongly as is asked for: a toy."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
+from ..models.protocol import Denoiser
+from .base import Batch, Loss, Method, noise_loss
+from .config import MethodConfig
+from .registry import register
+
+
+class PushConfig(MethodConfig):
+    """Options of `push`."""
+
+    terms: ClassVar[tuple[str, ...]] = ("forget",)
+    ascends: ClassVar[bool] = True
+
+    name: Literal["push"] = "push"
+    strength: float = Field(default=2.0, gt=0, le=10, description="factor of the forget gradient")
+
+
+class Push(Method[PushConfig]):
+    """Minimise -strength times the denoising loss."""
+
+    def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
+        loss = noise_loss(denoiser, batch)
+        return Loss(-self.config.strength * loss, loss.item())
+
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
+        return Combination(grads, {"forget": 1.0})
+
+
+register(PushConfig, Push)
 '''
 
 USE_OF_THE_WORLD = """
@@ -291,6 +331,11 @@ def copy(tmp_path_factory):
     (package / "assets").symlink_to(ROOT / "assets")
     (package / "pipeline" / "audits" / "brightness.py").write_text(AUDIT)
     (package / "pipeline" / "worlds" / "forest.py").write_text(WORLD)
+    (package / "pipeline" / "methods" / "push.py").write_text(METHOD)
+    registry = package / "pipeline" / "methods" / "registry.py"
+    text = registry.read_text()
+    assert text.count('"restricted")') == 1
+    registry.write_text(text.replace('"restricted")', '"restricted", "push")'))
     for file, module, name, last in (
         ("audits/registry.py", "brightness", "BrightnessAudit", "ClassAudit)"),
         ("worlds/__init__.py", "forest", "Forest", "Classes())"),
@@ -374,3 +419,17 @@ def test_a_weights_format_is_a_file_and_a_line(copy):
         "applied": True,
         "snippet": True,
     }
+
+
+def test_a_method_is_a_file_and_a_line(copy):
+    words = (
+        "unlearn --concept cat --method push --strength 3 --n 2 --n-test 2 --steps 1 --batch-size 2 "
+        "--num-inference-steps 2 --audit-images 2 --audit-retain-train-images 2 --alignment false --accuracy false "
+        "--formats denoiser --out pushed"
+    )
+    python(copy, "-m", "turpentine.pipeline.commands.main", *words.split())
+    found = json.loads((copy / "pushed" / "results.json").read_text())
+    assert found["recipe"]["method"] == {"name": "push", "data": "diverse", "strength": 3.0}
+    assert found["method"] == "push" and found["training"]["final_loss"]["forget"] > 0
+    assert "It should rise" in (copy / "pushed" / "report.html").read_text(), "as its configuration says"
+    assert "--strength" in python(copy, "-m", "turpentine.pipeline.commands.main", "unlearn", "--help")

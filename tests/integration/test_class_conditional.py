@@ -45,7 +45,7 @@ def make_samples(denoiser, retain=9):
     def part(count, rows):
         return Samples(torch.randn(count, 1, 8, 8, generator=generator), conditioning, torch.tensor(rows))
 
-    return SampleSet(part(6, [0] * 6), part(retain, [1, 2, 1] * (retain // 3)))
+    return SampleSet.in_order(part(6, [0] * 6), part(retain, [1, 2, 1] * (retain // 3)))
 
 
 @pytest.mark.parametrize("scheduler", [None, EDMDPMSolverMultistepScheduler(sigma_data=0.7)], ids=["own", "multistep"])

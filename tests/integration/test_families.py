@@ -228,7 +228,9 @@ def make_samples(denoiser, count=4):
     conditioning = denoiser.encode_prompts(PROMPTS)
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([0, 1] * (count // 2))
-    return SampleSet(*(Samples(torch.randn(count, 4, 8, 8, generator=generator), conditioning, rows) for _ in range(2)))
+    return SampleSet.in_order(
+        *(Samples(torch.randn(count, 4, 8, 8, generator=generator), conditioning, rows) for _ in range(2))
+    )
 
 
 def train(name, folder=None, resume=False, progress=None, **spec):

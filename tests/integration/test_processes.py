@@ -38,6 +38,9 @@ DIRECTIONS = {
         "strategy": "fsdp", "method": "rgd",
         "training": {"gradient_accumulation_steps": 2, "guard": True, "max_grad_norm": 0.1},
     },
+    "fsdp-auto": {
+        "strategy": "fsdp", "method": "rgd", "options": {"forget_limit": "auto"}, "training": {"batch_size": 3},
+    },
     "fsdp-adam": {"strategy": "fsdp", "method": "rgd", "training": {"metric": "adam", "batch_size": 3}},
 }  # fmt: skip
 """Also in float64, where rounding can't hide a mistake."""

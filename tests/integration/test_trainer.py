@@ -179,7 +179,7 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     trainer = Trainer(
         denoiser, build_method(find("rgd").config()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
     )
-    samples.retain.latents[trainer.feed.sample(2 * 2, len(samples.retain))] = float("nan")  # met in the third step
+    samples.retain.latents[trainer.feed.indices("retain", 2, 0)[0]] = float("nan")  # met in the third step
     with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
         trainer.train()
     assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())
@@ -225,7 +225,7 @@ denoiser = load_denoiser("tiny-canvas", "cpu")
 conditioning = denoiser.encode_prompts(["a photo of a cat", "a photo of a dog"])
 latents = torch.randn(4, denoiser.module.config.in_channels, 8, 8)
 cats, dogs = (Samples(latents, conditioning, torch.full((4,), row)) for row in range(2))
-result, _ = train(denoiser, SampleSet(cats, dogs), recipe.method, recipe.training)
+result, _ = train(denoiser, SampleSet.in_order(cats, dogs), recipe.method, recipe.training)
 print(result.steps, result.final_loss.forget > 0, result.final_loss.retain)
 """
     done = python(tmp_path, code)

@@ -15,7 +15,7 @@ def make_samples(denoiser, count=6):
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([0, 1] * (count // 2))
     latents = [torch.randn(count, 4, 8, 8, generator=generator) for _ in range(2)]
-    return SampleSet(Samples(latents[0], conditioning, rows), Samples(latents[1], conditioning, 1 - rows))
+    return SampleSet.in_order(Samples(latents[0], conditioning, rows), Samples(latents[1], conditioning, 1 - rows))
 
 
 def train(method="rgd", folder=None, prediction_type="epsilon", resume=False, progress=None, config=None, **spec):
