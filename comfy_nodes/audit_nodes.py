@@ -64,10 +64,7 @@ class AuditNudeNet(Node):
     def work(self, images: Any, threshold: float, labels: str, blur: bool) -> Any:  # noqa: D102
         from ..pipeline.audits import NudityAudit, annotate
 
-        wanted: Any = labels.strip()
-        if wanted not in ("paper", "all"):
-            wanted = [label.strip() for label in wanted.split(",") if label.strip()]
-        audit = NudityAudit(threshold, wanted)
+        audit = NudityAudit(threshold, labels.strip())
         pixels = from_image(images)
         found = audit.detect(pixels, progress=host.NodeProgress())
         counts = dict.fromkeys(audit.labels, 0)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from ..pipeline.audits import NudityAudit
-from ..pipeline.audits.nudity import LABEL_SETS, annotate
+from ..pipeline.audits import NudityAudit, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL
 from ..pipeline.schema.image_sets import AFTER, BEFORE, TEST_SETS
@@ -47,8 +46,7 @@ def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
 
 @lru_cache(maxsize=4)
 def _detector(threshold: float, labels: str) -> NudityAudit:
-    named = labels if labels in LABEL_SETS else [label.strip() for label in labels.split(",")]
-    return NudityAudit(threshold, named)
+    return NudityAudit(threshold, labels)
 
 
 @lru_cache(maxsize=512)

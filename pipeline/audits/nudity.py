@@ -85,7 +85,7 @@ class NudityAudit(Audit[NudityResult]):
 
     Args:
         threshold: lowest score that counts, in [0.25, 1]; 0.6 in Ko et al. 2024.
-        labels: "paper" (seven exposed body parts), "all" (NudeNet's 18 labels), or a list of labels.
+        labels: "paper" (seven exposed body parts), "all" (NudeNet's 18 labels), labels joined by commas, or a list.
 
     Raises:
         UserError: a threshold out of range or an unknown label.
@@ -113,10 +113,7 @@ class NudityAudit(Audit[NudityResult]):
     @classmethod
     def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
         """Count with the threshold and the labels of the options."""
-        labels: str | list[str] = options.nudity_labels
-        if labels not in LABEL_SETS:
-            labels = [label.strip() for label in options.nudity_labels.split(",")]
-        return cls(options.nudity_threshold, labels)
+        return cls(options.nudity_threshold, options.nudity_labels)
 
     @classmethod
     def further_prompts(
@@ -288,18 +285,21 @@ def _count_row(name: str, counts: Sequence[float], texts: Sequence[str], meaning
 
 
 def resolve_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
-    """Give the NudeNet labels that a name of a set, or a list, stands for.
+    """Give the NudeNet labels that a name of a set, labels joined by commas, or a list stand for.
 
-    >>> resolve_labels(["FACE_FEMALE"])
-    ('FACE_FEMALE',)
+    >>> resolve_labels(["FACE_FEMALE"]), resolve_labels("FACE_MALE, FEET_COVERED")
+    (('FACE_FEMALE',), ('FACE_MALE', 'FEET_COVERED'))
 
     Raises:
         UserError: an unknown name or label, or an empty list.
     """
     if isinstance(labels, str):
-        if labels not in LABEL_SETS:
+        if labels in LABEL_SETS:
+            return LABEL_SETS[labels]
+        named = [label.strip() for label in labels.split(",") if label.strip()]
+        if not set(named) & set(ALL_LABELS):
             raise UserError(f"labels must be one of {sorted(LABEL_SETS)} or a list of NudeNet labels, got {labels!r}.")
-        return LABEL_SETS[labels]
+        return resolve_labels(named)
     unknown = sorted(set(labels) - set(ALL_LABELS))
     if unknown or not labels:
         raise UserError(f"expected NudeNet labels, got {unknown}. The labels are: {', '.join(ALL_LABELS)}.")

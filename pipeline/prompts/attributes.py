@@ -4,7 +4,7 @@ import itertools
 
 from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
-from .templates import Row, Split, Structure, draw, generator
+from .templates import PromptRow, Split, Structure, draw, generator
 from .text import capitalized, fix_articles, indefinite_article, named_in
 
 FORMS = ("with {attribute}", "wearing {attribute}")
@@ -13,7 +13,7 @@ FORMS = ("with {attribute}", "wearing {attribute}")
 
 def rows(
     attribute: Concept, bearer: Concept, n: int, n_test: int, seed: int, structure: Structure
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[PromptRow], list[PromptRow]]:
     """Compose train and test rows; a retain prompt is its forget prompt without the attribute.
 
     Raises:
@@ -38,7 +38,7 @@ def _phrases(attribute: Concept) -> list[str]:
     return [form.format(attribute=f"{indefinite_article(word)} {word}") for word in attribute.words for form in FORMS]
 
 
-def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: int) -> list[Row]:
+def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: int) -> list[PromptRow]:
     banks = {
         dimension: getattr(without_concept(bank, dimension, attribute), split)
         for dimension, bank in template_banks(bearer).items()
@@ -47,7 +47,7 @@ def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: in
     scenes = list(itertools.product(*banks.values()))
     words = list(itertools.product(bearer.words, _phrases(attribute)))
 
-    def compose(scene: tuple[str, ...], chosen: tuple[str, str]) -> Row:
+    def compose(scene: tuple[str, ...], chosen: tuple[str, str]) -> PromptRow:
         values = dict(zip(banks, scene, strict=True))
         noun, phrase = chosen
         forget, retain = (

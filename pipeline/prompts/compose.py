@@ -9,7 +9,7 @@ from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
 from .composer import Composer
 from .open import OpenComposer
-from .templates import Row
+from .templates import PromptRow
 from .tiny import TinyComposer
 
 Item = TypeVar("Item")
@@ -50,7 +50,7 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
     return [item for group in itertools.zip_longest(*parts, fillvalue=missing) for item in group if item is not missing]  # type: ignore[misc]
 
 
-def guard(train: Sequence[Row], kept: Sequence[str]) -> list[Row]:
+def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
     """Let every GUARD_EVERY-th retain prompt ask for what was forgotten before, so that it stays so.
 
     The model draws its own retain images, so these show what it draws now, not the concept.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .banks import Kind
 from .llm import LLMSource
-from .templates import Row, Structure
+from .templates import PromptRow, Structure
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Composed:
 
     name: str
     names: tuple[str, ...]
-    train: list[Row]
-    test: list[Row]
+    train: list[PromptRow]
+    test: list[PromptRow]
     from_llm: bool = False
     warnings: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from typing import get_args
 from ..support.errors import UserError
 from . import tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
-from .templates import Row
+from .templates import PromptRow
 from .text import named_in, with_replacement, without_modifier
 
 
@@ -18,8 +18,8 @@ class PairsRead:
 
     concept: Concept
     kind: Kind
-    train: list[Row]
-    test: list[Row]
+    train: list[PromptRow]
+    test: list[PromptRow]
     warnings: tuple[str, ...]
 
 

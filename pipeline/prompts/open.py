@@ -6,7 +6,7 @@ from ..support.errors import UserError
 from . import attributes, templates
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .composer import Composed, Composer, Scope
-from .templates import Row
+from .templates import PromptRow
 from .text import named_in
 
 
@@ -55,7 +55,7 @@ class OpenComposer(Composer):
 
 def _rows(
     concept: Concept, banks: dict[str, Bank], n: int, n_test: int, scope: Scope, avoid: Sequence[Concept]
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[PromptRow], list[PromptRow]]:
     for other in avoid:
         banks = {dimension: without_concept(bank, dimension, other) for dimension, bank in banks.items()}
     test = templates.diverse_rows(concept, banks, n_test, "test", scope.seed)

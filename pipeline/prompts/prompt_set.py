@@ -14,6 +14,7 @@ from ..support.errors import UserError
 from ..support.files import write_text
 from ..support.text import fold
 from ..worlds import WORLDS, find_world
+from ..worlds.classes import Classes
 from ..worlds.concepts import Concepts, join_concepts, split_concepts
 from . import tables
 from .banks import Kind, find_concept
@@ -21,7 +22,7 @@ from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleav
 from .composer import Scope
 from .from_file import read_pairs
 from .llm import LLMSource
-from .templates import Row, Structure
+from .templates import PromptRow, Structure
 from .text import named_in
 
 Source = Literal["template", "llm", "file"]
@@ -216,7 +217,7 @@ class PromptSet(BaseModel):
         def rows(count: int) -> tuple[PromptPair, ...]:
             return tuple(PromptPair(forget=concept, retain=others[row % len(others)]) for row in range(count))
 
-        made = cls(concept=(concept,), kind="class", world="classes", synonyms=(concept,), seed=seed,
+        made = cls(concept=(concept,), kind="class", world=Classes.name, synonyms=(concept,), seed=seed,
                    train=rows(n), test=rows(n_test))  # fmt: skip
         made.check()
         return made
@@ -366,5 +367,5 @@ class PromptSet(BaseModel):
         return "\n".join(lines)
 
 
-def _pairs(rows: Sequence[Row]) -> tuple[PromptPair, ...]:
+def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)

@@ -15,7 +15,9 @@ from .text import capitalized, fix_articles, indefinite_article, named_in
 
 Split = Literal["train", "test"]
 Structure = Literal["diverse", "uniform"]
-Row = tuple[str, str]
+PromptRow = tuple[str, str]
+"""A forget prompt and its retain prompt."""
+
 STAND_INS = ("dog", "cat", "chair", "bicycle", "teapot", "lamp", "guitar", "boat", "clock", "bench", "thing")
 """Objects for the retain side of the uniform pair; the first that is not to be forgotten is taken."""
 
@@ -32,10 +34,10 @@ def draw(
     rng: random.Random,
     scenes: Sequence[Scene],
     words: Sequence[Word],
-    compose: Callable[[Scene, Word], Row],
+    compose: Callable[[Scene, Word], PromptRow],
     n: int,
     what: str,
-) -> list[Row]:
+) -> list[PromptRow]:
     """Draw `n` different rows: scenes without repetition as long as they last, words in turn.
 
     A smaller `n` gives the first rows of a larger one.
@@ -54,7 +56,7 @@ def draw(
     scenes, words = list(scenes), list(words)
     rng.shuffle(scenes)
     rng.shuffle(words)
-    rows: dict[Row, None] = {}
+    rows: dict[PromptRow, None] = {}
     for shift in range(len(words)):
         for position, scene in enumerate(scenes):
             if len(rows) == n:
@@ -65,7 +67,7 @@ def draw(
     return list(rows)
 
 
-def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Split, seed: int) -> list[Row]:
+def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Split, seed: int) -> list[PromptRow]:
     """Compose `n` different rows of one split from the banks.
 
     Raises:
@@ -77,7 +79,7 @@ def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Spl
     dimensions = list(values)
     scenes = list(itertools.product(*values.values()))
 
-    def compose(scene: tuple[str, ...], name: Row) -> Row:
+    def compose(scene: tuple[str, ...], name: PromptRow) -> PromptRow:
         chosen = dict(zip(dimensions, scene, strict=True))
         return sentence(concept, chosen, name[0]), sentence(concept, chosen, name[1])
 
@@ -97,7 +99,7 @@ def sentence(concept: Concept, values: Mapping[str, str], name: str) -> str:
     return capitalized(fix_articles(" ".join(text.split())))
 
 
-def uniform_row(concept: Concept, avoid: Sequence[str] = ()) -> Row:
+def uniform_row(concept: Concept, avoid: Sequence[str] = ()) -> PromptRow:
     """Give the one pair of prompts that SalUn trains on: no diversity, for comparison.
 
     `avoid` lists words that may not be in an object's place.

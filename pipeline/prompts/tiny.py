@@ -9,7 +9,7 @@ from ..support.text import fold
 from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .composer import Composed, Composer, Scope
-from .templates import Row, Split, draw, generator
+from .templates import PromptRow, Split, draw, generator
 from .text import named_in, unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
@@ -137,7 +137,7 @@ def diverse_rows(
     split: Split,
     seed: int,
     avoid: Collection[tuple[str, str]] = (),
-) -> list[Row]:
+) -> list[PromptRow]:
     """Compose `n` different rows; the retain prompt has another value at the concept's dimension.
 
     `avoid` lists the (dimension, value)s that no prompt may show.
@@ -154,7 +154,7 @@ def diverse_rows(
     words = [(word, other) for other in others for word in phrases_of(concept, kind, synonyms)]
     scenes = list(itertools.product(*phrases.values()))
 
-    def compose(scene: tuple[str, ...], pair: Row) -> Row:
+    def compose(scene: tuple[str, ...], pair: PromptRow) -> PromptRow:
         chosen = dict(zip(phrases, scene, strict=True))
         forget, retain = (canvas.compose(**{**chosen, dimension: phrase}) for phrase in pair)
         return forget, retain
@@ -162,7 +162,7 @@ def diverse_rows(
     return draw(generator(seed, split), scenes, words, compose, n, f"tiny-canvas {split}")
 
 
-def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = ()) -> Row:
+def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = ()) -> PromptRow:
     """Give one short pair: the concept's first phrase against the first other value's.
 
     Raises:

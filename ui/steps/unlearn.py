@@ -7,7 +7,9 @@ import gradio as gr
 import pandas as pd
 
 from ...pipeline.run.prompts import prompts_of
+from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import duration, size
 from ..controls import METHOD, method_notes, starting_recipe
@@ -86,7 +88,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     @told
     def estimate(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(recipe))
+        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(resolve(recipe)))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
@@ -108,7 +110,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             return None
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
-        preview = "after" if (run.path / "images" / "after").exists() else newest_preview(run.path)
+        preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
         return Seen(name, job.state, count, preview, status_html(page, name, job))
 
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:

@@ -1,0 +1,108 @@
+"""The registries of audits and worlds, and what goes over them."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from turpentine.pipeline.audits import AUDITS, AccuracyAudit, AuditImages, ImageSet, NudityAudit, Subject, wanted_audits
+from turpentine.pipeline.prompts import PromptPair, PromptSet
+from turpentine.pipeline.run import audit as run_audit
+from turpentine.pipeline.run.audit import audit_prompts, draw
+from turpentine.pipeline.schema.recipe import AuditSection
+from turpentine.pipeline.schema.results import AuditResult
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.worlds import WORLDS, find_world
+
+FIVE = ["forget_test", "retain_test", "retain_train", "nudity", "nudity_floor"]
+
+
+def subject(concept, world="tiny-canvas", kind="object"):
+    return Subject((concept,), kind, find_world(world))
+
+
+def test_results_have_a_place_for_every_audit():
+    assert list(AUDITS) == list(AuditResult.model_fields), "the order in which they are shown"
+    for name, audit in AUDITS.items():
+        assert audit.name == name and audit.read(AuditResult()) is None
+        assert AuditResult.model_fields[name].annotation == audit.result | None
+
+
+def test_results_of_further_audits_are_objects():
+    read = AuditResult.model_validate_json('{"glow": {"share": 0.5}}')
+    assert read.model_dump(exclude_none=True) == {"glow": {"share": 0.5}}
+    with pytest.raises(ValidationError, match="glow"):
+        AuditResult.model_validate({"glow": 3})
+
+
+@pytest.mark.parametrize(
+    ("concept", "world", "kind", "asked", "names"),
+    [
+        ("astronaut", "tiny-canvas", "object", "auto", ["nudity", "alignment", "accuracy"]),
+        ("cat", "tiny-canvas", "object", "auto", ["alignment", "accuracy"]),
+        ("cat", "tiny-canvas", "object", "on", ["nudity", "alignment", "accuracy"]),
+        ("astronaut", "tiny-canvas", "object", "off", ["alignment", "accuracy"]),
+        ("zebra", "tiny-canvas", "object", "auto", ["alignment"]),
+        ("nudity", "open", "nudity", "auto", ["nudity", "alignment"]),
+        ("astronaut", "open", "object", "auto", ["alignment"]),
+        ("3", "classes", "class", "auto", ["alignment", "classes"]),
+    ],
+)
+def test_audits_that_a_subject_gets(concept, world, kind, asked, names):
+    options = AuditSection(nudity=asked)
+    assert [audit.name for audit in wanted_audits(options, subject(concept, world, kind))] == names
+
+
+def test_nudity_is_counted_on_photos_of_tiny_canvas():
+    prompts = PromptSet.build("astronaut", n=8, n_test=40, world="tiny-canvas")
+    options = AuditSection(images=6, retain_train_images=3)
+    sets = audit_prompts(prompts, options, subject("astronaut"))
+    assert list(sets) == FIVE and [len(sets[name]) for name in FIVE] == [6, 6, 3, 6, 6]
+    photo = find_world("tiny-canvas").labels_of
+    assert all(photo(prompt)["style"] == "photo" for prompt in sets["nudity"] + sets["nudity_floor"])
+    assert list(audit_prompts(prompts, options, subject("nudity", "open", "nudity"))) == FIVE[:3]
+    assert not NudityAudit.further_prompts([PromptPair(forget="x", retain="y")], options, subject("cat"))
+
+
+def test_every_other_class_is_drawn_as_often():
+    prompts = PromptSet.of_classes("3", [str(digit) for digit in range(10)], 9, 9)
+    sets = audit_prompts(prompts, AuditSection(images=4), subject("3", "classes", "class"))
+    assert len(sets["forget_test"]) == 4 and len(sets["retain_test"]) == 36
+
+
+def test_a_set_that_was_not_drawn_has_a_stand_in():
+    forget, kept, retain, photos = (
+        ImageSet(np.zeros((count, 8, 8, 3), np.uint8), ["x"] * count) for count in (1, 2, 3, 4)
+    )
+    images = AuditImages.of({"forget_test": forget, "retain_test": retain, "retain_train": kept, "nudity": photos})
+    assert images.named("nudity") is photos and images.named("nudity_floor") is retain
+    assert AuditImages(forget, kept, retain).named("nudity") is forget
+
+
+def test_seeds_belong_to_sets_whatever_else_is_drawn(monkeypatch):
+    seen = {}
+
+    def draw_latents(denoiser, prompts, sampling, seed, progress, stage, processes):
+        seen[prompts[0]] = seed
+        return
+
+    class NoPictures:
+        def decode(self, latents):
+            return torch.zeros(1)
+
+    monkeypatch.setattr(run_audit, "draw_latents", draw_latents)
+    draw(NoPictures(), {name: [name] for name in FIVE}, None, 2, Silent())
+    assert seen == {name: 1_000_000 * place + 20_000 for place, name in enumerate(FIVE, start=1)}
+    everything = dict(seen)
+    seen.clear()
+    draw(NoPictures(), {"nudity_floor": ["nudity_floor"], "retain_train": ["retain_train"]}, None, 2, Silent())
+    assert seen == {name: everything[name] for name in seen} and len(seen) == 2
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_a_world_that_judges_has_words_and_prompts_for_each_class(world):
+    assert (world.judge is None) == (not world.words)
+    for dimension, values in world.words.items():
+        names, prompts = world.class_prompts(dimension)
+        assert set(values) <= set(names) and len(names) == len(prompts)
+        assert all(world.find(value) == (dimension, value) for value in values)
+    assert AccuracyAudit.wanted(AuditSection(), Subject(("cat",), "object", world)) == bool(world.words)
