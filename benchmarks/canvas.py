@@ -25,6 +25,7 @@ from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.schema.image_sets import TEST_SETS
 from ..pipeline.schema.recipe import Recipe
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
@@ -190,15 +191,15 @@ class Bench:
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
-            self._samples[key] = samples_of(self.denoiser, prompts_of(recipe), recipe, Silent())
+            self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
-        subject = subject_of(recipe)
-        texts = audit_prompts(prompts_of(diverse), recipe.audits, subject)
+        subject = subject_of(resolve(recipe))
+        texts = audit_prompts(prompts_of(resolve(diverse)), recipe.audits, subject)
         self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
         return measure(self.images, texts, recipe.audits, subject, Silent())
 

@@ -34,6 +34,7 @@ from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.samples import samples_of
 from turpentine.pipeline.schema.recipe import Recipe
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.support.progress import Silent, batches
 from turpentine.pipeline.training.trainer import Trainer
@@ -74,7 +75,7 @@ def make_as_reference(
 def compare(recipe: Recipe) -> dict[str, Any]:
     """Seconds of both ways, and the audits of what they lead to."""
     bench = Bench()
-    prompts = prompts_of(recipe)
+    prompts = prompts_of(resolve(recipe))
     epochs = recipe.training.steps * recipe.training.batch_size / len(prompts.forget_train)
     fewer = recipe.model_copy(update={"samples": recipe.samples.model_copy(update={"num_inference_steps": FEWER})})
     made, seconds = {}, {}

@@ -12,6 +12,7 @@ from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
 from .table import Cell, Figures, Options
@@ -72,7 +73,7 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     recipe = build_recipe(settings)
     denoiser, weights = _base()
     denoiser.module.load_state_dict(weights)
-    prompts = prompts_of(recipe, denoiser)
+    prompts = prompts_of(resolve(recipe), denoiser)
     cost: Figures = {}
     if train:
         samples = samples_of(denoiser, prompts, recipe, Silent())
@@ -82,7 +83,7 @@ def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
             "conflict_rate": training.conflict_rate,
             "violations": training.violation_rate.model_dump(),
         }
-    subject = subject_of(recipe)
+    subject = subject_of(resolve(recipe))
     texts = audit_prompts(prompts, recipe.audits, subject)
     images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
     result = measure(images, texts, recipe.audits, subject, Silent()).classes

@@ -15,6 +15,7 @@ _PER_LINE = 60
 class AuditNudeNet(Node):
     """Counts what NudeNet sees, marks it, and sorts the pictures."""
 
+    TITLE = "Audit NudeNet"
     DESCRIPTION = "Counts body parts with NudeNet. Needs the package nudenet (its licence file says AGPL-3.0)."
     SEARCH_ALIASES = ("nudity detector", "nsfw check", "nudenet", "safety audit", "blur nudity")
     OUTPUT_NODE = True
@@ -84,6 +85,7 @@ class AuditNudeNet(Node):
 class AuditAlignment(Node):
     """How well pictures fit their prompts, by CLIP."""
 
+    TITLE = "Audit CLIP Alignment"
     DESCRIPTION = "Cosine between each picture and its prompt, and the gap to a second batch."
     SEARCH_ALIASES = ("clip score", "clip alignment", "prompt alignment", "text image similarity")
     OUTPUT_NODE = True
@@ -169,6 +171,7 @@ class AuditAlignment(Node):
 class Report(Node):
     """A run's figures, and the way to its page."""
 
+    TITLE = "Unlearning Report"
     DESCRIPTION = "Shows what a run measured. With `measure` on, UnlearnConcept also writes report.html."
     SEARCH_ALIASES = ("results", "unlearning report", "before after table", "model card")
     OUTPUT_NODE = True

@@ -23,6 +23,7 @@ _SETS = {
 class Generate(Node):
     """Draws the prompts of a set with a model; the same seeds give pictures to compare."""
 
+    TITLE = "Generate"
     DESCRIPTION = "Draws the prompts of a set. Use the same seed before and after unlearning to compare."
     SEARCH_ALIASES = ("sample prompts", "draw prompt set", "before after images")
     RETURN_TYPES = ("IMAGE", "STRING")
@@ -69,6 +70,7 @@ class Generate(Node):
 class Compare(Node):
     """Puts pictures before and after side by side."""
 
+    TITLE = "Compare"
     DESCRIPTION = "A grid: one row for each picture, before on the left, after on the right."
     SEARCH_ALIASES = ("side by side", "before after", "image grid")
     RETURN_TYPES = ("IMAGE",)

@@ -16,6 +16,7 @@ _OTHER = "other"
 class ModelFromDiffusers(Node):
     """A bundled model, a diffusers folder, a hub id, or a single file."""
 
+    TITLE = "Model from diffusers"
     DESCRIPTION = "Loads a diffusers model. tiny-canvas comes with the pack and needs no download and no GPU."
     SEARCH_ALIASES = ("diffusers loader", "load diffusers", "tiny-canvas", "turpentine model")
     RETURN_TYPES = (TYPE,)
@@ -101,6 +102,7 @@ class ModelFromDiffusers(Node):
 class ModelFromComfyUI(Node):
     """The bridge: MODEL, CLIP and VAE of any loader, LoRAs and other patches included."""
 
+    TITLE = "Model from ComfyUI"
     DESCRIPTION = (
         "Takes the MODEL, CLIP and VAE that a loader gives, with the LoRAs on them, so that they can be unlearned. "
         "Stable Diffusion 1.x, 2.x, XL and 3.x."
@@ -144,6 +146,7 @@ class ModelFromComfyUI(Node):
 class ApplyWeights(Node):
     """Puts a saved LoRA, delta or UNet into a model at a strength."""
 
+    TITLE = "Apply Unlearned Weights"
     DESCRIPTION = "Puts unlearned weights into a model at any strength; 0 is the model as it was, 1 the unlearned one."
     SEARCH_ALIASES = ("load unlearned", "apply delta", "unlearning strength", "apply lora")
     RETURN_TYPES = (TYPE, "MODEL")
@@ -203,6 +206,7 @@ class ApplyWeights(Node):
 class SaveWeights(Node):
     """Writes unlearned weights where ComfyUI's own loaders list them."""
 
+    TITLE = "Save Unlearned Weights"
     DESCRIPTION = "Writes unlearned weights into ComfyUI's folders, with their provenance in the file's header."
     SEARCH_ALIASES = ("export weights", "save lora", "save checkpoint", "save delta", "safetensors")
     OUTPUT_NODE = True

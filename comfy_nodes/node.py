@@ -9,6 +9,8 @@ from . import host
 class Node:
     """A node of ComfyUI's first interface (V1). A subclass says what goes in and out, and does its `work`."""
 
+    TITLE: ClassVar[str]
+    """Its name in menus."""
     CATEGORY: ClassVar[str] = "Turpentine"
     FUNCTION: ClassVar[str] = "run"
     DESCRIPTION: ClassVar[str] = ""

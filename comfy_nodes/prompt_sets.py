@@ -18,7 +18,8 @@ _OUT = ("turpentine", "prompts")
 class DiversePromptSet(Node):
     """Paired forget and retain prompts: from templates, from a language model, or written by hand."""
 
-    DESCRIPTION = "Makes paired prompts: with the concept that shall be forgotten, and the same ones without."
+    TITLE = "Diverse Prompt Set"
+    DESCRIPTION = "Makes paired prompts: with the concept to forget, and the same prompts without it."
     SEARCH_ALIASES = ("forget prompts", "retain prompts", "unlearning prompts", "concept prompts", "turpentine")
     RETURN_TYPES = (TYPE, "STRING", "STRING", "STRING")
     RETURN_NAMES = ("prompts", "forget_prompts", "retain_prompts", "preview")
@@ -113,6 +114,7 @@ class DiversePromptSet(Node):
 class LoadPromptSet(Node):
     """A prompt set from a file of ComfyUI's input folder, or one that was saved."""
 
+    TITLE = "Load Prompt Set"
     DESCRIPTION = "Reads a prompt set that was saved, or a .csv, .txt or .json of yours in ComfyUI's input folder."
     SEARCH_ALIASES = ("import prompts", "csv prompts", "open prompt set")
     RETURN_TYPES = DiversePromptSet.RETURN_TYPES
@@ -165,6 +167,7 @@ class LoadPromptSet(Node):
 class SavePromptSet(Node):
     """Keeps a prompt set under ComfyUI's output folder."""
 
+    TITLE = "Save Prompt Set"
     DESCRIPTION = "Writes a prompt set to output/turpentine/prompts, where Load Prompt Set finds it."
     SEARCH_ALIASES = ("export prompts", "keep prompts")
     OUTPUT_NODE = True

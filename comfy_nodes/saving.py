@@ -102,6 +102,7 @@ def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -
     """The header: what the run did, or what the applied file tells."""
     from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.weights import run_header
+    from ..pipeline.schema.resolve import resolve
     from ..pipeline.weights import base_hashes, read_header
     from ..pipeline.weights.provenance import applied_header
 
@@ -109,7 +110,7 @@ def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -
     if model.run is not None:
         run = RunFolder.open(model.run)
         results = run.results()
-        told = run_header(denoiser, run.recipe(), base_hashes(own), results.audits.after if results else None)
+        told = run_header(denoiser, resolve(run.recipe()), base_hashes(own), results.audits.after if results else None)
     if model.applied is None:
         return told
     file, strength = model.applied

@@ -21,6 +21,7 @@ _OPTIONS = "TURPENTINE_OPTIONS"
 class UnlearnOptions(Node):
     """Every setting of a recipe that UnlearnConcept doesn't show itself."""
 
+    TITLE = "Unlearn Options"
     DESCRIPTION = "Finer settings for Unlearn Concept. What stays at auto (-1, empty) is decided by model and method."
     SEARCH_ALIASES = ("advanced unlearning", "training options", "recipe options", "lambda alpha")
     RETURN_TYPES = (_OPTIONS,)
@@ -39,6 +40,7 @@ class UnlearnOptions(Node):
 class UnlearnConcept(Node):
     """Removes the prompts' concept from a model by fine-tuning along the restricted gradient."""
 
+    TITLE = "Unlearn Concept"
     DESCRIPTION = (
         "Fine-tunes a model until it no longer draws the concept, and keeps the rest as it was. Stop it whenever you "
         "like: queue the same graph again and it goes on. A finished training is found again on disk."

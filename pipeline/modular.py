@@ -21,6 +21,7 @@ from .run.prompts import prompts_of
 from .run.samples import samples_of
 from .run.unlearning import train
 from .schema.recipe import Recipe
+from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
@@ -64,7 +65,7 @@ class PromptSetBlock(ModularPipelineBlocks):
         """Run as a part of a modular pipeline."""
         block = self.get_block_state(state)
         block.recipe = recipe_for(block.concept, block.model, block.options or {})
-        block.prompts = prompts_of(block.recipe)
+        block.prompts = prompts_of(resolve(block.recipe))
         self.set_block_state(state, block)
         return components, state
 
@@ -171,7 +172,7 @@ class AuditBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
-        recipe, subject = block.recipe, subject_of(block.recipe)
+        recipe, subject = block.recipe, subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
         setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.schema.defaults import build_part
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import UserError
 from .access import short_text
 from .controls import starting_recipe
@@ -41,7 +42,7 @@ def endpoints(page: Page) -> list[Any]:
 
     def prompts(chosen: dict) -> list[list[str]]:
         """Make a recipe's prompt pairs: rows of split, forget and retain."""
-        made = prompts_of(access.recipe(chosen))
+        made = prompts_of(resolve(access.recipe(chosen)))
         parts = (("train", made.train), ("test", made.test))
         return [[split, pair.forget, pair.retain] for split, pairs in parts for pair in pairs]
 

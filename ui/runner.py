@@ -24,6 +24,7 @@ from ..pipeline.prompts import PromptSet
 from ..pipeline.run.folder import RunFolder
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.schema.recipe import Recipe
+from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.files import write_text
 from .access import Access
@@ -101,7 +102,7 @@ class Runner:
             UserError: a device, a concept or prompts that are wrong, told now and not when its turn comes.
         """
         if pairs is None and recipe.prompts.source == "template":
-            prompts_of(recipe)
+            prompts_of(resolve(recipe))
         device = str(choose_device(recipe.device))
         with self._lock:
             path = self.access.new_run(recipe)

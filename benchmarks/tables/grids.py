@@ -9,6 +9,7 @@ from ...pipeline.run.audit import audit_prompts, subject_of
 from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.defaults import build_recipe
 from ...pipeline.schema.image_sets import TEST_SETS
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.files import file_name, replacing
 from ..canvas import CONCEPTS, PICTURED, PICTURES, STORE, cell, pick, pictured, rows, shown
 from ..table import Cell, Options, Record, Table
@@ -77,7 +78,7 @@ def _tiles(path: Path) -> list[Image.Image]:
 
 def _prompts(record: Record) -> dict[str, str]:
     recipe = build_recipe(record.settings)
-    texts = audit_prompts(prompts_of(recipe), recipe.audits, subject_of(recipe))
+    texts = audit_prompts(prompts_of(resolve(recipe)), recipe.audits, subject_of(resolve(recipe)))
     return {
         f"{letter}{place + 1}": texts[name][place]
         for letter, name in zip("FR", TEST_SETS, strict=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..schema.defaults import build_recipe
 from ..schema.fields import TRAINING_IMAGES
+from ..schema.resolve import resolve
 from ..support.files import write_text
 from .options import add_progress_file, add_recipe_file, add_recipe_options, nested_options
 from .terminal import TerminalProgress, console
@@ -30,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ..run.prompts import prompts_of
 
     recipe = build_recipe(nested_options(arguments))
-    subject = subject_of(recipe)
-    texts = audit_prompts(prompts_of(recipe), recipe.audits, subject)
+    setting = resolve(recipe)
+    subject = subject_of(setting)
+    texts = audit_prompts(prompts_of(setting), recipe.audits, subject)
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
     with TerminalProgress(file=arguments.progress_file)() as progress:
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)

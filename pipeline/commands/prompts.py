@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..schema.defaults import build_recipe
+from ..schema.resolve import resolve
 from .options import add_recipe_file, add_recipe_options, nested_options
 from .terminal import console, escaped, warn
 
@@ -23,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Make them, and save or show them."""
     from ..run.prompts import prompts_of  # heavy: torch and diffusers
 
-    prompts = prompts_of(build_recipe(nested_options(arguments)))
+    prompts = prompts_of(resolve(build_recipe(nested_options(arguments))))
     for warning in prompts.warnings:
         warn(warning)
     if arguments.out:

@@ -10,14 +10,106 @@ decide it. They are taken per tensor and added in float64, which stays exact whe
 long float32 vector does not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-Tensors = Sequence[Tensor]
+_CPU_BLOCK = 32_768  # entries whose products are taken at one time: they stay in the processor's cache
+_BLOCK = 4_194_304  # on an accelerator, where calls are dear: so much and no more is held besides the gradients
+
+
+class Tensors(Protocol):
+    """Tensors that are asked for one at a time: a list, or something that computes them."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """Tensor `index`."""
+        ...
+
+
+class Gradient(Tensors, Protocol):
+    """Tensors of which one can be let go of when it is used up."""
+
+    def __setitem__(self, index: int, tensor: Tensor, /) -> None:
+        """Put another one in place of tensor `index`."""
+        ...
+
+
+Reduce = Callable[[Tensor], Tensor]
+"""Adds a table of sums over the processes, each of which holds a part of every tensor."""
+
+
+def gram(
+    lists: Sequence[Tensors], weights: Tensors | None = None, reduce: Reduce | None = None, rows: int | None = None
+) -> Tensor:
+    """The Gram matrix of k lists of tensors, for every tensor by itself; their sum is that of the whole lists.
+
+    All products are taken of one block before the next one, so memory is read once for each list and
+    not once for each pair, and there is one transfer from the device. A block's products are at least
+    float32 and added by torch, in a tree on every device; a BLAS's dot product loses digits, how many
+    depends on the processor. Blocks are added in float64.
+
+    Args:
+        lists: k lists of n tensors, of the same shapes and devices.
+        weights: the diagonal P of the metric <a, b>_P = sum P a b, same shapes, >= 0 (None: P = 1).
+        reduce: adds the products over the processes (None: each tensor is whole here).
+        rows: how many of the lists to take products of, with all of them (None: all).
+
+    Returns:
+        <a_i, b_i> for each tensor i, row a and list b, (n, rows, k), float64 on the CPU.
+
+    Raises:
+        ValueError: lists of different lengths or shapes.
+
+    >>> gram([[torch.tensor([1.0, 2.0])], [torch.tensor([3.0, -1.0])]]).tolist()
+    [[[5.0, 1.0], [1.0, 10.0]]]
+    """
+    lengths = {len(each) for each in lists}
+    if len(lengths) != 1:
+        raise ValueError(f"gram expected lists of one length, got {sorted(lengths)} tensors.")
+    count, rows = len(lists), len(lists) if rows is None else rows
+    pairs = [(a, b) for a in range(rows) for b in range(a, count)]
+    products: list[Tensor] = []
+    blocks: list[int] = []
+    for index in range(lengths.pop()):
+        tensors = [each[index] for each in lists]
+        shapes = {tensor.shape for tensor in tensors}
+        if len(shapes) > 1:
+            raise ValueError(f"gram expected equal shapes at {index}, got {' and '.join(str([*s]) for s in shapes)}.")
+        begun = len(products)
+        for left, right in _blocks(tensors, None if weights is None else weights[index]):
+            products += [(left[a] * right[b]).sum() for a, b in pairs]
+        blocks.append((len(products) - begun) // len(pairs))
+    if not products:
+        return torch.zeros(0, rows, count, dtype=torch.float64)
+    sums = torch.stack(products).cpu().double().view(-1, len(pairs))
+    whole = torch.stack([part.sum(0) for part in sums.split(blocks)])
+    places = [[pairs.index((min(a, b), max(a, b))) for b in range(count)] for a in range(rows)]
+    table = whole[:, torch.tensor(places)]
+    return table if reduce is None else reduce(table)
+
+
+def _blocks(tensors: Sequence[Tensor], weight: Tensor | None) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Tensors as vectors, block by block: weighted ones and plain ones."""
+    together = [*tensors] if weight is None else [*tensors, weight]
+    size = _CPU_BLOCK if together[0].device.type == "cpu" else _BLOCK
+    for parts in zip(*(tensor.reshape(-1).split(size) for tensor in together), strict=True):
+        plain = [_at_least_float(part) for part in parts]
+        if weight is None:
+            yield plain, plain
+        else:
+            scale = plain.pop()
+            yield [part * scale for part in plain], plain
+
+
+def _at_least_float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +126,12 @@ class Gram:
     rr: float
     fr: float
 
+    @classmethod
+    def of(cls, table: Tensor) -> "Gram":
+        """From the Gram matrix of [g_f, g_r], (2, 2)."""
+        (ff, fr), (_, rr) = table.tolist()
+        return cls(ff, rr, fr)
+
     @property
     def conflict(self) -> bool:
         """Whether the objectives pull against each other, g_f . g_r < 0."""
@@ -45,127 +143,11 @@ class Gram:
         scale = (self.ff * self.rr) ** 0.5
         return max(-1.0, min(1.0, self.fr / scale)) if scale > 0 else 0.0
 
-    def __add__(self, other: "Gram") -> "Gram":
-        return Gram(self.ff + other.ff, self.rr + other.rr, self.fr + other.fr)
 
-
-_BLOCK = 32_768  # float32 sums of many more terms than this lose digits, those of fewer are mostly calls
-
-
-def inner_products(pairs: Sequence[tuple[Tensors, Tensors]]) -> list[list[float]]:
-    """Inner products per tensor of several pairs of lists, with one transfer from the device.
-
-    All pairs are taken of one block before the next one, so memory is read once for each list and
-    not once for each pair. A block's sum is at least float32; blocks are added in float64.
-
-    Args:
-        pairs: (a, b) lists of tensors, all of the same lengths, shapes and devices. A list that
-            stands in several pairs should be the same object; a lazy one is asked once a tensor.
-
-    Returns:
-        For each pair, <a_i, b_i> for every i.
-
-    Raises:
-        ValueError: lists of different lengths or shapes.
-    """
-    lists = {id(each): each for pair in pairs for each in pair}
-    lengths = {len(each) for each in lists.values()}
-    if len(lengths) > 1:
-        raise ValueError(f"inner_products expected lists of one length, got {sorted(lengths)} tensors.")
-    dots: list[Tensor] = []
-    counts: list[int] = []
-    for index in range(max(lengths, default=0)):
-        tensors = {key: each[index] for key, each in lists.items()}
-        shapes = {tensor.shape for tensor in tensors.values()}
-        if len(shapes) > 1:
-            shown = " and ".join(str([*shape]) for shape in shapes)
-            raise ValueError(f"inner_products expected equal shapes at {index}, got {shown}.")
-        blocks = {key: _blocks(tensor) for key, tensor in tensors.items()}
-        counts.append(len(next(iter(blocks.values()))))
-        dots += [torch.dot(blocks[id(a)][place], blocks[id(b)][place]) for place in range(counts[-1]) for a, b in pairs]
-    if not dots:
-        return [[] for _ in pairs]
-    table = torch.stack(dots).cpu().double().view(-1, len(pairs))
-    return torch.stack([rows.sum(0) for rows in table.split(counts)], 1).tolist()
-
-
-def _blocks(tensor: Tensor) -> Sequence[Tensor]:
-    """A tensor as vectors of which float32 sums can be taken: an accelerator's sums are trees, which lose nothing."""
-    flat = tensor.reshape(-1)
-    if flat.dtype in (torch.float16, torch.bfloat16):
-        flat = flat.float()
-    return flat.split(_BLOCK) if flat.device.type == "cpu" and flat.numel() > _BLOCK else (flat,)
-
-
-class Shards(list[Tensor]):
-    """Tensors of which this process holds a part; what is summed over them must be summed over processes.
-
-    Args:
-        tensors: the parts held here.
-        total: adds each of several numbers over the processes, in one exchange.
-    """
-
-    def __init__(self, tensors: Tensors, total: Callable[[list[float]], list[float]]) -> None:
-        super().__init__(tensors)
-        self.total = total
-
-
-class Weighted(Sequence[Tensor]):
-    """P_i * a_i, computed one tensor at a time."""
-
-    def __init__(self, tensors: Tensors, weights: Tensors) -> None:
-        self.tensors, self.weights = tensors, weights
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self.tensors[index] * self.weights[index]
-
-
-class Waiting(Sequence[Tensor]):
-    """A gradient that waits for another one in less room, and is given back one tensor at a time.
-
-    Args:
-        tensors: the gradient, taken over: where it is a list, that holds empty tensors afterwards.
-        keeping: "bf16", rounded to bfloat16 (relative error up to 2^-9), or "cpu", exact and off the device.
-    """
-
-    def __init__(self, tensors: Tensors, keeping: Literal["bf16", "cpu"]) -> None:
-        self.likes = [(tensor.device, tensor.dtype) for tensor in tensors]
-        self.held: list[Tensor] = []
-        for index, tensor in enumerate(tensors):
-            self.held.append(tensor.to(torch.bfloat16) if keeping == "bf16" else tensor.cpu())
-            if isinstance(tensors, list):
-                tensors[index] = torch.empty(0)
-
-    def __len__(self) -> int:
-        return len(self.held)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        device, dtype = self.likes[index]
-        return self.held[index].to(device, dtype)
-
-    def __setitem__(self, index: int, tensor: Tensor) -> None:
-        self.held[index] = tensor
-
-
-def gram_per_tensor(forget: Tensors, retain: Tensors, weights: Tensors | None = None) -> list[Gram]:
-    """The three inner products of every tensor; their sum is the global one.
-
-    Args:
-        forget: g_f as a list of tensors.
-        retain: g_r, same shapes; `Shards` where each process holds a part of every tensor.
-        weights: the diagonal P of the metric <a, b>_P = sum P a b, same shapes, >= 0 (None: P = 1).
-            May be a lazy sequence: each tensor is asked for when it is needed.
-    """
-    left_f: Tensors = forget if weights is None else Weighted(forget, weights)
-    left_r: Tensors = retain if weights is None else Weighted(retain, weights)
-    ff, rr, fr = inner_products([(left_f, forget), (left_r, retain), (left_f, retain)])
-    if isinstance(retain, Shards):
-        total = retain.total([*ff, *rr, *fr])
-        ff, rr, fr = (total[start : start + len(ff)] for start in range(0, len(total), len(ff)))
-    return [Gram(*values) for values in zip(ff, rr, fr, strict=True)]
+def plain_coefficients(terms: Iterable[str], retain_weight: float) -> dict[str, float]:
+    """Those of g_f + lambda g_r; a term that is alone counts whole."""
+    both = {"forget", "retain"} <= {*terms}
+    return {term: retain_weight if term == "retain" and both else 1.0 for term in terms}
 
 
 def restricted_coefficients(gram: Gram, retain_weight: float) -> tuple[float, float]:
@@ -216,89 +198,134 @@ def guard_coefficients(gram: Gram, change_forget: float, change_retain: float) -
     return max(mu, 0.0), max(nu, 0.0)
 
 
-class Combination(Sequence[Tensor]):
+class Waiting:
+    """A gradient that waits for another one in less room, and is given back one tensor at a time.
+
+    Args:
+        tensors: the gradient, taken over: the list holds empty tensors afterwards.
+        keeping: "bf16", rounded to bfloat16 (relative error up to 2^-9), or "cpu", exact and off the device.
+    """
+
+    def __init__(self, tensors: list[Tensor], keeping: Literal["bf16", "cpu"]) -> None:
+        self.likes = [(tensor.device, tensor.dtype) for tensor in tensors]
+        self.held: list[Tensor] = []
+        for index, tensor in enumerate(tensors):
+            self.held.append(tensor.to(torch.bfloat16) if keeping == "bf16" else tensor.cpu())
+            tensors[index] = torch.empty(0)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getitem__(self, index: int) -> Tensor:
+        device, dtype = self.likes[index]
+        return self.held[index].to(device, dtype)
+
+    def __setitem__(self, index: int, tensor: Tensor) -> None:
+        self.held[index] = tensor
+
+
+class Combination:
     """The update direction: a linear combination of gradients, evaluated one tensor at a time.
 
-    Attributes:
-        grads: term -> list of tensors.
-        coefficients: term -> one number per tensor.
+    Args:
+        grads: term -> gradient; taken over, as `release` empties it.
+        coefficients: term -> one number per tensor, or one for all.
         gram: global inner products (Euclidean); None unless there are a forget and a retain term.
+        mask: the entries that may move, booleans shaped like the gradients, which are taken as zero elsewhere
+            (None: all).
     """
 
     def __init__(
         self,
-        grads: Mapping[str, Tensors],
+        grads: Mapping[str, Gradient],
         coefficients: Mapping[str, float | Sequence[float]],
         gram: Gram | None = None,
+        mask: Tensors | None = None,
     ) -> None:
         length = len(next(iter(grads.values())))
-        self.grads = {
-            term: tensors if isinstance(tensors, Waiting) else list(tensors) for term, tensors in grads.items()
-        }
+        self.grads = dict(grads)
         self.coefficients = {
             term: [value] * length if isinstance(value, int | float) else list(value)
             for term, value in coefficients.items()
         }
         self.gram = gram
+        self.mask = mask
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms that are combined."""
+        return tuple(self.grads)
 
     def __len__(self) -> int:
         return len(next(iter(self.coefficients.values())))
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Tensor:
         """Tensor `index` of the direction, in the gradients' dtype."""
-        total: Tensor | None = None
-        for term, tensors in self.grads.items():
-            part = tensors[index]
-            wide = part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
-            factor = self.coefficients[term][index]
-            total = wide * factor if total is None else total.add_(wide, alpha=factor)
-        assert total is not None  # noqa: S101 - a combination has at least one term
-        return total.to(next(iter(self.grads.values()))[index].dtype)
+        first, *others = self.grads
+        part = self.grads[first][index]
+        total = _at_least_float(part) * self.coefficients[first][index]
+        for term in others:
+            total.add_(_at_least_float(self.grads[term][index]), alpha=self.coefficients[term][index])
+        return (total if self.mask is None else total * self.mask[index]).to(part.dtype)
+
+    def gradient(self, term: str, index: int) -> Tensor:
+        """Tensor `index` of one term's gradient."""
+        part = self.grads[term][index]
+        return part if self.mask is None else part * self.mask[index]
 
     def release(self, index: int) -> None:
         """Let go of the gradients of one tensor, which is not asked for again."""
-        for tensors in self.grads.values():
-            tensors[index] = torch.empty(0)
+        for gradient in self.grads.values():
+            gradient[index] = torch.empty(0)
 
 
-def weighted_sum(grads: Mapping[str, Tensors], retain_weight: float) -> Combination:
-    """g_f + lambda g_r, of whatever terms there are; the plain combination of GradDiff."""
-    factors = {term: retain_weight if term == "retain" and "forget" in grads else 1.0 for term in grads}
-    return Combination(grads, factors, _euclidean(grads))
+def weighted_sum(
+    grads: Mapping[str, Gradient], retain_weight: float, mask: Tensors | None = None, reduce: Reduce | None = None
+) -> Combination:
+    """g_f + lambda g_r, of whatever terms there are; the plain combination of GradDiff.
+
+    Args:
+        grads: term -> gradient.
+        retain_weight: lambda, >= 0.
+        mask: see `Combination`.
+        reduce: see `gram`.
+    """
+    both = "forget" in grads and "retain" in grads
+    known = Gram.of(gram([grads["forget"], grads["retain"]], mask, reduce).sum(0)) if both else None
+    return Combination(grads, plain_coefficients(grads, retain_weight), known, mask)
 
 
 def restricted_gradient(
-    grads: Mapping[str, Tensors],
+    grads: Mapping[str, Gradient],
     retain_weight: float = 1.0,
     per_layer: bool = False,
     weights: Tensors | None = None,
+    reduce: Reduce | None = None,
 ) -> Combination:
     """delta_f + lambda delta_r of a forget and a retain gradient (Ko et al. 2024, Eq. 4).
 
     Args:
-        grads: {"forget": g_f, "retain": g_r}, lists of tensors of the same shapes.
+        grads: {"forget": g_f, "retain": g_r}, of the same shapes.
         retain_weight: lambda, >= 0.
         per_layer: project each tensor by its own inner products instead of the global ones.
-        weights: diagonal metric of the projection, see `gram_per_tensor`.
+        weights: diagonal metric of the projection, see `gram`.
+        reduce: see `gram`.
 
     Returns:
         The direction, to be stepped against. Its inner product with each projected-upon gradient
         is >= 0 for the metric in use (Theorem 4).
     """
-    forget, retain = grads["forget"], grads["retain"]
-    euclidean = gram_per_tensor(forget, retain)
-    metric = euclidean if weights is None else gram_per_tensor(forget, retain, weights)
-    total = sum(metric, Gram(0.0, 0.0, 0.0))
-    chosen = metric if per_layer else [total] * len(metric)
-    pairs = [restricted_coefficients(gram, retain_weight) for gram in chosen]
+    both = [grads["forget"], grads["retain"]]
+    euclidean = gram(both, reduce=reduce)
+    metric = euclidean if weights is None else gram(both, weights, reduce)
+    tables = metric if per_layer else metric.sum(0, keepdim=True)
+    pairs = [restricted_coefficients(Gram.of(table), retain_weight) for table in tables]
+    pairs = pairs if per_layer else pairs * len(metric)
     return Combination(
-        {"forget": forget, "retain": retain},
+        {"forget": grads["forget"], "retain": grads["retain"]},
         {"forget": [a for a, _ in pairs], "retain": [b for _, b in pairs]},
-        sum(euclidean, Gram(0.0, 0.0, 0.0)),
+        Gram.of(euclidean.sum(0)),
     )
-
-
-def _euclidean(grads: Mapping[str, Tensors]) -> Gram | None:
-    if "forget" not in grads or "retain" not in grads:
-        return None
-    return sum(gram_per_tensor(grads["forget"], grads["retain"]), Gram(0.0, 0.0, 0.0))

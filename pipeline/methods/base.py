@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..maths.gradients import Combination, Tensors
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
 from ..support.progress import Progress, Silent
@@ -185,12 +185,15 @@ class Method(Generic[Config]):
         """
         return descend(noise_loss(denoiser, batch))
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """The direction to step against, from each term's gradient.
 
         Args:
-            grads: term -> gradient as a list of tensors.
+            grads: term -> gradient, one tensor for each weight that trains; the direction takes it over.
             weights: the optimizer's diagonal metric, for methods that project in it.
+            reduce: to be handed on to `gram`: adds inner products over processes that hold a part of each tensor.
         """
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..maths.gradients import Combination, Tensors
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
 from .base import Batch, Context, Loss, Method, descend, guided_prediction
@@ -92,7 +92,9 @@ class ESD(Method[AnyESDConfig]):
         prediction = denoiser.predict(noisy, timesteps, batch.conditioning)
         return denoising_loss(prediction, target, denoiser.objective.weight(timesteps))
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """g_f."""
         return Combination(grads, {"forget": 1.0})
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from ..maths.gradients import Combination, Tensors
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from .base import Method
 from .config import MethodConfig
 from .registry import register
@@ -20,7 +20,9 @@ class FinetuneConfig(MethodConfig):
 class Finetune(Method[FinetuneConfig]):
     """Minimise L_r; the forget data is not looked at."""
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """g_r."""
         return Combination(grads, {"retain": 1.0})
 

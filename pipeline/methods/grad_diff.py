@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..maths.gradients import Combination, Tensors, weighted_sum
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
 from .ascent import Ascent, AscentConfig
 from .config import DATA
 from .registry import register
@@ -30,9 +30,11 @@ class GradDiffDConfig(AscentConfig):
 class GradDiff(Ascent[AscentConfig]):
     """Minimise L_f + lambda L_r."""
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """g_f + lambda g_r."""
-        return weighted_sum(grads, self.config.retain_weight)
+        return weighted_sum(grads, self.config.retain_weight, reduce=reduce)
 
 
 register(GradDiffConfig, GradDiff)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ..maths.gradients import Combination, Tensors, restricted_gradient
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors, restricted_gradient
 from .ascent import Ascent, AscentConfig
 from .config import DATA
 from .registry import register
@@ -40,10 +40,12 @@ class RGDConfig(RestrictedConfig):
 class Restricted(Ascent[RestrictedConfig]):
     """Minimise both losses along a direction that raises neither to first order."""
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """delta_f + lambda delta_r, projected in the metric `weights` where there is one."""
         return restricted_gradient(
-            grads, self.config.retain_weight, per_layer=self.config.projection == "per_layer", weights=weights
+            grads, self.config.retain_weight, self.config.projection == "per_layer", weights, reduce
         )
 
 

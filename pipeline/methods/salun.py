@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..maths.gradients import Combination, Tensors, Weighted, weighted_sum
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
 from ..models.protocol import Denoiser
@@ -90,10 +90,11 @@ class SalUn(Method[SalUnConfig]):
             return super().loss(term, denoiser, batch)
         return descend(_distance(denoiser, batch))
 
-    def combine(self, grads: Mapping[str, Tensors], weights: Tensors | None = None) -> Combination:
+    def combine(
+        self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
+    ) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
-        mask = list(self.mask.values())
-        return weighted_sum({term: Weighted(part, mask) for term, part in grads.items()}, self.config.retain_weight)
+        return weighted_sum(grads, self.config.retain_weight, list(self.mask.values()), reduce)
 
 
 def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:

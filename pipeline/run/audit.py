@@ -10,8 +10,8 @@ from ..data.samples import draw_latents
 from ..models import Denoiser, Sampling
 from ..prompts import PromptSet
 from ..schema.image_sets import ALWAYS_DRAWN, FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
-from ..schema.recipe import AuditSection, Recipe
-from ..schema.resolve import resolve
+from ..schema.recipe import AuditSection
+from ..schema.resolve import Setting
 from ..schema.results import AuditResult
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
@@ -23,9 +23,10 @@ DRAWABLE = 0.5
 """Below this accuracy on the concept before unlearning, a run warns that there is little to unlearn."""
 
 
-def subject_of(recipe: Recipe) -> Subject:
-    """Take what audits need to know out of a recipe."""
-    return Subject(recipe.concepts, recipe.kind, resolve(recipe).world, recipe.data.dataset)
+def subject_of(setting: Setting) -> Subject:
+    """Take what audits need to know out of a setting."""
+    recipe = setting.recipe
+    return Subject(recipe.concepts, recipe.kind, setting.world, recipe.data.dataset)
 
 
 def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) -> dict[str, list[str]]:

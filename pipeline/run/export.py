@@ -11,6 +11,7 @@ from ..models import Denoiser, load_denoiser
 from ..models.lineage import denoiser_files
 from ..report import write_report
 from ..schema.recipe import OutputSection, Recipe
+from ..schema.resolve import resolve
 from ..schema.results import Results, WeightsFile
 from ..support.errors import UserError
 from ..support.files import sha256
@@ -32,7 +33,7 @@ from ..weights.formats.diffusers import write_diffusers
 from ..weights.provenance import applied_header
 from .folder import RunFolder
 from .unlearning import training_lora
-from .weights import run_header, weights_name
+from .weights import run_job
 
 
 def export_run(
@@ -50,7 +51,7 @@ def export_run(
         UserError: no finished run, another base, or a format that this model can't have.
     """
     run = RunFolder.open(run_path)
-    recipe, results = run.recipe(), run.results()
+    setting, results = resolve(run.recipe()), run.results()
     if results is None:
         raise UserError(
             f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
@@ -62,23 +63,13 @@ def export_run(
         check_formats(denoiser, output.formats)
         hashes = _recorded_hashes(folder, results)
     else:
-        denoiser = _load_base(base or recipe.model, results)
+        denoiser = _load_base(base or setting.recipe.model, results)
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
-        trained = _restore(denoiser, run, recipe, results.training.steps, written)
-    job = Job(
-        denoiser,
-        run.path / "weights",
-        weights_name(recipe),
-        output.dtype,
-        run_header(denoiser, recipe, hashes, results.audits.after),
-        base=before,
-        rank=output.lora_rank,
-        energy=output.lora_energy,
-        trained=trained,
-        progress=progress or Silent(),
-    )
+        trained = _restore(denoiser, run, setting.recipe, results.training.steps, written)
+    after = results.audits.after
+    job = run_job(denoiser, run.path, setting, output, hashes, after, before, trained, progress or Silent())
     records = write_weights(job, output.formats)
     others = [file for file in results.weights if file.format not in output.formats]
     results.model_copy(update={"weights": [*others, *records]}).save(run.path / "results.json")

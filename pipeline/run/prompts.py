@@ -6,8 +6,8 @@ from typing import Literal
 
 from ..models import Denoiser, class_names
 from ..prompts import LLMSource, PromptSet
-from ..schema.recipe import PromptSection, Recipe
-from ..schema.resolve import resolve
+from ..schema.recipe import PromptSection
+from ..schema.resolve import Setting
 from ..worlds import World
 from ..worlds.concepts import join_concepts
 
@@ -57,9 +57,10 @@ def make_prompts(
     )
 
 
-def prompts_of(recipe: Recipe, denoiser: Denoiser | None = None) -> PromptSet:
+def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     """Make the prompts that a recipe asks for; `denoiser` where its model is already loaded."""
-    spec, setting = recipe.prompts, resolve(recipe)
+    recipe = setting.recipe
+    spec = recipe.prompts
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)

@@ -1,11 +1,13 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..audits import interference
 from ..data.samples import SampleSet
@@ -15,7 +17,8 @@ from ..prompts import PromptSet
 from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
-from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult, WeightsFile
+from ..schema.resolve import Setting, resolve
+from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter, injected
@@ -25,7 +28,6 @@ from ..training.trainer import Trainer, check_processes
 from ..weights import (
     Adapter,
     Factors,
-    Job,
     base_hashes,
     check_formats,
     needs_base,
@@ -37,7 +39,7 @@ from .audit import audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RunFolder, preview_name
 from .prompts import prompts_of
 from .samples import samples_of
-from .weights import run_header, weights_name
+from .weights import run_job
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class _Clock:
     """Seconds of each stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -68,6 +71,11 @@ class _Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+    def timings(self) -> Timings:
+        """The seconds of every stage, and of the whole run so far."""
+        stages = {stage: self.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
+        return Timings(**stages, total=time.perf_counter() - self.began)
 
 
 def run_recipe(
@@ -94,47 +102,29 @@ def run_recipe(
         Cancelled: the progress asked to stop; `--resume` goes on from there.
     """
     progress, clock = progress or Silent(), _Clock()
-    began = time.perf_counter()
+    setting = resolve(recipe)
     check_optimizer(recipe.training)
     check_processes(build_method(recipe.method), recipe.training, processes)
     run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
     with clock("prompts"):
-        prompts = processes.on_main(lambda: _prompts(run, recipe, denoiser))
+        prompts = processes.on_main(lambda: _prompts(run, setting, denoiser))
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    output = recipe.output
-    check_formats(denoiser, output.formats)
+    check_formats(denoiser, recipe.output.formats)
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
-    base = snapshot(denoiser.module) if processes.main and needs_base(output.formats) else None
+    base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
+    work = _Work(setting, run, denoiser, prompts, progress, processes)
     with clock("samples"):
-        samples = _samples(run, denoiser, prompts, recipe, progress, processes)
+        samples = work.samples()
     with clock("audits"):
-        kept = processes.on_main(lambda: run.audit(BEFORE))
-        before = kept or _audit(BEFORE, run, denoiser, prompts, recipe, progress, processes)
-    warnings = [*prompts.warnings, *denoiser.warnings, *undrawable(subject_of(recipe), before)]
+        before = processes.on_main(lambda: run.audit(BEFORE)) or work.audit(BEFORE)
     with clock("training"):
-        after_step = _previews(run, denoiser, prompts, recipe, processes) if recipe.training.preview_every else None
+        after_step = work.draw_preview if recipe.training.preview_every else None
         training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
     with clock("audits"):
-        after = _audit(AFTER, run, denoiser, prompts, recipe, progress, processes)
+        after = work.audit(AFTER)
     with clock("weights"):
-
-        def write() -> list[WeightsFile]:
-            job = Job(
-                denoiser,
-                run.path / "weights",
-                weights_name(recipe),
-                output.dtype,
-                run_header(denoiser, recipe, hashes, after),
-                base=base,
-                rank=output.lora_rank,
-                energy=output.lora_energy,
-                trained=trained,
-                progress=progress,
-            )
-            return write_weights(job, output.formats)
-
-        written = processes.on_main(write)
-    stages = {stage: clock.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
+        job = run_job(denoiser, run.path, setting, recipe.output, hashes, after, base, trained, progress)
+        written = processes.on_main(lambda: write_weights(job, recipe.output.formats))
     results = Results(
         concept=recipe.concept,
         kind=recipe.kind,
@@ -144,17 +134,65 @@ def run_recipe(
         training=training,
         audits=Audits(before=before, after=after),
         interference=interference(before.accuracy, after.accuracy),
-        timings=Timings(**stages, total=time.perf_counter() - began),
+        timings=clock.timings(),
         weights=written,
         versions=versions(),
-        warnings=warnings,
+        warnings=[*prompts.warnings, *denoiser.warnings, *undrawable(subject_of(setting), before)],
     )
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(denoiser.pipeline, results, run.path)
 
 
-def _prompts(run: RunFolder, recipe: Recipe, denoiser: Denoiser | None) -> PromptSet:
-    prompts = run.prompts() or prompts_of(recipe, denoiser)
+@dataclass(frozen=True)
+class _Work:
+    """What the stages of a run share."""
+
+    setting: Setting
+    run: RunFolder
+    denoiser: Denoiser
+    prompts: PromptSet
+    progress: Progress
+    processes: Processes
+
+    def samples(self) -> SampleSet:
+        """D_f and D_r: those that the run made before it was stopped, else new ones."""
+        kept, processes = self.run.samples, self.processes
+        if processes.on_main(kept.exists):
+            return SampleSet.load(kept)
+        made = samples_of(self.denoiser, self.prompts, self.setting.recipe, self.progress, processes)
+        processes.on_main(lambda: made.save(kept))
+        return made
+
+    def audit(self, when: str) -> AuditResult:
+        """Draw the audit images of the model as it is now, and measure them."""
+        recipe, subject = self.setting.recipe, subject_of(self.setting)
+        texts = audit_prompts(self.prompts, recipe.audits, subject)
+        images = self._draw(texts, self.progress, when)
+
+        def measured() -> AuditResult:
+            self.run.save_images(when, images, texts)
+            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device)
+            self.run.save_audit(when, result)
+            return result
+
+        return self.processes.on_main(measured)
+
+    def draw_preview(self, done: int, progress: Progress) -> None:
+        """Draw the first images of the test sets, every so many steps."""
+        recipe = self.setting.recipe
+        if done % recipe.training.preview_every:
+            return
+        audited = audit_prompts(self.prompts, recipe.audits, subject_of(self.setting))
+        images = self._draw({name: audited[name][:PREVIEWS] for name in TEST_SETS}, progress, "preview")
+        self.processes.on_main(lambda: self.run.save_images(preview_name(done), images, None))
+
+    def _draw(self, texts: Mapping[str, Sequence[str]], progress: Progress, when: str) -> dict[str, np.ndarray]:
+        recipe = self.setting.recipe
+        return draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, self.processes)
+
+
+def _prompts(run: RunFolder, setting: Setting, denoiser: Denoiser | None) -> PromptSet:
+    prompts = run.prompts() or prompts_of(setting, denoiser)
     prompts.save(run.path / "prompts.json")
     return prompts
 
@@ -163,53 +201,6 @@ def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-
-
-def _audit(
-    when: str,
-    run: RunFolder,
-    denoiser: Denoiser,
-    prompts: PromptSet,
-    recipe: Recipe,
-    progress: Progress,
-    processes: Processes,
-) -> AuditResult:
-    subject = subject_of(recipe)
-    texts = audit_prompts(prompts, recipe.audits, subject)
-    images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, processes)
-
-    def measured() -> AuditResult:
-        run.save_images(when, images, texts)
-        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
-        run.save_audit(when, result)
-        return result
-
-    return processes.on_main(measured)
-
-
-def _samples(
-    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes
-) -> SampleSet:
-    if processes.on_main(run.samples.exists):
-        return SampleSet.load(run.samples)
-    samples = samples_of(denoiser, prompts, recipe, progress, processes)
-    processes.on_main(lambda: samples.save(run.samples))
-    return samples
-
-
-def _previews(
-    run: RunFolder, denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, processes: Processes
-) -> Callable[[int, Progress], None]:
-    """Draws a few audit images every so many steps."""
-    audited = audit_prompts(prompts, recipe.audits, subject_of(recipe))
-    texts = {name: audited[name][:PREVIEWS] for name in TEST_SETS}
-
-    def preview(done: int, progress: Progress) -> None:
-        if done % recipe.training.preview_every == 0:
-            images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, "preview", processes)
-            processes.on_main(lambda: run.save_images(preview_name(done), images, None))
-
-    return preview
 
 
 def train(

@@ -1,13 +1,55 @@
-"""The name and the header of a run's weights."""
+"""What is written of a run: the name, the header and the job of its weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from ..models import Denoiser
-from ..models.lineage import lineage_of
-from ..schema.recipe import Recipe
+from ..schema.recipe import OutputSection, Recipe
+from ..schema.resolve import Setting
 from ..schema.results import AuditResult
 from ..support.files import file_name
-from ..weights import BaseHashes, header
+from ..support.progress import Progress
+from ..weights import Adapter, BaseHashes, Job, header
+
+
+def run_job(
+    denoiser: Denoiser,
+    run: Path,
+    setting: Setting,
+    output: OutputSection,
+    hashes: BaseHashes,
+    after: AuditResult,
+    base: Mapping[str, Tensor] | None,
+    trained: Adapter | None,
+    progress: Progress,
+) -> Job:
+    """The weights of a run as their writers take them.
+
+    Args:
+        denoiser: the unlearned model.
+        run: the run folder.
+        setting: what was done.
+        output: number format and LoRA rank; not always those of the recipe.
+        hashes: of the weights before.
+        after: the figures that the header tells.
+        base: the weights before, where a format needs them.
+        trained: the LoRA, if one was trained.
+        progress: told of long work.
+    """
+    return Job(
+        denoiser,
+        run / "weights",
+        weights_name(setting.recipe),
+        output.dtype,
+        run_header(denoiser, setting, hashes, after),
+        base=base,
+        rank=output.lora_rank,
+        energy=output.lora_energy,
+        trained=trained,
+        progress=progress,
+    )
 
 
 def weights_name(recipe: Recipe) -> str:
@@ -15,20 +57,21 @@ def weights_name(recipe: Recipe) -> str:
     return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
 
 
-def run_header(denoiser: Denoiser, recipe: Recipe, base: BaseHashes, after: AuditResult | None) -> dict[str, str]:
+def run_header(denoiser: Denoiser, setting: Setting, base: BaseHashes, after: AuditResult | None) -> dict[str, str]:
     """The header of a run's weights.
 
     Args:
         denoiser: the unlearned model.
-        recipe: what was done.
+        setting: what was done.
         base: hashes of the weights before.
         after: the figures that the header tells.
     """
+    recipe = setting.recipe
     return header(
         denoiser,
         base,
         model=recipe.model,
-        lineage=lineage_of(recipe.model),
+        lineage=setting.lineage,
         concepts=recipe.concepts,
         method=recipe.method.name,
         seed=recipe.seed,

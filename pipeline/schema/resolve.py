@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.lineage import lineage_of
+from ..models.lineage import Lineage, lineage_of
 from ..worlds import World, world_of
 from .recipe import Recipe
 
@@ -14,11 +14,13 @@ class Setting:
 
     Attributes:
         recipe: what to do.
-        world: its words make the prompts; it says what can be judged.
+        lineage: what its model came from, and what was removed from it before.
+        world: whose words the prompts use, and what can be judged there.
         forgotten_before: concepts that were removed earlier and must stay removed.
     """
 
     recipe: Recipe
+    lineage: Lineage
     world: World
     forgotten_before: tuple[str, ...]
 
@@ -31,10 +33,12 @@ class Setting:
 
 def resolve(recipe: Recipe) -> Setting:
     """Look up what a recipe leaves to its model: the world of its words, and what was removed from it before."""
+    lineage = lineage_of(recipe.model)
     found: list[str] = []
     for name in recipe.prompts.keep_forgotten:
-        lineage = lineage_of(recipe.model if name == "auto" else name)
-        found += lineage.forgotten if name == "auto" or Path(name).exists() else [name]
+        if name == "auto":
+            found += lineage.forgotten
+        else:
+            found += lineage_of(name).forgotten if Path(name).exists() else [name]
     before = tuple(name for name in dict.fromkeys(found) if name not in recipe.concepts)
-    world = world_of(recipe.kind, lineage_of(recipe.model).bundled)
-    return Setting(recipe, world, before)
+    return Setting(recipe, lineage, world_of(recipe.kind, lineage.bundled), before)

@@ -76,11 +76,15 @@ class Processes:
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Numbers added over the processes, in one exchange."""
+        return self.total(torch.tensor(values, dtype=torch.float64)).tolist()
+
+    def total(self, table: Tensor) -> Tensor:
+        """A float64 table on the CPU, added over the processes in one exchange."""
         if self.size == 1:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+            return table
+        total = table.to(self.device)
         dist.all_reduce(total)
-        return total.tolist()
+        return total.cpu()
 
     def agreed(self, advance: Callable[..., None]) -> Callable[..., None]:
         """A progress report after which all processes stop if one of them was told to.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..maths.gradients import Tensors, weighted_sum
+from ..maths.gradients import Combination, Gradient, plain_coefficients
 from ..schema.recipe import TrainingSection
 from ..support.errors import MissingExtra
 
@@ -43,9 +43,9 @@ class MetricAdam(torch.optim.Optimizer):
         self.ordered = list(parameters)
 
     @torch.no_grad()
-    def observe(self, grads: Mapping[str, Tensors], retain_weight: float) -> None:
+    def observe(self, grads: Mapping[str, Gradient], retain_weight: float) -> None:
         """Take the raw g_f + lambda g_r into the second moments."""
-        raw = weighted_sum(grads, retain_weight)
+        raw = Combination(grads, plain_coefficients(grads, retain_weight))
         beta2 = self.defaults["beta2"]
         for index, parameter in enumerate(self.ordered):
             state = self.state[parameter]
@@ -70,8 +70,8 @@ class MetricAdam(torch.optim.Optimizer):
                 parameter.addcmul_(self.metric[index], parameter.grad, value=-lr)
 
 
-class Metric(Sequence[Tensor]):
-    """The diagonal preconditioner of a `MetricAdam`, evaluated lazily."""
+class Metric:
+    """The diagonal preconditioner of a `MetricAdam`, computed one tensor at a time."""
 
     def __init__(self, optimizer: MetricAdam) -> None:
         self.optimizer = optimizer
@@ -79,7 +79,7 @@ class Metric(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self.optimizer.ordered)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: int) -> Tensor:
         state = self.optimizer.state[self.optimizer.ordered[index]]
         correction = 1 - self.optimizer.defaults["beta2"] ** state["step"].item()
         return (state["exp_avg_sq"] / correction).sqrt_().add_(self.optimizer.defaults["eps"]).reciprocal_()

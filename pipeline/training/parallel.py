@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..maths.gradients import Shards, Tensors
 from ..models import Denoiser
 from ..support.errors import UserError
 from ..support.processes import ALONE, Processes
@@ -48,7 +47,7 @@ class Replica:
         """Surrounds forward and backward pass of a micro-batch; gradients are exchanged after the last one."""
         return nullcontext()
 
-    def take_gradients(self) -> Tensors:
+    def take_gradients(self) -> list[Tensor]:
         """The accumulated gradients, shaped like `parameters`; `.grad` is empty afterwards."""
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.named.values()]
         self.drop_gradients()
@@ -59,9 +58,9 @@ class Replica:
         for parameter in (*self.named.values(), *self.parameters):
             parameter.grad = None
 
-    def total(self, values: list[float]) -> list[float]:
-        """Sums over this process's part of the weights, as sums over all weights."""
-        return values
+    def total(self, table: Tensor) -> Tensor:
+        """A table of sums over this process's part of the weights, as sums over all weights."""
+        return table
 
     def whole(self, name: str, held: Tensor) -> Tensor:
         """A whole tensor from what every process holds of it."""
@@ -118,18 +117,18 @@ class Parts(Replica):
         self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
 
-    def take_gradients(self) -> Tensors:
+    def take_gradients(self) -> list[Tensor]:
         """See `Replica`."""
         grads = [
             _local(p.grad) if p.grad is not None else torch.zeros_like(held)
             for p, held in zip(self.named.values(), self.parameters, strict=True)
         ]
         self.drop_gradients()
-        return Shards(grads, self.total)
+        return grads
 
-    def total(self, values: list[float]) -> list[float]:
+    def total(self, table: Tensor) -> Tensor:
         """See `Replica`."""
-        return self.processes.sums(values)
+        return self.processes.total(table)
 
     def whole(self, name: str, held: Tensor) -> Tensor:
         """See `Replica`. All processes have to ask."""

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.samples import SampleSet
-from ..maths.gradients import Combination, Tensors, Waiting, guard_coefficients, inner_products
+from ..maths.gradients import Combination, Gradient, Gram, Waiting, gram, guard_coefficients
 from ..maths.parameters import select_parameters
 from ..methods.base import Context, Loss, Method
 from ..models import Denoiser
@@ -189,19 +189,19 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seen: dict[str, Loss] = {}
-        grads: dict[str, Tensors] = {}
+        grads: dict[str, Gradient] = {}
         for term in self.method.config.terms:
             seen[term] = self._differentiate(term, step)
-            grads[term] = self.replica.take_gradients()
-            if self.spec.forget_gradient != "whole" and term != self.method.config.terms[-1]:
-                grads[term] = Waiting(grads[term], self.spec.forget_gradient)
+            taken = self.replica.take_gradients()
+            keeping, last = self.spec.forget_gradient, self.method.config.terms[-1]
+            grads[term] = taken if keeping == "whole" or term == last else Waiting(taken, keeping)
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
         changes, size = self._apply(direction)
-        gram = direction.gram
-        if self.spec.guard and gram is not None:
-            changes = self._guard(direction, changes)
-        norms = {"forget": gram.ff**0.5, "retain": gram.rr**0.5} if gram else {}
+        products = direction.gram
+        if self.spec.guard and products:
+            changes = self._guard(direction, products, changes)
+        norms = {"forget": products.ff**0.5, "retain": products.rr**0.5} if products else {}
         violates = {t: c > _ROUNDING * size * norms.get(t, 0.0) for t, c in changes.items()}
         forget, retain = (seen.get(term) for term in ("forget", "retain"))
         return Event(
@@ -210,8 +210,8 @@ class Trainer:
             loss_retain=retain.denoising if retain else None,
             norm_forget=norms.get("forget"),
             norm_retain=norms.get("retain"),
-            cosine=gram.cosine if gram else None,
-            conflict=bool(gram and gram.conflict),
+            cosine=products.cosine if products else None,
+            conflict=bool(products and products.conflict),
             truncated=bool(forget and forget.truncated),
             change_forget=changes.get("forget"),
             change_retain=changes.get("retain"),
@@ -239,18 +239,18 @@ class Trainer:
             seen.append(whole)
         return Loss.mean(seen)
 
-    def _combine(self, grads: dict[str, Tensors]) -> Combination:
+    def _combine(self, grads: dict[str, Gradient]) -> Combination:
         if isinstance(self.optimizer, MetricAdam):
             self.optimizer.observe(grads, self.method.config.retain_weight)
-            return self.method.combine(grads, weights=self.optimizer.metric)
-        return self.method.combine(grads)
+            return self.method.combine(grads, self.optimizer.metric, self.replica.total)
+        return self.method.combine(grads, reduce=self.replica.total)
 
     @torch.no_grad()
     def _apply(self, direction: Combination) -> tuple[dict[str, float], float]:
         """Step bucket by bucket. Gives update . g for each term, and ||update||."""
         scale = self._clip_scale(direction)
-        changes = dict.fromkeys(direction.grads, 0.0)
-        squared = 0.0
+        terms = direction.terms
+        products = torch.zeros(1, 1 + len(terms), dtype=torch.float64)
         for bucket in self._buckets():
             held = [self.parameters[index] for index in bucket]
             update = [parameter.detach().clone() for parameter in held]
@@ -261,40 +261,32 @@ class Trainer:
                 parameter.grad = None
             for old, parameter in zip(update, held, strict=True):
                 torch.sub(parameter.detach(), old, out=old)
-            pairs = [(update, [grads[index] for index in bucket]) for grads in direction.grads.values()]
-            *per_term, own = inner_products([*pairs, (update, update)])
-            for term, values in zip(changes, per_term, strict=True):
-                changes[term] += sum(values)
-            squared += sum(own)
+            gradients = ([direction.gradient(term, index) for index in bucket] for term in terms)
+            products += gram([update, *gradients], rows=1).sum(0)
             if not self.spec.guard:  # which corrects the whole step afterwards
                 for index in bucket:
                     direction.release(index)
-        *totals, squared = self.replica.total([*changes.values(), squared])
-        return dict(zip(changes, totals, strict=True)), squared**0.5
+        squared, *changes = self.replica.total(products)[0].tolist()
+        return dict(zip(terms, changes, strict=True)), squared**0.5
 
     @torch.no_grad()
-    def _guard(self, direction: Combination, changes: dict[str, float]) -> dict[str, float]:
+    def _guard(self, direction: Combination, products: Gram, changes: dict[str, float]) -> dict[str, float]:
         """Take out of the step what raises an objective; gives the changes that remain."""
-        gram = direction.gram
-        assert gram is not None  # noqa: S101 - the caller asked
-        mu, nu = guard_coefficients(gram, changes["forget"], changes["retain"])
+        mu, nu = guard_coefficients(products, changes["forget"], changes["retain"])
         if mu or nu:
-            for term, factor in (("forget", mu), ("retain", nu)):
-                for parameter, grad in zip(self.parameters, direction.grads[term], strict=True):
-                    parameter.add_(grad, alpha=-factor)
+            for index, parameter in enumerate(self.parameters):
+                for term, factor in (("forget", mu), ("retain", nu)):
+                    parameter.add_(direction.gradient(term, index), alpha=-factor)
         return {
-            "forget": changes["forget"] - mu * gram.ff - nu * gram.fr,
-            "retain": changes["retain"] - mu * gram.fr - nu * gram.rr,
+            "forget": changes["forget"] - mu * products.ff - nu * products.fr,
+            "retain": changes["retain"] - mu * products.fr - nu * products.rr,
         }
 
     def _clip_scale(self, direction: Combination) -> float | None:
         if self.spec.max_grad_norm is None:
             return None
-        squared = 0.0
-        for index in range(len(direction)):
-            one = [direction[index]]
-            squared += inner_products([(one, one)])[0][0]
-        return min(1.0, self.spec.max_grad_norm / max(self.replica.total([squared])[0] ** 0.5, 1e-12))
+        norm = gram([direction], reduce=self.replica.total).sum().item() ** 0.5
+        return min(1.0, self.spec.max_grad_norm / max(norm, 1e-12))
 
     def _buckets(self) -> Iterator[list[int]]:
         """Indices of parameters, small ones first: the largest come when most gradients have been let go."""

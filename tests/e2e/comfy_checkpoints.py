@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from turpentine.pipeline.weights.layouts import Layout, denoiser_layout, open_clip_layout, text_encoder_layout
 
+FAMILIES = ("sd15", "sd3", "sdxl")
+STAND_INS = ("v1-5-pruned-emaonly-fp16", "sd_xl_base_1.0")
+"""Checkpoints that the example workflows name; the tiny SD 1.5 stands for each."""
 _BIG_G_LAYERS = 32
 
 

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .comfy_checkpoints import write_sd15
+from .comfy_checkpoints import STAND_INS, write_sd15
 from .comfy_editor import Editor, open_editor
 from .comfy_graphs import WORKFLOWS
 from .comfyui import ComfyUI
-from .conftest import STAND_INS
 
 ROOT = Path(__file__).parents[2]
 

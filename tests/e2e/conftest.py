@@ -9,10 +9,6 @@ import turpentine
 
 from .comfyui import ComfyUI
 
-FAMILIES = ("sd15", "sd3", "sdxl")
-STAND_INS = ("v1-5-pruned-emaonly-fp16", "sd_xl_base_1.0")
-"""Checkpoints that the example workflows name; the tiny SD 1.5 stands for each."""
-
 
 @pytest.fixture(scope="session")
 def comfy_base(tmp_path_factory):
@@ -24,9 +20,9 @@ def comfy_base(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     folder = base / "models" / "checkpoints"
     folder.mkdir(parents=True)
-    for family in FAMILIES:
+    for family in comfy_checkpoints.FAMILIES:
         getattr(comfy_checkpoints, f"write_{family}")(folder / f"{family}.safetensors")
-    for name in STAND_INS:
+    for name in comfy_checkpoints.STAND_INS:
         (folder / f"{name}.safetensors").symlink_to("sd15.safetensors")
     return base
 

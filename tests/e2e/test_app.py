@@ -16,6 +16,7 @@ from turpentine.pipeline.report import rows
 from turpentine.pipeline.schema.results import Results
 from turpentine.ui.steps.unlearn import SECTIONS
 
+from ..support import pages
 from .app import CHROMIUM, SHORT, fill, open_part, served, short_recipe, wait_for_state
 
 ENDPOINTS = {
@@ -299,6 +300,20 @@ def test_the_api_answers(client):
     assert len(pairs) == 14 and pairs[0][0] == "train" and len(pairs[0]) == 3
     picture = client.predict("tiny-canvas", "a photo of a cat", 3, api_name="/generate")
     assert len(picture) == 64 and len(picture[0]) == 64 and len(picture[0][0]) == 3
+
+
+def test_the_page_s_example(client, url, runs):
+    """docs/app.md, but for the address, the size and the wait before the figures."""
+    (code,) = pages.python(pages.ROOT / "docs" / "app.md")
+    start, figures = code.rstrip().rsplit("\n", 1)
+    for old, new in (("http://127.0.0.1:7860", url), ('{"concept": "cat", "training": {"steps": 100}}', "short")):
+        assert start.count(old) == 1, old
+        start = start.replace(old, new)
+    names = {"short": short_recipe()}
+    exec(start, names)
+    assert until(client, names["run"], "done", "failed")["state"] == "done"
+    exec(f"figures = {figures}", names)
+    assert names["figures"] == json.loads((runs / names["run"] / "results.json").read_text())
 
 
 def test_an_audit_without_unlearning(client, runs):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from .comfy_checkpoints import FAMILIES
 from .comfy_graphs import draw, native, node
-from .conftest import FAMILIES
 
 
 def difference(one, other):

@@ -38,7 +38,7 @@ def draw(denoiser, names, seeds, **options):
     return denoiser.sample(names, seeds, sampling, Silent(), "")
 
 
-def samples_of(denoiser, retain=9):
+def make_samples(denoiser, retain=9):
     generator = torch.Generator().manual_seed(0)
     conditioning = denoiser.encode_prompts(["a", "b", "c"])
 
@@ -120,7 +120,7 @@ def test_methods_train_on_unpaired_data_and_repeat(method):
     def train():
         denoiser = wrap_pipeline(build())
         spec = TrainingSection(steps=3, batch_size=4, learning_rate=1e-3, retain_batch="all")
-        Trainer(denoiser, build_method(find(method).config()), samples_of(denoiser), spec).train()
+        Trainer(denoiser, build_method(find(method).config()), make_samples(denoiser), spec).train()
         return denoiser.module.state_dict()
 
     first, again = train(), train()
@@ -130,21 +130,21 @@ def test_methods_train_on_unpaired_data_and_repeat(method):
 
 def test_the_whole_retain_set_is_in_each_step():
     denoiser = wrap_pipeline(build())
-    samples = samples_of(denoiser, retain=12)
+    samples = make_samples(denoiser, retain=12)
     spec = TrainingSection(steps=1, batch_size=4, gradient_accumulation_steps=2, retain_batch="all")
     trainer = Trainer(denoiser, build_method(find("rgd").config()), samples, spec)
     parts = [trainer.feed.batch("retain", 0, part).samples for part in range(2)]
     assert sorted(map(bytes, torch.cat(parts).numpy())) == sorted(map(bytes, samples.retain.latents.numpy()))
     assert len(trainer.feed.batch("forget", 0, 0).samples) == 2
     with pytest.raises(UserError, match="must divide its 9 samples, got 2"):
-        Trainer(denoiser, trainer.method, samples_of(denoiser), spec)
+        Trainer(denoiser, trainer.method, make_samples(denoiser), spec)
 
 
 def test_the_limit_cuts_elements_not_the_batch():
     """Above the limit an element has no gradient; a step still pushes the others."""
     denoiser = wrap_pipeline(build())
     method = build_method(find("rgd").config(forget_limit=0.5))
-    samples, conditioning = samples_of(denoiser).forget.take(torch.arange(4), torch.device("cpu"))
+    samples, conditioning = make_samples(denoiser).forget.take(torch.arange(4), torch.device("cpu"))
     noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
     batch = Batch(samples, conditioning, noise, torch.tensor([0.1, 0.5, 2.0, 9.0]))
     loss = method.loss("forget", denoiser, batch)

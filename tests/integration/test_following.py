@@ -12,6 +12,7 @@ from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.samples import samples_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.presets import preset_for
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
@@ -72,7 +73,7 @@ def test_an_estimate_grows_with_the_work(pairs):
     denoiser = wrap_pipeline(build_tiny_pipeline())
     chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
     small, large = (build_recipe({**chosen, "training": {"steps": steps}}) for steps in (10, 1000))
-    first, second = (estimate(denoiser, recipe, prompts_of(recipe)) for recipe in (small, large))
+    first, second = (estimate(denoiser, recipe, prompts_of(resolve(recipe))) for recipe in (small, large))
     assert 0 < first.training < second.training and first.seconds > first.training
     weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
     assert first.memory > 5 * weights and first.available > 0
@@ -86,7 +87,7 @@ def test_an_estimate_knows_what_a_plan_knows(pairs):
     def memory(method="rgd", **training):
         chosen = {"concept": "cat", "model": denoiser.name, "prompts": pairs, "samples": {"num_inference_steps": 2}}
         recipe = build_recipe({**chosen, "method": {"name": method}, "training": {"batch_size": 1, **training}})
-        return estimate(denoiser, recipe, prompts_of(recipe)).memory
+        return estimate(denoiser, recipe, prompts_of(resolve(recipe))).memory
 
     full = memory()
     weights = sum(p.numel() * 4 for p in denoiser.module.parameters())
@@ -110,7 +111,7 @@ def test_training_images_have_their_own_guidance(pairs):
 
     def drawn(**samples):
         recipe = build_recipe({"concept": "cat", "prompts": pairs, "samples": {"num_inference_steps": 2, **samples}})
-        return samples_of(denoiser, prompts_of(recipe), recipe, Silent()).forget.latents
+        return samples_of(denoiser, prompts_of(resolve(recipe)), recipe, Silent()).forget.latents
 
     weak = drawn(guidance_scale=2.0, training_guidance_scale=None)
     assert torch.equal(weak, drawn(guidance_scale=3.0, training_guidance_scale=2.0))

@@ -14,6 +14,7 @@ from turpentine.pipeline.models import BUNDLED, load_denoiser, wrap_pipeline
 from turpentine.pipeline.run.weights import run_header
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import OutputSection
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import sha256
 from turpentine.pipeline.weights import (
@@ -65,7 +66,7 @@ def unlearned(build, low_rank=False):
 
 def write(pipe, base, folder, formats, dtype="fp32", **options):
     denoiser = denoiser_for(pipe)
-    metadata = run_header(denoiser, RECIPE, base_hashes(base), None)
+    metadata = run_header(denoiser, resolve(RECIPE), base_hashes(base), None)
     return write_weights(Job(denoiser, folder / "weights", "tiny", dtype, metadata, base=base, **options), formats)
 
 
@@ -283,7 +284,7 @@ def test_energy_in_place_of_a_rank(full, tmp_path):
 
 def test_every_shard_is_tagged_and_hashed(full, tmp_path):
     denoiser = denoiser_for(full.pipe, max_shard_size="300KB")
-    metadata = run_header(denoiser, RECIPE, BaseHashes("0" * 64), None)
+    metadata = run_header(denoiser, resolve(RECIPE), BaseHashes("0" * 64), None)
     record = write_weights(Job(denoiser, tmp_path / "weights", "tiny", "fp32", metadata), ["diffusers"])[0]
     shards = sorted((tmp_path / record.path / "unet").glob("*.safetensors"))
     assert len(shards) > 2
@@ -297,10 +298,10 @@ def test_every_shard_is_tagged_and_hashed(full, tmp_path):
 
 def test_v_prediction_is_told():
 
-    assert "v_pred" in checkpoint_tensors(build_sdxl("v_prediction"))
-    assert "v_pred" not in checkpoint_tensors(build_sdxl())
+    assert "v_pred" in checkpoint_tensors(wrap_pipeline(build_sdxl("v_prediction")))
+    assert "v_pred" not in checkpoint_tensors(wrap_pipeline(build_sdxl()))
     pipe = BUILDERS["sd2-v"]()
-    assert run_header(denoiser_for(pipe), RECIPE, BaseHashes(""), None)["modelspec.prediction_type"] == "v"
+    assert run_header(denoiser_for(pipe), resolve(RECIPE), BaseHashes(""), None)["modelspec.prediction_type"] == "v"
 
 
 # refusals -----------------------------------------------------------------------------------------

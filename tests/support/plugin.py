@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 PLUGIN = """
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from turpentine.pipeline.maths.gradients import Combination, Tensors
+from turpentine.pipeline.maths.gradients import Combination
 from turpentine.pipeline.methods import MethodConfig, register
 from turpentine.pipeline.methods.base import Loss, Method, noise_loss
 
@@ -24,7 +23,7 @@ class Push(Method[PushConfig]):
         loss = noise_loss(denoiser, batch)
         return Loss(-self.config.strength * loss, loss.item())
 
-    def combine(self, grads, weights=None):
+    def combine(self, grads, weights=None, reduce=None):
         return Combination(grads, {"forget": 1.0})
 
 

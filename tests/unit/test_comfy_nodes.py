@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import turpentine
-from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
+from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host, locales
 from turpentine.comfy_nodes.inputs import AUTO, chosen, widgets
 from turpentine.comfy_nodes.networks import mmdit_config, unet_config
 from turpentine.pipeline.schema.defaults import build_recipe
@@ -98,7 +98,8 @@ def test_no_help_page_without_a_node():
 
 
 def test_locales_say_what_the_classes_say():
-    names = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert locales.FILE.read_text(encoding="utf-8") == locales.texts(), "run: python -m turpentine.comfy_nodes.locales"
+    names = json.loads(locales.texts())
     assert {id_: entry["display_name"] for id_, entry in names.items()} == NODE_DISPLAY_NAME_MAPPINGS
     assert {id_: entry["description"] for id_, entry in names.items()} == {id_: n.DESCRIPTION for id_, n in NODES}
 

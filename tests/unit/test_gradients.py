@@ -8,9 +8,8 @@ from torchjd.aggregation import PCGrad
 from turpentine.pipeline.maths.gradients import (
     Combination,
     Gram,
-    gram_per_tensor,
+    gram,
     guard_coefficients,
-    inner_products,
     restricted_coefficients,
     restricted_gradient,
     weighted_sum,
@@ -117,8 +116,8 @@ def test_guard_is_the_nearest_harmless_update(seed, scale):
     grads = random_gradients(seed, scale=scale)
     f, r = flat(grads["forget"]), flat(grads["retain"])
     update = torch.randn(23, generator=torch.Generator().manual_seed(seed + 7), dtype=torch.float64)
-    gram = Gram(*(float(x) for x in (f @ f, r @ r, f @ r)))
-    mu, nu = guard_coefficients(gram, float(update @ f), float(update @ r))
+    products = Gram(*(float(x) for x in (f @ f, r @ r, f @ r)))
+    mu, nu = guard_coefficients(products, float(update @ f), float(update @ r))
     guarded = update - mu * f - nu * r
     # the conditions of Karush, Kuhn and Tucker: feasible, multipliers >= 0, complementary
     assert mu >= 0 and nu >= 0
@@ -132,30 +131,30 @@ def test_guard_is_the_nearest_harmless_update(seed, scale):
 def test_guard_of_parallel_gradients():
     f = torch.tensor([1.0, 0.0], dtype=torch.float64)
     update = torch.tensor([2.0, 3.0], dtype=torch.float64)
-    gram = Gram(1.0, 4.0, -2.0)  # g_r = -2 g_f
-    mu, nu = guard_coefficients(gram, 2.0, -4.0)
+    products = Gram(1.0, 4.0, -2.0)  # g_r = -2 g_f
+    mu, nu = guard_coefficients(products, 2.0, -4.0)
     guarded = update - mu * f + 2 * nu * f
     torch.testing.assert_close(guarded, torch.tensor([0.0, 3.0], dtype=torch.float64))
 
 
 def test_half_precision_accumulates_in_float32():
     ones = [torch.ones(300_000, dtype=torch.bfloat16)]
-    assert inner_products([(ones, ones)]) == [[300_000.0]]  # bfloat16 itself stops counting at 256
+    assert gram([ones]).tolist() == [[[300_000.0]]]  # bfloat16 itself stops counting at 256
     mixed = Combination({"forget": ones, "retain": ones}, {"forget": 1.0, "retain": 0.5})
     assert mixed[0].dtype == torch.bfloat16 and mixed[0][0].item() == 1.5
 
 
-def test_inner_products_stay_exact_at_size():
+def test_gram_stays_exact_at_size():
     big = [torch.full((5_000_000,), 0.1) for _ in range(4)]
     exact = 20_000_000 * float(torch.tensor(0.1)) ** 2
-    assert sum(inner_products([(big, big)])[0]) == pytest.approx(exact, rel=5e-6)
+    assert gram([big]).sum().item() == pytest.approx(exact, rel=3e-7), "whatever BLAS the processor is given"
     flattened = torch.cat(big).norm().item() ** 2  # what flattening would give
     assert abs(flattened - exact) > 1e-5 * exact
 
 
 def test_gram_adds_up():
     grads = random_gradients(6)
-    total = sum(gram_per_tensor(grads["forget"], grads["retain"]), Gram(0.0, 0.0, 0.0))
+    total = Gram.of(gram([grads["forget"], grads["retain"]]).sum(0))
     f, r = flat(grads["forget"]), flat(grads["retain"])
     assert (total.ff, total.rr, total.fr) == pytest.approx((float(f @ f), float(r @ r), float(f @ r)))
     assert total.cosine == pytest.approx(float(torch.nn.functional.cosine_similarity(f, r, dim=0)))
@@ -169,6 +168,32 @@ def test_coefficients_by_hand():
 
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="equal shapes at 0"):
-        inner_products([([torch.ones(2)], [torch.ones(3)])])
+        gram([[torch.ones(2)], [torch.ones(3)]])
     with pytest.raises(ValueError, match=r"lists of one length, got \[1, 2\]"):
-        inner_products([([torch.ones(2)], [torch.ones(2), torch.ones(2)])])
+        gram([[torch.ones(2)], [torch.ones(2), torch.ones(2)]])
+
+
+def test_rows_of_a_gram_are_those_of_the_whole_one():
+    generator = torch.Generator().manual_seed(0)
+    lists = [[torch.randn(shape, generator=generator) for shape in ((70_000,), (3, 5))] for _ in range(3)]
+    weights = [torch.rand(shape, generator=generator) for shape in ((70_000,), (3, 5))]
+    for weighted in (None, weights):
+        whole = gram(lists, weighted)
+        assert whole.shape == (2, 3, 3) and whole.dtype == torch.float64
+        assert torch.equal(whole, whole.mT)
+        assert torch.equal(gram(lists, weighted, rows=1), whole[:, :1])
+    exact = [[sum(float((a[i].double() * b[i]).sum()) for i in range(2)) for b in lists] for a in lists]
+    torch.testing.assert_close(gram(lists).sum(0), torch.tensor(exact, dtype=torch.float64), rtol=1e-6, atol=1e-3)
+    assert torch.equal(gram(lists, reduce=lambda table: 2 * table), 2 * gram(lists))
+
+
+def test_a_mask_takes_entries_out_of_the_step_and_of_the_angles():
+    grads = random_gradients(8)
+    mask = [torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5 for shape in SHAPES]
+    direction = weighted_sum(grads, 1.5, mask)
+    masked = {term: [part * held for part, held in zip(tensors, mask, strict=True)] for term, tensors in grads.items()}
+    by_hand = weighted_sum(masked, 1.5)
+    assert direction.gram == by_hand.gram
+    for index in range(len(SHAPES)):
+        assert torch.equal(direction[index], by_hand[index])
+        assert torch.equal(direction.gradient("forget", index), masked["forget"][index])

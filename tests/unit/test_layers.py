@@ -182,6 +182,18 @@ def test_the_protocol_of_models_is_light(tmp_path):
     assert not set(done.stdout.split()) & {"torch", "diffusers", "transformers"}
 
 
+def test_importing_the_schema_loads_no_library_of_models(tmp_path):
+    """So that help, mistakes in a recipe and ComfyUI's menus come at once."""
+    modules = "recipe", "fields", "defaults", "resolve", "results", "events"
+    code = (
+        f"import sys; {'; '.join(f'import turpentine.pipeline.schema.{name}' for name in modules)}; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "pydantic" in loaded
+    assert not loaded & {"torch", "diffusers", "transformers", "gradio", "matplotlib"}
+
+
 def test_public_names():
     assert set(turpentine.__all__) <= set(dir(turpentine))
     with pytest.raises(AttributeError, match="module 'turpentine' has no attribute 'nonsense'"):

@@ -1,6 +1,7 @@
 """The version and the requirements are each written once, and what is shipped keeps to them."""
 
 import ast
+import os
 import re
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import turpentine
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -94,6 +96,25 @@ def test_every_package_that_is_imported_is_required(folder):
         if not required & {canonicalize_name(name) for name in distributions.get(module, [module])}
     ]
     assert not unknown, "no extra of README's commands names what is imported"
+
+
+def test_helpers_of_tests_are_no_tests():
+    for file in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                last = str(node.module).rpartition(".")[2]
+                assert last != "conftest" and not last.startswith("test_"), f"{file.name}, line {node.lineno}"
+
+
+def test_the_workflow_runs_our_scripts_on_every_python_that_we_name():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    scripts = {command.split()[0] for command in commands if command.startswith(".ci/")}
+    assert scripts == {".ci/run", ".ci/lowest", ".ci/newest"}
+    assert all(os.access(script, os.X_OK) for script in (ROOT / ".ci").iterdir())
+    named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    assert set(jobs["unit"]["strategy"]["matrix"]["python"]) == named
+    assert PROJECT["requires-python"] == f">={min(named, key=Version)}"
 
 
 @pytest.mark.parametrize(("name", "owner"), OWNERS.items())

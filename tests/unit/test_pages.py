@@ -22,6 +22,17 @@ GIVEN = {"docs/diffusers.md": ["options"], "docs/models.md": ["pipe"]}
 """What the text of a page says in words, before its examples use it."""
 OTHERS = {"--alpha", "--m", "--graphs"}
 """Options of the paper's published code, and of the script that draws the graphs of docs/comfyui.md."""
+RUN_BY = {
+    "README.md": "test_readme.py",
+    "assets/digits/README.md": "test_cards.py",
+    "assets/tiny-canvas-dit/README.md": "test_cards.py",
+    "assets/tiny-canvas/README.md": "test_cards.py",
+    "docs/app.md": "test_app.py",
+    "docs/diffusers.md": "test_diffusers_page.py",
+    "docs/formats.md": "test_formats_page.py",
+    "docs/models.md": "test_models_page.py",
+}
+"""Page with Python -> the test in tests/e2e that runs it."""
 OPTION = re.compile(r"(?<![\w(-])--[a-z][\w-]*(?!\w*:)")  # and no variable of CSS
 every_page = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
 
@@ -71,6 +82,11 @@ def test_options_that_messages_name_exist(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not {option for text in texts for option in OPTION.findall(text)} - known_options()
+
+
+def test_every_page_with_python_is_run():
+    assert {pages.name(page) for page in pages.PAGES if pages.python(page)} == set(RUN_BY)
+    assert all((ROOT / "tests" / "e2e" / file).is_file() for file in RUN_BY.values())
 
 
 @every_page

@@ -167,6 +167,6 @@ def test_options_may_be_repeated():
     words = "--concept cat --concept horse --keep-forgotten astronaut --keep-forgotten neon --n 8 --n-test 4".split()
     recipe = build_recipe(chosen(parser.parse_args(words)))
     assert recipe.concepts == ("cat", "horse") and recipe.prompts.keep_forgotten == ("astronaut", "neon")
-    assert prompts_of(recipe).keep_forgotten == ("astronaut", "neon")
+    assert prompts_of(resolve(recipe)).keep_forgotten == ("astronaut", "neon")
     words = ["--concept", "hat", "--from", "cowboy", "--model", "a/b"]
-    assert prompts_of(build_recipe(chosen(parser.parse_args(words)))).attribute_of == "cowboy"
+    assert prompts_of(resolve(build_recipe(chosen(parser.parse_args(words))))).attribute_of == "cowboy"

@@ -6,6 +6,7 @@ pytest.importorskip("gradio")
 
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.steps.prompts import own_pairs, rows_of
 
@@ -13,7 +14,7 @@ RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})
 
 
 def test_only_what_the_recipe_cannot_make_again_is_kept():
-    made = prompts_of(RECIPE)
+    made = prompts_of(resolve(RECIPE))
     rows = rows_of(made)
     assert own_pairs(made, rows, RECIPE) is None
     of_a_model = made.model_copy(update={"source": "llm"})
@@ -24,6 +25,6 @@ def test_only_what_the_recipe_cannot_make_again_is_kept():
 
 
 def test_audits_need_test_rows():
-    made = prompts_of(RECIPE)
+    made = prompts_of(resolve(RECIPE))
     with pytest.raises(UserError, match="expected some test rows"):
         own_pairs(made, [row for row in rows_of(made) if row[0] == "train"], RECIPE)

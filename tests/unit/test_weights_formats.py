@@ -18,7 +18,7 @@ from turpentine.pipeline.weights.change import Change
 from turpentine.pipeline.weights.format import Format
 from turpentine.pipeline.weights.job import Written
 
-from ..conftest import build_tiny_pipeline
+from ..support.pipelines import build_tiny_pipeline
 
 
 def test_every_format_is_a_file_and_a_line():

@@ -12,6 +12,7 @@ from ...pipeline.prompts import PromptPair, PromptSet
 from ...pipeline.prompts.tables import SUFFIXES
 from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.recipe import Recipe
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name
 from ..access import upload
@@ -64,7 +65,7 @@ def _wire(
             recipe = page.recipe(values)
             if recipe.prompts.source == "llm" and not ask:
                 return *empty, problem(_ASKED_LATER), ""
-            prompts = prompts_of(recipe)
+            prompts = prompts_of(resolve(recipe))
         except UserError as error:
             return *empty, problem(str(error)), ""
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)

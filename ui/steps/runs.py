@@ -9,6 +9,7 @@ from ...pipeline.audits import Row
 from ...pipeline.prompts import PromptSet
 from ...pipeline.report import rows
 from ...pipeline.run.prompts import prompts_of
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import size
 from ..page import PRIVATE, Page, told, why
@@ -59,7 +60,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
     def recipe_of(name: str | None) -> tuple[Any, ...]:
         run = page.access.run(name or "")
         recipe = run.recipe()
-        prompts: PromptSet = run.prompts() or prompts_of(recipe)
+        prompts: PromptSet = run.prompts() or prompts_of(resolve(recipe))
         if recipe.prompts.file:
             prompts = prompts.model_copy(update={"source": "file"})
         shown = rows_of(prompts), prompts, verdict(prompts), diversity(prompts)

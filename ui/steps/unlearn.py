@@ -9,6 +9,7 @@ import pandas as pd
 from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
+from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import duration, size
 from ..controls import METHOD, method_notes, starting_recipe
@@ -87,7 +88,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     @told
     def estimate(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
-        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(recipe))
+        found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(resolve(recipe)))
         enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
         return (
             f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
