@@ -141,10 +141,10 @@ import json
 from turpentine.pipeline.audits import AccuracyAudit, NudityAudit, Subject
 from turpentine.pipeline.prompts import PromptSet, composed_worlds
 from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.resolve import resolve
+from turpentine.pipeline.worlds import world_of
 
-recipe = build_recipe({"concept": "vixen", "model": "forest-model"})
-world = resolve(recipe).world
+recipe = build_recipe({"concept": "vixen"})
+world = world_of(recipe.kind, "forest-model")
 made = PromptSet.build("fox", n=8, n_test=4, world=world.name)
 subject = Subject(recipe.concepts, recipe.kind, world)
 print(json.dumps({
