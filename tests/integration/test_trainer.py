@@ -217,7 +217,7 @@ import torch
 from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.run.unlearning import train
-from turpentine.pipeline.schema.recipe import build_recipe
+from turpentine.pipeline.schema.defaults import build_recipe
 
 training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}
 recipe = build_recipe({"concept": "cat", "method": {"name": "push", "strength": 3}, "training": training})
