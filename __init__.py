@@ -33,7 +33,7 @@ _MODULES = {"modular": "pipeline.modular"}
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 _COMFYUI = ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY")
-"""What ComfyUI asks a folder in its `custom_nodes` for."""
+"""Names that ComfyUI asks a folder in its `custom_nodes` for."""
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
+from typing_extensions import override
 
 from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
@@ -19,12 +20,12 @@ from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
 from .run.prompts import prompts_of
 from .run.samples import samples_of
-from .run.unlearning import train
 from .schema.recipe import Recipe
 from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
+from .training.train import train
 
 _RECIPE = InputParam("recipe", Recipe, required=True, description="what to do, from the prompt set block")
 _PROMPTS = InputParam("prompts", PromptSet, required=True, description="the paired forget/retain prompts")
@@ -35,13 +36,13 @@ class PromptSetBlock(ModularPipelineBlocks):
     """Makes a recipe and its paired forget/retain prompts; expects no components."""
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Makes the paired forget/retain prompts of a concept."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [
             InputParam("concept", str, required=True, description="what to remove, for example 'cat'"),
             InputParam(
@@ -54,8 +55,8 @@ class PromptSetBlock(ModularPipelineBlocks):
         ]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [
             OutputParam("recipe", Recipe, description="what to do, whole"),
             OutputParam("prompts", PromptSet, description="training and test pairs"),
@@ -114,18 +115,18 @@ class UnlearnBlock(_ModelBlock):
     """Lets the model draw its training images and fine-tunes its UNet or transformer in place."""
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Removes a concept from the UNet or transformer, in place."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [_RECIPE, _PROMPTS, _PROGRESS]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [OutputParam("training", TrainingResult, description="steps, losses, conflicts, seconds")]
 
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
@@ -134,7 +135,9 @@ class UnlearnBlock(_ModelBlock):
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
         with torch.enable_grad():  # modular pipelines run their blocks without
             samples = samples_of(denoiser, block.prompts, block.recipe, progress)
-            block.training, _ = train(denoiser, samples, block.recipe, progress=progress)
+            recipe = block.recipe
+            trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
+            block.training, _ = trained
         self.set_block_state(state, block)
         return components, state
 
@@ -154,18 +157,18 @@ class AuditBlock(_ModelBlock):
         self.output = output
 
     @property
+    @override
     def description(self) -> str:
-        """What people read."""
         return "Measures what the model draws with the audits of the recipe."
 
     @property
+    @override
     def inputs(self) -> list[InputParam]:
-        """What a call takes."""
         return [_RECIPE, _PROMPTS, _PROGRESS]
 
     @property
+    @override
     def intermediate_outputs(self) -> list[OutputParam]:
-        """What later blocks find."""
         return [OutputParam(self.output, AuditResult, description="every figure")]
 
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:

@@ -59,7 +59,8 @@ def grid(columns: Mapping[str, Path]) -> Image.Image:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     tops = [HEAD + place * (side + GAP) + halves * (place >= count // 2) for place in range(count)]
     for place, top in enumerate(tops):
-        label = f"{'FR'[place >= count // 2]}{place % (count // 2) + 1}"
+        term = "F" if place < count // 2 else "R"
+        label = f"{term}{place % (count // 2) + 1}"
         pen.text((2, top + side / 2), label, "black", font, anchor="lm")
     for column, (name, pictures) in enumerate(tiles.items()):
         left = MARGIN + column * (side + GAP)

@@ -66,7 +66,7 @@ class TerminalProgress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
-        """See `Progress`. Where there is no terminal, a line at the end and at each tenth of long work."""
+        """Show a bar; without a terminal, print a line at the end and at each tenth of long work."""
         task = self.bars.add_task(name, total=total, note="")
         began = written = time.monotonic()
         done = told = 0

@@ -86,7 +86,7 @@ class PipelineDenoiser(Family, ABC):
 
     @abstractmethod
     def build_objective(self) -> Objective:
-        """What the model was trained with, read from its scheduler.
+        """The objective that the model was trained with, read from its scheduler.
 
         Raises:
             ValueError: a scheduler that stands for no objective here.

@@ -92,7 +92,7 @@ class Family:
 
     @classmethod
     def owns(cls, module: nn.Module) -> bool:
-        """Whether a network is of this family."""
+        """Tell whether a network is of this family."""
         return isinstance(module, cls.network)
 
     @classmethod

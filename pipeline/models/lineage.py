@@ -1,4 +1,4 @@
-"""What a model came from, and what was forgotten in it before.
+"""The history of a model: its origin, and the concepts that were removed from it before.
 
 Both are read from what is written in its files: Turpentine's header in the weights of a model that it made, and
 a key of `model_index.json` in the bundled ones. Nothing is concluded from how a file or folder is called.
@@ -11,10 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..worlds.tiny_canvas import MODELS as CANVAS_MODELS
+from ..worlds import WORLDS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-BUNDLED = {name: ASSETS / name for name in (*CANVAS_MODELS, "digits")}
+BUNDLED = {name: ASSETS / name for name in (*(name for world in WORLDS.values() for name in world.models), "digits")}
 """Models that come with the package: name -> diffusers folder."""
 
 ORIGIN = "_turpentine_origin"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the schema names this module's types, and must load without
     from .family import Place
 
 Conditioning = dict[str, "Tensor"]
-"""What a family's denoiser is conditioned on: name -> tensor with one row per prompt."""
+"""Inputs that a family's denoiser is conditioned on: name -> tensor with one row per prompt."""
 
 Scheduler = Literal["own", "dpm-solver++"]
 """The model's own sampler, or DPM-Solver++."""

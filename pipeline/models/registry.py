@@ -22,12 +22,15 @@ ADAPTERS: tuple[type[PipelineDenoiser] | type[ClassConditional], ...] = (
     Flux,
     ClassConditional,
 )
-"""Every family; one that builds on another stands after it. The rest of the program knows none of them by name."""
+"""Every family; one that builds on another stands after it, and is asked before it.
+
+The rest of the program knows none of them by name.
+"""
 
 
 def family_of(network: nn.Module) -> type[Family] | None:
     """The family that a UNet or transformer belongs to; None for other networks."""
-    return next((adapter for adapter in ADAPTERS if adapter.owns(network)), None)
+    return next((adapter for adapter in reversed(ADAPTERS) if adapter.owns(network)), None)
 
 
 def family_called(name: str) -> type[Family] | None:
@@ -52,7 +55,8 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
     Raises:
         UserError: a pipeline class without an adapter, or a model that the adapter can't train.
     """
-    adapter = next((each for each in ADAPTERS if isinstance(pipeline, (each.pipeline_class, *each.siblings))), None)
+    kinds = {each: (each.pipeline_class, *each.siblings) for each in reversed(ADAPTERS)}
+    adapter = next((each for each in kinds if isinstance(pipeline, kinds[each])), None)
     if adapter is None:
         supported = ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
         raise UserError(

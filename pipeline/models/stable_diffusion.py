@@ -128,7 +128,7 @@ class StableDiffusion(PipelineDenoiser):
     @classmethod
     def checkpoint(cls, pipeline: Any) -> Mapping[str, Place]:
         """Version 1 has OpenAI's CLIP (quick_gelu) under transformers' names, version 2 open_clip's."""
-        encoder = pipeline.text_encoder
+        encoder = getattr(pipeline, "text_encoder", None)
         if encoder is None or encoder.config.hidden_act == "quick_gelu":
             return cls.places
         return {**cls.places, "text_encoder": Place("cond_stage_model.model.", "open_clip")}

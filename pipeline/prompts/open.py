@@ -44,7 +44,7 @@ class OpenComposer(Composer):
             except UserError as error:
                 if not scope.allow_fallback:
                     raise
-                warnings = (f"templates used in place of the LLM: {error}",)
+                warnings = (f"templates used instead of the language model: {error}",)
         train, test = _rows(found, template_banks(found), n, n_test, scope, others)
         return Composed(found.name, found.synonyms, train, test, warnings=warnings)
 

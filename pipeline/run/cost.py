@@ -52,7 +52,7 @@ SETTINGS = tuple(
         {"parameters": "lora", "precision": "bf16", "gradient_checkpointing": True},
     )
 )
-"""What is worth trying: each option alone, and together."""
+"""Settings that are worth trying: each option alone, and together."""
 
 
 class NothingTrains(UserError):

@@ -17,6 +17,7 @@ from ..support.errors import UserError
 from ..support.files import sha256
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter
+from ..training.train import training_lora
 from ..weights import (
     Adapter,
     BaseHashes,
@@ -32,7 +33,6 @@ from ..weights.apply import apply
 from ..weights.formats.diffusers import write_diffusers
 from ..weights.provenance import applied_header
 from .folder import RunFolder
-from .unlearning import training_lora
 from .weights import run_job
 
 
@@ -145,7 +145,7 @@ def _restore(
     """
     checkpoint = run.path / "checkpoints" / f"step-{steps:06d}.safetensors"
     if checkpoint.exists():
-        with training_lora(denoiser.module, recipe) as layers:
+        with training_lora(denoiser.module, recipe.training, recipe.seed) as layers:
             _load(denoiser.module, [checkpoint], "weights.")
         return as_adapter(layers) if layers else None
     for name in ("denoiser", "diffusers"):

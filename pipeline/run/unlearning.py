@@ -1,8 +1,8 @@
 """The main job, whole: recipe -> prompts -> samples -> training -> weights -> audits -> report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,19 @@ import numpy as np
 
 from ..audits import interference
 from ..data.samples import SampleSet
-from ..methods import build_method
 from ..models import Denoiser, load_denoiser
 from ..prompts import PromptSet
 from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
-from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
+from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
-from ..training.lora import as_adapter, injected
 from ..training.optimizers import check_optimizer
-from ..training.parallel import check_processes, sharded
-from ..training.trainer import Trainer
+from ..training.parallel import check_processes
+from ..training.train import train
 from ..weights import (
-    Adapter,
-    Factors,
     base_hashes,
     check_formats,
     needs_base,
@@ -44,7 +40,7 @@ from .weights import run_job
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a run gives back.
+    """The outcome of a run.
 
     Attributes:
         pipeline: the diffusers pipeline, of the class that came in, with unlearned weights.
@@ -92,7 +88,7 @@ def run_recipe(
     Args:
         recipe: what to do.
         out: the run folder; None makes a new one under `runs/`.
-        denoiser: a model that is already loaded, in place of `recipe.model`; trained in place.
+        denoiser: a model that is already loaded, instead of `recipe.model`; its weights are trained in place.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
         processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
@@ -119,7 +115,18 @@ def run_recipe(
         before = processes.on_main(lambda: run.audit(BEFORE)) or work.audit(BEFORE)
     with clock("training"):
         after_step = work.draw_preview if recipe.training.preview_every else None
-        training, trained = train(denoiser, samples, recipe, run.path, resume, progress, processes, after_step)
+        training, trained = train(
+            denoiser,
+            samples,
+            recipe.method,
+            recipe.training,
+            recipe.seed,
+            folder=run.path,
+            resume=resume,
+            progress=progress,
+            processes=processes,
+            after_step=after_step,
+        )
     with clock("audits"):
         after = work.audit(AFTER)
     with clock("weights"):
@@ -145,7 +152,7 @@ def run_recipe(
 
 @dataclass(frozen=True)
 class _Work:
-    """What the stages of a run share."""
+    """Everything that the stages of a run share."""
 
     setting: Setting
     run: RunFolder
@@ -201,39 +208,3 @@ def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / "results.json")
     write_report(run.path)
     run.samples.unlink(missing_ok=True)
-
-
-def train(
-    denoiser: Denoiser,
-    samples: SampleSet,
-    recipe: Recipe,
-    folder: Path | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-    processes: Processes = ALONE,
-    after_step: Callable[[int, Progress], None] | None = None,
-) -> tuple[TrainingResult, Adapter | None]:
-    """Train a denoiser's network in place, as a recipe says; gives also the LoRA if one was trained.
-
-    See `Trainer` for the arguments.
-    """
-    method, spec = build_method(recipe.method), recipe.training
-    with training_lora(denoiser.module, recipe) as layers, sharded(denoiser, processes):
-        trainer = Trainer(denoiser, method, samples, spec, recipe.seed, folder, progress, after_step, processes)
-        if (
-            after_step is None
-        ):  # which needs the whole pipeline; and not before the trainer has embedded the empty prompt
-            denoiser.release()
-        try:
-            result = trainer.train(resume=resume)
-        finally:
-            denoiser.restore()
-    return result, as_adapter(layers) if layers else None
-
-
-def training_lora(module: Any, recipe: Recipe) -> AbstractContextManager[dict[str, Factors]]:
-    """The LoRA that a recipe trains, in the network while the block runs; nothing for other recipes."""
-    spec = recipe.training
-    if spec.parameters != "lora":
-        return nullcontext({})
-    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, recipe.seed)

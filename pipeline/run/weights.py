@@ -1,4 +1,4 @@
-"""What is written of a run: the name, the header and the job of its weights."""
+"""The weights of a run: their name, their header and the job of their writers."""
 
 from collections.abc import Mapping
 from pathlib import Path

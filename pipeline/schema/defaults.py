@@ -88,7 +88,7 @@ def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> 
 def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     bundled = lineage_of(model).bundled
     if bundled:
-        return _BUNDLED[bundled]
+        return _BUNDLED.get(bundled, (bundled,))
     kind = pipeline_class or pipeline_class_of(model)
     if not kind:
         return Family.defaults

@@ -31,15 +31,15 @@ class Field:
         help: one line that says what it decides.
         kind: type of a plain value: bool, int, float or str.
         choices: texts that it may be; empty where any text or number of its kind is allowed.
-        several: whether it holds several values, written with commas between them.
-        optional: whether it may be None, written "none".
-        required: whether it has no default.
+        several: true if it holds several values, written with commas between them.
+        optional: true if it may be None, written "none".
+        required: true if it has no default.
         default: its value where nobody says anything; None where it is required.
         low: smallest number; None for no bound.
-        low_is_open: whether `low` itself is too small.
+        low_is_open: true if `low` itself is too small.
         high: largest number; None for no bound.
         owners: methods that have it; empty where it belongs to every method.
-        repeatable: whether an option may be given several times.
+        repeatable: true if an option may be given several times.
         separator: stands between the values of a repeated option.
     """
 
@@ -66,17 +66,17 @@ class Field:
 
     @property
     def is_number(self) -> bool:
-        """Whether a plain value is a whole number or a number."""
+        """True if a plain value is a number, whole or not."""
         return self.kind in (int, float)
 
     @property
     def is_choice(self) -> bool:
-        """Whether the value is one or several of `choices` and nothing else."""
+        """True if the value is one or several of `choices` and nothing else."""
         return self.kind is str and bool(self.choices)
 
     @property
     def is_free_text(self) -> bool:
-        """Whether any text is allowed, so that it may name a file, an address or a model."""
+        """True if any text is allowed, so that it may name a file, an address or a model."""
         return self.kind is str and not self.choices
 
     @property

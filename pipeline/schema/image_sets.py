@@ -19,10 +19,10 @@ NUDITY_FLOOR = "nudity_floor"
 """The same scenes without the concept, where detections are false alarms."""
 
 ALWAYS_DRAWN = (FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN)
-"""What every audit can count on; their places decide their seeds."""
+"""Sets that every audit can count on; their places decide their seeds."""
 
 TEST_SETS = (FORGET_TEST, RETAIN_TEST)
-"""What people are shown."""
+"""Sets that people are shown."""
 
 STAND_INS = {NUDITY: FORGET_TEST, NUDITY_FLOOR: RETAIN_TEST}
 """Set -> the one that serves where it was not drawn."""

@@ -196,7 +196,7 @@ class TrainingSection(Section):
 
 
 class AuditSection(Section):
-    """What is measured before and after."""
+    """The measurements before and after."""
 
     images: int = Field(
         default=100,

@@ -26,7 +26,7 @@ class Setting:
 
     @property
     def counts_nudity(self) -> bool:
-        """Whether the nudity audit is asked for, or left to `auto` and of use."""
+        """True if the nudity audit is asked for, or left to `auto` and of use."""
         recipe = self.recipe
         return self.world.counts_nudity(recipe.audits.nudity, recipe.kind, recipe.concepts)
 

@@ -1,4 +1,4 @@
-"""What goes wrong for reasons that the user can mend: one clear line, exit code 2."""
+"""Errors that the user can mend: one clear line, exit code 2."""
 
 
 class UserError(ValueError):

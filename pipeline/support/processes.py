@@ -150,11 +150,6 @@ def launched(device: str = "auto") -> Processes:
     return Processes(state.process_index, state.num_processes, strategy, str(state.device))
 
 
-def launched_rank() -> int:
-    """Which of the launched processes this is, before they are connected."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def _check_mode() -> None:
     if _asked("ACCELERATE_USE_DEEPSPEED"):
         raise UserError(

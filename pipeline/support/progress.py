@@ -23,7 +23,7 @@ class Silent:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
-        """See `Progress`."""
+        """Give a function that does nothing."""
         yield lambda units=1, note="": None
 
 
@@ -39,7 +39,7 @@ class Within:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
-        """See `Progress`."""
+        """Give the outer stage's function, so that a cancel is understood here too."""
         yield lambda units=1, note="": self.advance(0)
 
 

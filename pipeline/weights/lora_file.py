@@ -1,4 +1,4 @@
-"""What the two LoRA formats share: the header, and pairs of factors read back."""
+"""Shared by the two LoRA formats: the header, and pairs of factors read back."""
 
 from collections.abc import Callable
 

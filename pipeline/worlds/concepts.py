@@ -24,7 +24,7 @@ def split_concepts(text: str) -> tuple[str, ...]:
     """
     parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {text} ")]
     if len(parts) == 1:
-        return (text.strip(),)
+        return (text,)
     if not all(parts):
         raise UserError(f"expected a concept on both sides of each '+', got {text!r}. Leave the plus out.")
     if len({fold(part) for part in parts}) < len(parts):
@@ -48,7 +48,7 @@ def _several(concepts: object) -> object:
     if not concepts.strip():
         raise ValueError("expected the name of a concept, got an empty text")
     try:
-        return split_concepts(concepts)
+        return split_concepts(concepts.strip())
     except UserError as error:
         raise ValueError(str(error)) from None
 

@@ -313,7 +313,7 @@ def test_the_page_s_example(client, url, runs):
     exec(start, names)
     assert until(client, names["run"], "done", "failed")["state"] == "done"
     exec(f"figures = {figures}", names)
-    assert names["figures"] == json.loads((runs / names["run"] / "results.json").read_text())
+    assert Results.model_validate(names["figures"]) == Results.load(runs / names["run"] / "results.json")
 
 
 def test_an_audit_without_unlearning(client, runs):

@@ -1,4 +1,4 @@
-"""An audit, a world, and a method is a file and a line: all are added to a copy of the package, which is then used."""
+"""An audit, a world, a method, a family and a weights format is a file and a line: added to a copy of the package."""
 
 import json
 import os
@@ -158,6 +158,169 @@ print(json.dumps({
 """
 
 
+FAMILY = '''"""A family of models with a network of their own: a toy."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import nn
+
+from .family import Place, Row
+from .stable_diffusion import StableDiffusion
+
+
+class ToyNetwork(UNet2DConditionModel):
+    """A class of its own, by which the family is known."""
+
+
+class ToyPipeline(DiffusionPipeline):
+    """The network and its scheduler."""
+
+    def __init__(self, unet: ToyNetwork, scheduler: DDIMScheduler) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+
+def toy_rows(config: Any) -> Iterable[Row]:
+    """The names of its published checkpoints."""
+    return [("conv_in.%", "first.%"), ("**", "rest.**")]
+
+
+class Toy(StableDiffusion):
+    """`Denoiser` over a `ToyPipeline`, conditioned and drawn as Stable Diffusion."""
+
+    family = "toy"
+    pipeline_class = ToyPipeline
+    siblings = ()
+    network = ToyNetwork
+    marks = ("first.weight",)
+    kinds = ("toy",)
+    other_kinds = ()
+    defaults = ("stable-diffusion", "flux")
+    places: ClassVar = {"unet": Place("toy.", "denoiser")}
+    layout = staticmethod(toy_rows)
+    lora_names = "original"
+    known: ClassVar = {"toy-one": {**StableDiffusion.tiny, "sample_size": 16}}
+
+    @classmethod
+    def owns(cls, module: nn.Module) -> bool:
+        return isinstance(module, cls.network)
+'''
+
+FORMAT = '''"""`toy`: the difference of each tensor under its own name."""
+
+from safetensors.torch import save_file
+
+from ...models import Denoiser
+from ...models.family import Family
+from ...support.errors import UserError
+from ...support.files import replacing
+from ..change import Change
+from ..format import Claim, Format, Keys
+from ..job import Job, Written
+
+
+def write_toy(job: Job) -> Written:
+    path = job.folder / f"{job.name}.toy.safetensors"
+    with replacing(path) as partial:
+        change = {f"toy:{name}": job.cast(value) for name, value in job.difference.items()}
+        save_file(change, partial, job.header("toy"))
+    return Written(path, [path])
+
+
+def check_toy(denoiser: Denoiser) -> None:
+    if denoiser.family == "flux":
+        raise UserError("no toys for Flux.")
+
+
+def load_toy(path: str, family: type[Family] | None) -> str:
+    return f"pipeline = play_with({path})"
+
+
+def read_toy(keys: Keys) -> Claim:
+    names = {name for name in keys.names if name.startswith("toy:")}
+    return names, (Change(name.removeprefix("toy:"), keys.get(name)) for name in sorted(names))
+
+
+FORMAT = Format(write_toy, rank=9, of_difference=True, check=check_toy, load=load_toy, read=read_toy)
+'''
+
+USE_OF_THE_FAMILY = """
+import json
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors.torch import load_file
+from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models.single_file import recognise
+from turpentine.pipeline.models.toy import Toy, ToyNetwork, ToyPipeline
+from turpentine.pipeline.run.cost import plan
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import TrainingSection
+from turpentine.pipeline.training.lora import layer_names
+from turpentine.pipeline.weights import Job, snapshot, write_weights
+
+torch.manual_seed(0)
+pipe = ToyPipeline(ToyNetwork(**Toy.tiny), DDIMScheduler(clip_sample=False))
+denoiser = wrap_pipeline(pipe, "a toy")
+base = snapshot(denoiser.module)
+with torch.no_grad():
+    denoiser.module.conv_in.weight.add_(1)
+metadata = {"modelspec.architecture": denoiser.family}
+formats = ["single_file", "lora", "delta"]
+job = Job(denoiser, Path("toy-weights"), "toy", "fp32", metadata, base=base, rank=1)
+whole, lora, delta = (load_file(record.path) for record in write_weights(job, formats))
+Path("toy-model").mkdir()
+Path("toy-model/model_index.json").write_text('{"_class_name": "ToyPipeline"}')
+recipe = build_recipe({"concept": "cat", "model": "toy-model"})
+print(json.dumps({
+    "family": denoiser.family,
+    "recognised": recognise(["first.weight"], Path("a.safetensors")).family,
+    "checkpoint": sorted({".".join(name.split(".")[:2]) for name in whole}),
+    "lora": sorted(lora),
+    "delta": sorted(delta),
+    "guidance": recipe.samples.guidance_scale,
+    "attention": len(layer_names(denoiser.module, "attention")) > 0,
+    "plans": [each.weights for each in plan("toy-one", [TrainingSection()])]
+    == [sum(4 * p.numel() for p in denoiser.module.parameters())],
+}))
+"""
+
+USE_OF_THE_FORMAT = """
+import json
+from pathlib import Path
+
+import torch
+from turpentine.pipeline.models import load_denoiser
+from turpentine.pipeline.report.use import snippet
+from turpentine.pipeline.schema.recipe import OutputSection
+from turpentine.pipeline.schema.results import Results
+from turpentine.pipeline.weights import Job, check_formats, needs_base, snapshot, write_weights
+from turpentine.pipeline.weights.apply import apply
+
+denoiser = load_denoiser("tiny-canvas", "cpu")
+formats = OutputSection(formats=("toy",)).formats
+check_formats(denoiser, formats)
+base = snapshot(denoiser.module)
+with torch.no_grad():
+    denoiser.module.conv_in.weight.add_(1)
+(record,) = write_weights(Job(denoiser, Path("formats"), "a", "fp32", {}, base=base), formats)
+fresh = load_denoiser("tiny-canvas", "cpu")
+apply(fresh.pipeline, record.path, any_base=True)
+print(json.dumps({
+    "path": record.path,
+    "needs_base": needs_base(formats),
+    "offered": OutputSection.model_fields["formats"].description.endswith("toy, a toy"),
+    "applied": torch.allclose(fresh.module.conv_in.weight, denoiser.module.conv_in.weight),
+    "snippet": "play_with" in snippet(
+        Results.model_construct(weights=[record], model=type("Model", (), {"family": "stable-diffusion"})())
+    ),
+}))
+"""
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the package with one file and one line more for each."""
@@ -184,6 +347,17 @@ def copy(tmp_path_factory):
         text = f"{text[:first]}from .{module} import {name}\n{text[first:]}"
         assert text.count(last) == 1
         path.write_text(text.replace(last, added))
+    (package / "pipeline" / "models" / "toy.py").write_text(FAMILY)
+    (package / "pipeline" / "weights" / "formats" / "toy.py").write_text(FORMAT)
+    for file, old, new in (
+        ("models/registry.py", "from .stable_diffusion import", "from .toy import Toy\nfrom .stable_diffusion import"),
+        ("models/registry.py", "    ClassConditional,\n)", "    ClassConditional,\n    Toy,\n)"),
+        ("schema/choices.py", '"the whole change",\n}', '"the whole change",\n    "toy": "a toy",\n}'),
+    ):
+        path = package / "pipeline" / file
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
     return package.parent
 
 
@@ -236,3 +410,26 @@ def test_a_method_is_a_file_and_a_line(copy):
     assert found["method"] == "push" and found["training"]["final_loss"]["forget"] > 0
     assert "It should rise" in (copy / "pushed" / "report.html").read_text(), "as its configuration says"
     assert "--strength" in python(copy, "-m", "turpentine.pipeline.commands.main", "unlearn", "--help")
+
+
+def test_a_model_family_is_a_file_and_a_line(copy):
+    assert json.loads(python(copy, "-c", USE_OF_THE_FAMILY).splitlines()[-1]) == {
+        "family": "toy",
+        "recognised": "toy",
+        "checkpoint": ["toy.first", "toy.rest"],
+        "lora": ["lora_unet_first.alpha", "lora_unet_first.lora_down.weight", "lora_unet_first.lora_up.weight"],
+        "delta": ["lora_unet_first.diff"],
+        "guidance": 3.5,
+        "attention": True,
+        "plans": True,
+    }
+
+
+def test_a_weights_format_is_a_file_and_a_line(copy):
+    assert json.loads(python(copy, "-c", USE_OF_THE_FORMAT).splitlines()[-1]) == {
+        "path": "formats/a.toy.safetensors",
+        "needs_base": True,
+        "offered": True,
+        "applied": True,
+        "snippet": True,
+    }

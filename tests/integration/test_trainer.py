@@ -216,8 +216,8 @@ def test_a_method_of_another_package_trains(tmp_path):
 import torch
 from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.models import load_denoiser
-from turpentine.pipeline.run.unlearning import train
 from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.training.train import train
 
 training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}
 recipe = build_recipe({"concept": "cat", "method": {"name": "push", "strength": 3}, "training": training})
@@ -225,7 +225,7 @@ denoiser = load_denoiser("tiny-canvas", "cpu")
 conditioning = denoiser.encode_prompts(["a photo of a cat", "a photo of a dog"])
 latents = torch.randn(4, denoiser.module.config.in_channels, 8, 8)
 cats, dogs = (Samples(latents, conditioning, torch.full((4,), row)) for row in range(2))
-result, _ = train(denoiser, SampleSet.in_order(cats, dogs), recipe)
+result, _ = train(denoiser, SampleSet.in_order(cats, dogs), recipe.method, recipe.training)
 print(result.steps, result.final_loss.forget > 0, result.final_loss.retain)
 """
     done = python(tmp_path, code)

@@ -1,23 +1,17 @@
 """Families: what each one's file says of it holds for a real network of its class."""
 
-import json
 import re
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 import turpentine
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
-from turpentine.pipeline.models import ADAPTERS, registry
+from turpentine.pipeline.models import ADAPTERS
 from turpentine.pipeline.models.architectures import example_inputs, find_architecture
-from turpentine.pipeline.models.family import Family, Place
 from turpentine.pipeline.models.lineage import COMPONENTS
 from turpentine.pipeline.models.registry import family_of, family_of_pipeline
 from turpentine.pipeline.models.single_file import recognise
-from turpentine.pipeline.models.stable_diffusion import StableDiffusion
-from turpentine.pipeline.schema.defaults import RECIPES, build_recipe
-from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.schema.defaults import RECIPES
 from turpentine.pipeline.training.lora import layer_names
 from turpentine.pipeline.weights.layouts import denoiser_layout
 
@@ -78,65 +72,3 @@ def test_no_family_is_known_by_name_elsewhere():
         if file.relative_to(root).parts[0] not in allowed:
             code = re.sub(r'"""[\s\S]*?"""|#.*', "", file.read_text(encoding="utf-8"))
             assert not [word for word in words if re.search(rf"\b{re.escape(word)}\b", code)], file
-
-
-# how to add one -----------------------------------------------------------------------------------
-
-
-class ToyNetwork(UNet2DConditionModel):
-    """A network of a class of its own."""
-
-
-class ToyPipeline(DiffusionPipeline):
-    """Nothing but the network and its scheduler."""
-
-    def __init__(self, unet, scheduler):
-        super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
-
-
-class Toy(StableDiffusion):
-    """The first step: a file with the adapter."""
-
-    family = "toy"
-    pipeline_class = ToyPipeline
-    siblings = ()
-    network = ToyNetwork
-    marks = ("toy.weight",)
-    kinds = ("toy",)
-    other_kinds = ()
-    defaults = ("stable-diffusion", "flux")
-    places: ClassVar = {"unet": Place("toy.", "denoiser")}
-    known: ClassVar = {"toy-one": {"sample_size": 8}}
-
-    @classmethod
-    def owns(cls, module):
-        return isinstance(module, ToyNetwork)
-
-    @staticmethod
-    def layout(config):
-        return [("**", "toy.**")]
-
-
-@pytest.fixture
-def with_toy(monkeypatch):
-    """The second step: a line in the registry."""
-    everybody = (Toy, *ADAPTERS)
-    for module in ("registry", "single_file", "architectures"):
-        monkeypatch.setattr(f"turpentine.pipeline.models.{module}.ADAPTERS", everybody)
-
-
-def test_a_family_is_its_file_and_a_line(with_toy, tmp_path):
-    network = ToyNetwork(**StableDiffusion.tiny)
-    assert family_of(network) is Toy and issubclass(Toy, Family)
-    assert recognise(["toy.weight"], tmp_path) is Toy
-    assert set(denoiser_layout(network)) == {f"toy.{name}" for name in network.state_dict()}
-    assert find_architecture("toy-one") == (ToyNetwork, {"sample_size": 8})
-    assert layer_names(network, "attention")
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "ToyPipeline"}))
-    recipe = build_recipe({"concept": "cat", "model": str(tmp_path)})
-    assert recipe.samples.guidance_scale == 3.5, "the defaults of the folders that it names"
-    with pytest.raises(UserError, match=r"families .*: toy, "):
-        recognise(["w"], tmp_path)
-    denoiser = registry.wrap_pipeline(ToyPipeline(network, DDIMScheduler(clip_sample=False)), "a toy")
-    assert isinstance(denoiser, Toy) and denoiser.module is network

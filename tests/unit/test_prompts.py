@@ -293,7 +293,7 @@ def test_tiny_canvas_uniform(concept, kind, pair):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"concept": "  "}, "concept must be at least one word, got ''"),
+        ({"concept": "  "}, "concept must be at least one word, got '  '"),
         ({"concept": " ", "world": "tiny-canvas"}, "concept must be at least one word"),
         ({"concept": "cat", "kind": "animal"}, r"kind must be one of \['object', 'style', 'nudity'\], got 'animal'"),
         ({"concept": "cat", "world": "moon"}, "world must be one of"),

@@ -108,7 +108,7 @@ def test_babble(content, message):
             build(source, allow_fallback=False)
         made = build(source)
     assert made.source == "template" and len(made.warnings) == 1
-    assert made.warnings[0].startswith("templates used in place of the LLM: expected")
+    assert made.warnings[0].startswith("templates used instead of the language model: expected")
     assert made.train == PromptSet.build("nudity", "nudity", n=60, n_test=20).train
 
 

@@ -64,7 +64,7 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def wreckage(images: Tensor) -> Tensor:
-    """What the judge shall call "random noise", made without any model: (N, C, H, W) in [-1, 1].
+    """Pictures for the judge to call "random noise", made without any model: (N, C, H, W) in [-1, 1].
 
     Gaussian and uniform noise, flat grey, pixels and patches of real images shuffled, and averages of
     several real images.

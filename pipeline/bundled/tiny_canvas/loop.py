@@ -1,4 +1,4 @@
-"""What the training scripts share: resumable state, a learning-rate curve, an average of weights."""
+"""Shared by the training scripts: resumable state, a learning-rate curve, an average of weights."""
 
 import argparse
 import math
@@ -47,7 +47,7 @@ def cosine(step: int, steps: int, peak: float, warmup: int = 200, floor: float =
 
 
 def bfloat16_pays() -> bool:
-    """Whether this processor multiplies bfloat16 matrices faster than float32."""
+    """Tell whether this processor multiplies bfloat16 matrices faster than float32."""
     return torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
 
 

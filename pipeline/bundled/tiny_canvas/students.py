@@ -21,6 +21,7 @@ from diffusers import (
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from typing_extensions import override
 
 from ...maths.objectives import denoising_loss, flow_matching_from_scheduler
 from .joint_attention import WeightedJointAttention
@@ -54,12 +55,12 @@ class Student(ABC):
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer holds."""
+        """The parameters that the optimizer holds."""
         return [parameter for network in self.networks.values() for parameter in network.parameters()]
 
     @abstractmethod
     def loss(self, clean: Tensor, captions: list[str]) -> Tensor:
-        """Of latents, (B, 16, 8, 8), and one caption for each; a scalar."""
+        """The training loss, a scalar, of latents (B, 16, 8, 8) and one caption for each."""
 
     @abstractmethod
     def pipeline(self, autoencoder: AutoencoderTiny) -> Any:
@@ -100,8 +101,8 @@ class Unet(Student):
         self.noising = DDPMScheduler(**self.schedule)
         self.signal_to_noise = self.noising.alphas_cumprod / (1 - self.noising.alphas_cumprod)
 
+    @override
     def loss(self, clean: Tensor, captions: list[str]) -> Tensor:
-        """See `Student.loss`."""
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (len(clean),))
         noisy = self.noising.add_noise(clean, noise, timesteps).to(memory_format=torch.channels_last)
@@ -109,8 +110,8 @@ class Unet(Student):
         ratio = self.signal_to_noise[timesteps]
         return (ratio.clamp(max=5) / ratio * (noise_pred - noise).square().mean((1, 2, 3))).mean()
 
+    @override
     def pipeline(self, autoencoder: AutoencoderTiny) -> StableDiffusionPipeline:
-        """See `Student.pipeline`."""
         return StableDiffusionPipeline(
             vae=autoencoder, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet,
             scheduler=DPMSolverMultistepScheduler(**self.schedule, steps_offset=1),
@@ -157,7 +158,7 @@ class Transformer(Student):
         self.objective = flow_matching_from_scheduler(self.scheduler.config, patch_size=2)
 
     def _embed(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """What the pipeline makes of captions without any zeros: (B, MAX_LENGTH, D), (B, D)."""
+        """The embeddings that the pipeline makes of captions without any zeros: (B, MAX_LENGTH, D), (B, D)."""
         ids = self.token_ids(captions)
         with torch.no_grad():
             first = self.text_encoder(ids, output_hidden_states=True)
@@ -166,7 +167,7 @@ class Transformer(Student):
         return embeds, torch.cat([first.text_embeds, second.text_embeds], dim=-1)
 
     def loss(self, clean: Tensor, captions: list[str]) -> Tensor:
-        """See `Student.loss`. Half the batches have no token of zeros, the others up to MOST_BLANKS."""
+        """The flow-matching loss of a batch. Half the batches have no token of zeros, the others up to MOST_BLANKS."""
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         timesteps = self.objective.sample_timesteps(len(clean), generator)
         noise = torch.randn_like(clean)
@@ -194,8 +195,8 @@ class Transformer(Student):
             return_dict=False,
         )[0]
 
+    @override
     def pipeline(self, autoencoder: AutoencoderTiny) -> StableDiffusion3Pipeline:
-        """See `Student.pipeline`."""
         return StableDiffusion3Pipeline(
             transformer=self.transformer, scheduler=self.scheduler, vae=autoencoder,
             text_encoder=self.text_encoder, tokenizer=self.tokenizer,

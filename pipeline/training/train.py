@@ -1,0 +1,70 @@
+"""From samples to an unlearned network: the loop, inside a LoRA and several processes where they are asked for."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from ..data.samples import SampleSet
+from ..methods import MethodConfig, build_method
+from ..models import Denoiser
+from ..schema.recipe import TrainingSection
+from ..schema.results import TrainingResult
+from ..support.processes import ALONE, Processes
+from ..support.progress import Progress
+from ..weights.factors import Adapter, Factors
+from .lora import as_adapter, injected
+from .parallel import sharded
+from .trainer import Trainer
+
+
+def train(
+    denoiser: Denoiser,
+    samples: SampleSet,
+    method: MethodConfig,
+    spec: TrainingSection,
+    seed: int = 0,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
+    after_step: Callable[[int, Progress], None] | None = None,
+) -> tuple[TrainingResult, Adapter | None]:
+    """Train a denoiser's network in place.
+
+    Args:
+        denoiser: the model.
+        samples: D_f and D_r.
+        method: what to minimise and how to combine.
+        spec: steps, batch, learning rate, the weights that train, …
+        seed: decides the order of the data, noise and timesteps.
+        folder: where events and checkpoints go; None keeps nothing on disk.
+        resume: go on from the newest checkpoint in `folder`.
+        progress: told of every step; may cancel.
+        processes: who else trains the same network.
+        after_step: called after each step; it may draw with the model, which then stays whole in memory.
+
+    Returns:
+        How it went, and the LoRA if one was trained; it is fused into the network's weights too.
+
+    Raises:
+        UserError: the loss is not a number, or the network has no such parameters.
+        Cancelled: the progress asked to stop.
+    """
+    with training_lora(denoiser.module, spec, seed) as layers, sharded(denoiser, processes):
+        trainer = Trainer(denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes)
+        if after_step is None:  # the trainer has embedded the empty prompt: nobody needs the other networks now
+            denoiser.release()
+        try:
+            result = trainer.train(resume=resume)
+        finally:
+            denoiser.restore()
+    return result, as_adapter(layers) if layers else None
+
+
+def training_lora(module: Any, spec: TrainingSection, seed: int) -> AbstractContextManager[dict[str, Factors]]:
+    """Put the LoRA that trains into a network while the block runs; does nothing where other weights train."""
+    if spec.parameters != "lora":
+        return nullcontext({})
+    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, seed)
