@@ -1,6 +1,5 @@
 """The page: a walkthrough of five steps, the runs, and the named endpoints."""
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from . import api
 from .access import Access
 from .controls import Controls
 from .page import PRIVATE, Page
+from .render import render
 from .runner import UNFINISHED, Runner
 from .steps import audit, export, model, prompts, runs, unlearn
 from .studio import Studio
@@ -99,5 +99,4 @@ def _spare_the_browser(demo: Any, leaf: Any) -> None:
 
 def queue_html(page: Page) -> str:
     """What runs and what waits, for everybody to see."""
-    items = [f"<li><b>{escape(name)}</b> {STATES[page.runner.job(name).state]}</li>" for name in page.runner.queue()]
-    return f'<ol class="queue" aria-label="queue">{"".join(items)}</ol>' if items else ""
+    return render("queue", entries=[(name, STATES[page.runner.job(name).state]) for name in page.runner.queue()])

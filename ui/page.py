@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
@@ -15,7 +15,8 @@ from .runner import UNFINISHED, Runner
 from .studio import Studio
 from .texts import STATES, WHY
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+Given = ParamSpec("Given")
+Shown = TypeVar("Shown")
 DEVICE = "device"
 """Handlers of this concurrency group use the device: one at a time."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -92,14 +93,14 @@ def why(step: str, more: str = "") -> None:
         gr.Markdown(f"{WHY[step]}\n\n{more}")
 
 
-def told(handler: Handler) -> Handler:
+def told(handler: Callable[Given, Shown]) -> Callable[Given, Shown]:
     """Show the user's mistakes as one line; whatever else goes wrong stays in the server's log."""
 
     @functools.wraps(handler)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Shown:
         try:
             return handler(*args, **kwargs)
         except (UserError, Cancelled) as error:
             raise gr.Error(str(error), duration=20, print_exception=False) from None
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped

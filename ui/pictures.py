@@ -9,18 +9,19 @@ import io
 import json
 from collections import Counter
 from functools import lru_cache
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageFilter
 
 from ..pipeline.audits import NudityAudit, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL
-from ..pipeline.schema.image_sets import AFTER, BEFORE, TEST_SETS
+from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra
+from .render import render
 
 _SHOWN_SIDE = 512
 """Small pictures are enlarged to this side where one is shown alone."""
@@ -61,32 +62,47 @@ def _uri(path: Path, changed: float, recipe: Recipe, reveal: bool) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def picture(path: Path, recipe: Recipe, reveal: bool, alt: str) -> str:
-    """A picture file as an HTML element; nothing where there is no such file."""
-    if not path.is_file():
-        return ""
-    uri = _uri(path, path.stat().st_mtime, recipe, reveal)
-    return f'<img src="{uri}" alt="{escape(alt)}">'
+def _data(path: Path, recipe: Recipe, reveal: bool) -> str | None:
+    """A picture of a run as data URI; None where there is no such file."""
+    return _uri(path, path.stat().st_mtime, recipe, reveal) if path.is_file() else None
+
+
+class Pair(NamedTuple):
+    """Pictures of one prompt and seed as data URIs; the first may be missing."""
+
+    prompt: str
+    before: str | None
+    after: str
+
+
+class PictureSet(NamedTuple):
+    """Pairs that show the same: what to forget, or what to keep."""
+
+    title: str
+    pairs: list[Pair]
+
+
+def picture_sets(
+    run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16
+) -> list[PictureSet]:
+    """The pictures of the same prompts and seeds before and after, or after some steps (`step-000020`)."""
+    prompts, found = run_prompts(run), []
+    for name in TEST_SETS:
+        pairs = []
+        for index, prompt in enumerate(prompts.get(name, [])[:limit]):
+            file = f"{name}-{index:03d}.png"
+            second = _data(run / "images" / after / file, recipe, reveal)
+            if second:
+                pairs.append(Pair(prompt, _data(run / "images" / BEFORE / file, recipe, reveal), second))
+        if pairs:
+            found.append(PictureSet("To forget" if name == FORGET_TEST else "To keep", pairs))
+    return found
 
 
 def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16) -> str:
-    """The pictures of the same prompts and seeds before and after, or after some steps (`step-000020`)."""
-    prompts = run_prompts(run)
-    parts = []
-    for name in TEST_SETS:
-        figures = []
-        for index, prompt in enumerate(prompts.get(name, [])[:limit]):
-            file = f"{name}-{index:03d}.png"
-            second = picture(run / "images" / after / file, recipe, reveal, f"after: {prompt}")
-            if second:
-                first = picture(run / "images" / BEFORE / file, recipe, reveal, f"before: {prompt}")
-                figures.append(f"<figure><div>{first}{second}</div><figcaption>{escape(prompt)}</figcaption></figure>")
-        if figures:
-            title = "To forget" if name.startswith("forget") else "To keep"
-            parts.append(
-                f'<h4>{title} <small>before | {_when(after)}</small></h4><div class="pairs">{"".join(figures)}</div>'
-            )
-    return "".join(parts)
+    """The same as HTML; empty where there are no pictures."""
+    when = f"after step {int(after.removeprefix('step-'))}" if after.startswith("step-") else after
+    return render("pictures", sets=picture_sets(run, recipe, after, reveal, limit), when=when)
 
 
 def run_prompts(run: Path) -> dict[str, list[str]]:
@@ -99,10 +115,6 @@ def newest_preview(run: Path) -> str | None:
     """Name of the folder of the last pictures that were drawn while training."""
     found = sorted(path.name for path in (run / "images").glob("step-*") if path.is_dir())
     return found[-1] if found else None
-
-
-def _when(after: str) -> str:
-    return f"after step {int(after.removeprefix('step-'))}" if after.startswith("step-") else escape(after)
 
 
 def enlarged(image: Image.Image) -> Image.Image:
@@ -119,12 +131,5 @@ def diversity(prompts: PromptSet) -> str:
     counts = Counter(word for row in rows for word in row)
     varying = [(word, count) for word, count in counts.most_common() if count < len(rows)]
     most = max((count for _, count in varying), default=1)
-    bars = "".join(
-        f'<li><span>{escape(word)}</span><b style="width:{100 * count / most:.0f}%"></b><i>{count}</i></li>'
-        for word, count in varying[:_WORDS]
-    )
-    head = (
-        f"<p><b>{len(set(texts))}</b> different forget prompts among {len(texts)} training rows, "
-        f"<b>{len(counts)}</b> different words. Even bars are good: no word stands for the concept by chance.</p>"
-    )
-    return f'<div class="diversity">{head}<ol aria-label="how often each word is used">{bars}</ol></div>'
+    bars = [(word, count / most, count) for word, count in varying[:_WORDS]]
+    return render("diversity", distinct=len(set(texts)), rows=len(texts), words=len(counts), bars=bars)

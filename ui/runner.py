@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from ..pipeline.models import choose_device
 from ..pipeline.prompts import PromptSet
@@ -62,6 +63,9 @@ class Job:
     stop: State | None = None
     asked: float | None = None
     message: str = ""
+
+
+_JOB = TypeAdapter(Job)
 
 
 class Runner:
@@ -160,12 +164,10 @@ class Runner:
         """A run's job as it is now. A run that the command line made has none: it is told from its files."""
         folder = self.access.run(name).path
         try:
-            job = Job(**json.loads((folder / "job.json").read_text(encoding="utf-8")))
-            assert job.state in get_args(State)  # noqa: S101 - caught below
-        except (OSError, ValueError, TypeError, AssertionError):
+            return _JOB.validate_json((folder / "job.json").read_bytes())
+        except (OSError, ValidationError):
             done = (folder / "results.json").exists()
             return Job("unlearn", "done" if done else "paused", "", 0.0)
-        return job
 
     def queue(self) -> list[str]:
         """What runs and what waits, in the order of their turns."""
@@ -234,13 +236,14 @@ class Runner:
         self._children.pop(name, None)
         folder = self.access.run(name).path
         finished = folder / ("results.json" if job.task == "unlearn" else "audit.json")
+        state: State
         if finished.exists():
             state, message = "done", ""
         elif job.stop:
             state, message = job.stop, ""
         else:
             state, message = "failed", _last_words(folder / "log.txt")
-        self._write(name, replace(job, state=state, pid=None, born=None, stop=None, message=message))  # type: ignore[arg-type]
+        self._write(name, replace(job, state=state, pid=None, born=None, stop=None, message=message))
 
     def _stop(self, name: str, then: State) -> None:
         with self._lock:
@@ -263,7 +266,7 @@ class Runner:
                 os.kill(job.pid, signal.SIGINT)
 
     def _write(self, name: str, job: Job) -> None:
-        write_text(self.access.runs / name / "job.json", json.dumps(asdict(job), indent=1) + "\n")
+        write_text(self.access.runs / name / "job.json", _JOB.dump_json(job, indent=1).decode() + "\n")
 
 
 def _born(pid: int) -> float | None:

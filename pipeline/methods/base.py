@@ -1,4 +1,4 @@
-"""The base of every unlearning method: a frozen configuration, a loss for each term, a pure combination."""
+"""An unlearning method: a frozen configuration, a loss for each term, a pure combination of the gradients."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +49,7 @@ def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
 
 
 def prediction_and_target(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Predict a noised batch; gives the prediction and its target, both shaped like the samples."""
+    """The model's prediction of a noised batch and its target, both shaped like the samples."""
     objective = denoiser.objective
     noisy = objective.add_noise(batch.samples, batch.noise, batch.timesteps)
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)

@@ -126,7 +126,7 @@ def _ours(config: type[MethodConfig]) -> bool:
 
 
 def _ours_is_installed() -> bool:
-    """Tell whether other packages register here: they import `turpentine`, which ComfyUI loads under another name."""
+    """True if other packages register here: they import `turpentine`, which ComfyUI loads under another name."""
     return (__package__ or "").startswith("turpentine.")
 
 

@@ -1,15 +1,15 @@
 """The page and parts of it as HTML, from the templates beside this file, which escape all that they are given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..audits import Bars, Row, Section
+from ..support.templates import environment
 from ..support.text import duration, number, points, size
 from . import figures
 from .events import Columns
@@ -26,13 +26,7 @@ def _bars(bars: Bars) -> Markup:
     return Markup(figures.paired_bars(bars))  # noqa: S704  # drawn here; matplotlib escapes its texts
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = environment(Path(__file__).parent / "templates")
 _TEMPLATES.filters |= {
     "bars": _bars,
     "duration": duration,
@@ -56,21 +50,22 @@ def render(name: str, **values: Any) -> str:
     return _TEMPLATES.get_template(name).render(**values)
 
 
-def _part(name: str, *values: Any) -> str:
-    return str(getattr(_TEMPLATES.get_template("parts.html").module, name)(*values))
+def _part(name: str, *values: Any) -> Markup:
+    macro: Callable[..., Markup] = getattr(_TEMPLATES.get_template("parts.html").module, name)
+    return macro(*values)
 
 
-def warnings_box(warnings: Sequence[str]) -> str:
+def warnings_box(warnings: Sequence[str]) -> Markup:
     """The warnings of a run in a box; empty if it gave none."""
     return _part("warnings_box", warnings)
 
 
-def figures_table(found: Sequence[Row]) -> str:
+def figures_table(found: Sequence[Row]) -> Markup:
     """The before/after table."""
     return _part("figures_table", found, THRESHOLDS)
 
 
-def audit_section(section: Section, level: int = 2) -> str:
+def audit_section(section: Section, level: int = 2) -> Markup:
     """A section that an audit describes, with a heading of a level from 1 to 6."""
     return _part("audit_section", section, level)
 

@@ -1,4 +1,4 @@
-"""An audit, a world, a method, a family and a weights format is a file and a line: added to a copy of the package."""
+"""An audit, a world, a method, a model family, a weights format: each a file and a line, added to a copy."""
 
 import json
 import os
@@ -141,10 +141,10 @@ import json
 from turpentine.pipeline.audits import AccuracyAudit, NudityAudit, Subject
 from turpentine.pipeline.prompts import PromptSet, composed_worlds
 from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.resolve import resolve
+from turpentine.pipeline.worlds import world_of
 
-recipe = build_recipe({"concept": "vixen", "model": "forest-model"})
-world = resolve(recipe).world
+recipe = build_recipe({"concept": "vixen"})
+world = world_of(recipe.kind, "forest-model")
 made = PromptSet.build("fox", n=8, n_test=4, world=world.name)
 subject = Subject(recipe.concepts, recipe.kind, world)
 print(json.dumps({
@@ -398,20 +398,6 @@ def test_a_world_is_a_file_and_a_line(copy):
     }
 
 
-def test_a_method_is_a_file_and_a_line(copy):
-    words = (
-        "unlearn --concept cat --method push --strength 3 --n 2 --n-test 2 --steps 1 --batch-size 2 "
-        "--num-inference-steps 2 --audit-images 2 --audit-retain-train-images 2 --alignment false --accuracy false "
-        "--formats denoiser --out pushed"
-    )
-    python(copy, "-m", "turpentine.pipeline.commands.main", *words.split())
-    found = json.loads((copy / "pushed" / "results.json").read_text())
-    assert found["recipe"]["method"] == {"name": "push", "data": "diverse", "strength": 3.0}
-    assert found["method"] == "push" and found["training"]["final_loss"]["forget"] > 0
-    assert "It should rise" in (copy / "pushed" / "report.html").read_text(), "as its configuration says"
-    assert "--strength" in python(copy, "-m", "turpentine.pipeline.commands.main", "unlearn", "--help")
-
-
 def test_a_model_family_is_a_file_and_a_line(copy):
     assert json.loads(python(copy, "-c", USE_OF_THE_FAMILY).splitlines()[-1]) == {
         "family": "toy",
@@ -433,3 +419,17 @@ def test_a_weights_format_is_a_file_and_a_line(copy):
         "applied": True,
         "snippet": True,
     }
+
+
+def test_a_method_is_a_file_and_a_line(copy):
+    words = (
+        "unlearn --concept cat --method push --strength 3 --n 2 --n-test 2 --steps 1 --batch-size 2 "
+        "--num-inference-steps 2 --audit-images 2 --audit-retain-train-images 2 --alignment false --accuracy false "
+        "--formats denoiser --out pushed"
+    )
+    python(copy, "-m", "turpentine.pipeline.commands.main", *words.split())
+    found = json.loads((copy / "pushed" / "results.json").read_text())
+    assert found["recipe"]["method"] == {"name": "push", "data": "diverse", "strength": 3.0}
+    assert found["method"] == "push" and found["training"]["final_loss"]["forget"] > 0
+    assert "It should rise" in (copy / "pushed" / "report.html").read_text(), "as its configuration says"
+    assert "--strength" in python(copy, "-m", "turpentine.pipeline.commands.main", "unlearn", "--help")

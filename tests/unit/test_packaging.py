@@ -125,3 +125,23 @@ def test_an_owner_requires_its_package(name, owner):
 def test_the_types_are_shipped():
     assert (ROOT / "py.typed").is_file()
     assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"]["turpentine"]
+
+
+def test_every_file_that_a_front_end_or_the_pipeline_reads_is_shipped():
+    """Templates, styles, recipes, pages of help: what is no Python has to be named as package data."""
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    folders = {name: ROOT.joinpath(*name.split(".")[1:]) for name in setuptools["packages"]}
+    shipped = {
+        file
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for file in folders[package].glob(pattern)
+    }
+    found = {
+        file
+        for folder in ("pipeline", "comfy_nodes", "ui")
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    assert {file.suffix for file in found} >= {".html", ".css", ".yaml", ".md"}
+    assert sorted(str(file.relative_to(ROOT)) for file in found - shipped) == []

@@ -1,4 +1,4 @@
-"""The registry of weights formats, and how one is added."""
+"""The registry of weights formats."""
 
 from typing import get_args
 

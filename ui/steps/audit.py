@@ -1,10 +1,10 @@
 """Step 4: what the run gave, and what any model draws."""
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 from PIL import Image
 
 from ...pipeline.report import rows, verdict
@@ -15,6 +15,7 @@ from ...pipeline.schema.results import AuditResult, Results
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import enlarged, pairs, run_prompts, sensitive, shown
+from ..render import note, render
 from ..studio import seed_of
 from .prompts import own_pairs
 
@@ -57,7 +58,7 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
     @told
     def show(name: str | None) -> tuple[Any, ...]:
         if not name:
-            return "<p>No run yet.</p>", *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None)
+            return note("No run yet."), *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None)
         run = page.access.run(name)
         listed = [text for texts in run_prompts(run.path).values() for text in texts]
         choices = list(dict.fromkeys(listed)) if (run.path / "images" / AFTER).exists() else []
@@ -108,29 +109,31 @@ def figures_html(run: Path) -> str:
     """The figures of a run: both audits and the verdict, or the audit of one model."""
     if (run / "results.json").exists():
         results = Results.load(run / "results.json")
-        sections = _sections(results.audits.before, results.audits.after)
-        head = f'<p class="verdict"><b>{escape(verdict(results).text)}</b></p>{warnings_box(results.warnings)}'
-        return f'<div class="figures-box">{head}{figures_table(rows(results))}{sections}</div>'
+        return render(
+            "figures",
+            verdict=verdict(results).text,
+            warnings=warnings_box(results.warnings),
+            table=figures_table(rows(results)),
+            sections=_sections(results.audits.before, results.audits.after),
+        )
     if (run / "audit.json").exists():
         found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
-        return f'<div class="figures-box">{_one_model(found)}{_sections(found, AuditResult())}</div>'
-    return "<p>This run has no figures yet: they come when it is done.</p>"
+        return render("one_model", figures=_numbers(found), sections=_sections(found, AuditResult()))
+    return note("This run has no figures yet. They appear when it is done.")
 
 
-def _sections(before: AuditResult, after: AuditResult) -> str:
-    return "".join(audit_section(section, level=3) for section in audit_sections(before, after))
+def _sections(before: AuditResult, after: AuditResult) -> list[Markup]:
+    return [audit_section(section, level=3) for section in audit_sections(before, after)]
 
 
-def _one_model(found: AuditResult) -> str:
-    cells = []
-    for audit, figures in found.model_dump(exclude_none=True).items():
-        for name, value in figures.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                text = f"{value:.3f}" if isinstance(value, float) else str(value)
-                cells.append(
-                    f'<tr><th scope="row">{escape(audit)}: {escape(name.replace("_", " "))}</th><td>{text}</td></tr>'
-                )
-    return f'<table class="figures"><tbody>{"".join(cells)}</tbody></table>'
+def _numbers(found: AuditResult) -> list[tuple[str, str, str]]:
+    """Audit, name and text of every number of one model."""
+    return [
+        (audit, name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
+        for audit, figures in found.model_dump(exclude_none=True).items()
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
 
 
 def pair_files(run: Path, prompt: str) -> tuple[Path, Path] | None:

@@ -1,6 +1,5 @@
 """Step 1: which model, and what it can draw."""
 
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -10,6 +9,7 @@ from PIL import Image
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import enlarged, shown
+from ..render import render
 from ..studio import seed_of
 
 
@@ -36,7 +36,7 @@ def _wire(page: Page, model: Any, recognised: Any, draw: Any, prompt: Any, seed:
     @told
     def recognise(*values: Any) -> str:
         recipe = page.recipe(values)
-        return facts(page.studio.describe(recipe.model, recipe.device))
+        return render("facts", facts=page.studio.describe(recipe.model, recipe.device))
 
     @told
     def try_it(text: str, number: float, *values: Any) -> Image.Image:
@@ -57,9 +57,3 @@ def devices() -> list[str]:
     """What a model can compute on here."""
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ["auto", "cpu", *found, *(["mps"] if torch.backends.mps.is_available() else [])]
-
-
-def facts(found: dict[str, str]) -> str:
-    """Labels and texts as HTML."""
-    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in found.items())
-    return f'<dl class="facts">{rows}</dl>'

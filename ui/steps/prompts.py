@@ -2,7 +2,6 @@
 
 import tempfile
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ...pipeline.support.files import file_name
 from ..access import upload
 from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity
+from ..render import render
 
 HEADERS = ["split", "forget", "retain"]
 _LARGEST_FILE = 5_000_000
@@ -158,14 +158,9 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
 
 def verdict(prompts: PromptSet) -> str:
     """What the checks say of a set that is right."""
-    warnings = "".join(f"<li>{escape(text)}</li>" for text in prompts.warnings)
-    noticed = f"<ul>{warnings}</ul>" if warnings else ""
-    return (
-        f'<p class="good" role="status">{len(prompts.train)} training and {len(prompts.test)} test pairs: every forget '
-        f"prompt has its retain prompt, and none of those names the concept.</p>{noticed}"
-    )
+    return render("checked", train=len(prompts.train), test=len(prompts.test), warnings=prompts.warnings)
 
 
 def problem(text: str) -> str:
     """What the checks say of a set that is wrong."""
-    return f'<p class="bad" role="alert">{escape(text)}</p>'
+    return render("problem", text=text)

@@ -1,7 +1,6 @@
 """The page of runs: every run with its figures, compare two, go on, clone, delete."""
 
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,11 +12,20 @@ from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.text import size
 from ..page import PRIVATE, Page, told, why
-from ..pictures import diversity, pairs
+from ..pictures import PictureSet, diversity, picture_sets
+from ..render import note, render
 from ..texts import STATES
 from .prompts import rows_of, verdict
 
 _HEADERS = ["run", "state", "concept", "method"]
+
+
+class Compared(NamedTuple):
+    """A run beside another one; `figures` has the text of each figure by its name."""
+
+    name: str
+    figures: dict[str, str]
+    pictures: list[PictureSet]
 
 
 def build(page: Page) -> None:
@@ -77,7 +85,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
 
     @told
     def side_by_side(one: str | None, other: str | None) -> str:
-        return comparison(page, one, other) if one and other else "<p>Choose two runs that are done.</p>"
+        return comparison(page, one, other) if one and other else note("Choose two runs that are done.")
 
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
     shown = [table, used, first, second]
@@ -98,7 +106,7 @@ def runs_table(page: Page) -> dict[str, Any]:
     data = []
     for name, found in figures.items():
         recipe = page.access.run(name).recipe()
-        texts = {row.name: f"{_plain(row.before_text)} → {_plain(row.after_text)}" for row in found}
+        texts = _texts(found)
         state = STATES[page.runner.job(name).state]
         data.append([name, state, recipe.concept, recipe.method.name, *(texts.get(column, "") for column in columns)])
     headers = [*_HEADERS, *columns]
@@ -117,22 +125,16 @@ def figures_of(page: Page, name: str) -> list[Row]:
 
 def comparison(page: Page, one: str, other: str) -> str:
     """Two runs side by side: figures, then pictures."""
-    found = [{row.name: row for row in figures_of(page, name)} for name in (one, other)]
-    cells = []
-    for figure in dict.fromkeys([*found[0], *found[1]]):
-        texts = [
-            f"{_plain(r[figure].before_text)} → {_plain(r[figure].after_text)}" if figure in r else "–" for r in found
-        ]
-        cells.append(
-            f'<tr><th scope="row">{escape(figure)}</th>{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr>'
-        )
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (one, other))
-    table = f'<table class="figures"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(cells)}</tbody></table>'
-    pictures = ""
+    runs = []
     for name in (one, other):
         run = page.access.run(name)
-        pictures += f"<div><h4>{escape(name)}</h4>{pairs(run.path, run.recipe(), limit=4)}</div>"
-    return f'{table}<div class="side-by-side">{pictures}</div>'
+        runs.append(Compared(name, _texts(figures_of(page, name)), picture_sets(run.path, run.recipe(), limit=4)))
+    return render("comparison", runs=runs, names=list(dict.fromkeys(name for run in runs for name in run.figures)))
+
+
+def _texts(found: list[Row]) -> dict[str, str]:
+    """Each figure's name -> before and after, without their intervals."""
+    return {row.name: f"{_plain(row.before_text)} → {_plain(row.after_text)}" for row in found}
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,6 @@
 """Step 3: how hard, start, and watch."""
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -13,10 +12,11 @@ from ...pipeline.schema.image_sets import AFTER
 from ...pipeline.schema.presets import PRESETS
 from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
-from ...pipeline.support.text import duration, size
+from ...pipeline.support.text import duration
 from ..controls import METHOD, method_notes, starting_recipe
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import newest_preview, pairs
+from ..render import note, render
 from ..runner import RESUMABLE, Job
 from ..texts import STATES
 from .prompts import own_pairs
@@ -91,12 +91,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     def estimate(rows: Any, base: Any, *values: Any) -> str:
         recipe = page.recipe(values)
         found = page.studio.estimate(recipe, own_pairs(base, rows, recipe) or prompts_of(resolve(recipe)))
-        enough = "" if found.memory < found.available else ' <b class="bad">That is more than there is.</b>'
-        return (
-            f"<p><b>About {duration(found.seconds)}</b> at the present speed: drawing {duration(found.drawing)}, "
-            f"training {duration(found.training)}, audits {duration(found.auditing)}. "
-            f"Memory: up to {size(found.memory)} of {size(found.available)} that are free.{enough}</p>"
-        )
+        return render("estimate", found=found)
 
     @told
     def begin(rows: Any, base: Any, *values: Any) -> str:
@@ -117,7 +112,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
 
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
         if now is None:
-            return [None, "<p>No run yet.</p>", *_buttons(None), None, None, ""]
+            return [None, note("No run yet."), *_buttons(None), None, None, ""]
         last = before if before and before.name == now.name else None
         parts: list[Any] = [now, now.status, *_buttons(now.state)]
         if last and last.size == now.size:
@@ -172,11 +167,7 @@ def status_html(page: Page, name: str, job: Job) -> str:
             told_of = "loading the model"
     if job.message:
         told_of += f": {job.message}"
-    bar = f'<progress max="1" value="{share:.3f}" aria-label="progress"></progress>' if share is not None else ""
-    return (
-        f'<div class="status {job.state}" role="status" data-state="{job.state}" data-run="{escape(name)}">'
-        f"<b>{escape(name)}</b> <span>{escape(told_of)}</span>{bar}</div>"
-    )
+    return render("status", name=name, state=job.state, text=told_of, share=share)
 
 
 def _buttons(state: str | None) -> list[Any]:
