@@ -251,9 +251,9 @@ def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, pl
 def test_report_shows_the_run(unlearned, model):
     text, path = call("Report", model=unlearned[0])
     assert "2 steps" in text and path.endswith("report.html")
-    with pytest.raises(UserError, match="Wire UnlearnConcept"):
+    with pytest.raises(UserError, match="Wire Unlearn Concept"):
         call("Report", model=model)
-    with pytest.raises(UserError, match=r"got one as it was loaded\. Wire UnlearnConcept or Apply Unlearned Weights"):
+    with pytest.raises(UserError, match=r"got one as it was loaded\. Wire Unlearn Concept or Apply Unlearned Weights"):
         call("SaveWeights", model=model, name="x")
 
 
