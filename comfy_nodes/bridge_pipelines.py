@@ -62,9 +62,8 @@ def _flow_scheduler(patcher: Any) -> FlowMatchEulerDiscreteScheduler:
 
 def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
     """Embed the first 77 tokens: embeddings (1, L, D) and the pooled embedding (1, P)."""
-    escaped = (
-        text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-    )  # ComfyUI reads parentheses as weights of words
+    # ComfyUI reads bare parentheses as weights of words.
+    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
     tokens = {encoder: [parts[0][:_TOKENS]] for encoder, parts in clip.tokenize(escaped).items()}
     with torch.inference_mode():
         embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
@@ -130,9 +129,7 @@ class _VAE(nn.Module):
     def __init__(self, vae: Any, latent_format: Any) -> None:
         super().__init__()
         self.vae = vae
-        self.nothing = nn.Parameter(
-            torch.zeros(0), requires_grad=False
-        )  # diffusers expects a network to have a parameter
+        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # diffusers expects one parameter at least
         self.config = SimpleNamespace(
             scaling_factor=latent_format.scale_factor,
             shift_factor=getattr(latent_format, "shift_factor", None),

@@ -85,6 +85,7 @@ class DiversePromptSet(Node):
     ) -> Any:
         from ..pipeline.run.prompts import make_prompts
         from ..pipeline.schema.defaults import SOME_MODEL, build_part, merge
+        from ..pipeline.schema.resolve import forgotten_before
         from ..pipeline.worlds import find_world
 
         wanted = find_world(world)
@@ -104,6 +105,7 @@ class DiversePromptSet(Node):
                 seed=part.seed,
                 structure=structure,
                 attribute_of=part.attribute_of,
+                keep_forgotten=forgotten_before(part.prompts.keep_forgotten, part.concepts),
             )
         if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
