@@ -1,4 +1,4 @@
-"""Unlearning for the node, in a run folder whose name is a hash of everything that decides the run.
+"""Unlearning for the node, in a run folder whose name ends in a hash of everything that decides the run.
 
 The same inputs give the same name, also after a restart: a finished run is loaded from its folder, and a
 cancelled one continues from its checkpoint.
