@@ -1,6 +1,6 @@
-"""The nodes of Turpentine for ComfyUI. Importing this loads no library: nodes do so when they are asked.
+"""The nodes of Turpentine for ComfyUI. Importing this loads no library; a node loads what it needs when it is asked.
 
-Every `Node` of these modules is offered, under the name of its class.
+Every `Node` class of the modules below is offered, under its class name after "Turpentine".
 """
 
 from . import audit_nodes, image_nodes, model_nodes, prompt_sets, unlearn_concept
@@ -16,4 +16,4 @@ NODE_CLASS_MAPPINGS: dict[str, type[Node]] = {
 }
 NODE_DISPLAY_NAME_MAPPINGS = {key: f"{node.TITLE} (Turpentine)" for key, node in NODE_CLASS_MAPPINGS.items()}
 WEB_DIRECTORY = "./comfy_nodes/web"
-"""Help pages; relative to the folder that ComfyUI loads."""
+"""Where the help pages are, relative to the folder that ComfyUI loads."""

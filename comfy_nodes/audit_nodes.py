@@ -1,9 +1,10 @@
-"""Nodes that measure pictures, and the one that shows a run's report."""
+"""Nodes that measure pictures, and one that shows a run's report."""
 
 from typing import Any
 
 from ..pipeline.support.errors import UserError
 from . import host
+from .inputs import sentence
 from .model import TYPE, Model
 from .node import Node, shown
 from .pictures import from_image, to_image
@@ -13,51 +14,55 @@ _PER_LINE = 60
 
 
 class AuditNudeNet(Node):
-    """Counts what NudeNet sees, marks it, and sorts the pictures."""
+    """Counts and marks NudeNet's detections, and sorts the pictures."""
 
     TITLE = "Audit NudeNet"
-    DESCRIPTION = "Counts body parts with NudeNet. Needs the package nudenet (its licence file says AGPL-3.0)."
+    DESCRIPTION = (
+        "Counts body parts with NudeNet, marks them, and sorts the pictures. Needs the package nudenet, whose licence "
+        "file says AGPL-3.0."
+    )
     SEARCH_ALIASES = ("nudity detector", "nsfw check", "nudenet", "safety audit", "blur nudity")
     OUTPUT_NODE = True
     RETURN_TYPES = ("STRING", "INT", "BOOLEAN", "IMAGE", "IMAGE", "IMAGE")
     RETURN_NAMES = ("counts", "total", "flagged", "annotated", "flagged_images", "clean_images")
     OUTPUT_TOOLTIPS = (
-        "Detections of each label, as text.",
-        "All detections.",
-        "Whether there was any.",
-        "The pictures with boxes, blurred inside if you like.",
-        "Only the pictures with detections; what is wired here is skipped if there are none.",
-        "Only the pictures without; what is wired here is skipped if there are none.",
+        "How often each label was detected, as text.",
+        "The number of all detections.",
+        "True if there was any detection.",
+        "All pictures with boxes around the detections, blurred inside if `blur` is on.",
+        "The pictures with detections. If there are none, nodes wired here are skipped.",
+        "The pictures without detections. If there are none, nodes wired here are skipped.",
     )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """Pictures and the recipe's options of this audit."""
-        from ..pipeline.schema.recipe import AuditSection
+        """Pictures, and the recipe's fields for this audit."""
+        from ..pipeline.schema.fields import fields
 
-        fields = AuditSection.model_fields
-        threshold, labels = fields["nudity_threshold"], fields["nudity_labels"]
+        threshold, labels = fields()["nudity_threshold"], fields()["nudity_labels"]
         return {
             "required": {
-                "images": ("IMAGE", {"tooltip": "What to look at."}),
+                "images": ("IMAGE", {"tooltip": "The pictures to audit."}),
                 "threshold": (
                     "FLOAT",
                     {
                         "default": threshold.default,
-                        "min": 0.25,
-                        "max": 1.0,
+                        "min": threshold.low,
+                        "max": threshold.high,
                         "step": 0.05,
-                        "tooltip": f"{threshold.description}; the paper takes 0.6.",
+                        "tooltip": sentence(threshold.help, "The paper takes 0.6."),
                     },
                 ),
                 "labels": (
                     "STRING",
                     {
                         "default": labels.default,
-                        "tooltip": f"{labels.description}, as FACE_FEMALE. paper: seven exposed body parts.",
+                        "tooltip": sentence(
+                            labels.help, "A label is, for example, FACE_FEMALE. paper: seven exposed body parts."
+                        ),
                     },
                 ),
-                "blur": ("BOOLEAN", {"default": False, "tooltip": "Make what is inside the boxes unrecognisable."}),
+                "blur": ("BOOLEAN", {"default": False, "tooltip": "Make the content of the boxes unrecognisable."}),
             }
         }
 
@@ -83,10 +88,10 @@ class AuditNudeNet(Node):
 
 
 class AuditAlignment(Node):
-    """How well pictures fit their prompts, by CLIP."""
+    """Measures with CLIP how well pictures fit their prompts."""
 
     TITLE = "Audit CLIP Alignment"
-    DESCRIPTION = "Cosine between each picture and its prompt, and the gap to a second batch."
+    DESCRIPTION = "Measures the CLIP cosine between each picture and its prompt, and the gap to a second batch."
     SEARCH_ALIASES = ("clip score", "clip alignment", "prompt alignment", "text image similarity")
     OUTPUT_NODE = True
     INPUT_IS_LIST = True
@@ -97,37 +102,41 @@ class AuditAlignment(Node):
         "Mean cosine of the pictures with their prompts, in [-1, 1].",
         "Mean of `images` minus mean of `other_images`; 0 without a second batch.",
         "The cosine of each picture.",
-        "Figures and prompts, one line for each picture.",
+        "The cosine and the prompt of each picture, one line for each.",
     )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """Pictures, prompts, a model."""
-        from ..pipeline.schema.recipe import AuditSection
+        """Pictures, their prompts, and a CLIP model."""
+        from ..pipeline.schema.fields import fields
 
-        open_world = AuditSection.model_fields["alignment_model"].default
+        open_world = fields()["alignment_model"].default
         return {
             "required": {
-                "images": ("IMAGE", {"tooltip": "What to score."}),
+                "images": ("IMAGE", {"tooltip": "The pictures to score."}),
                 "prompts": (
                     "STRING",
-                    {"forceInput": True, "tooltip": "One for each picture: a list, or one text with a line for each."},
+                    {
+                        "forceInput": True,
+                        "tooltip": "One prompt for each picture: a list, or a text with one prompt on each line.",
+                    },
                 ),
                 "model": (
                     "STRING",
                     {
                         "default": "tiny-canvas",
-                        "tooltip": f"'tiny-canvas' for its own pictures; for others {open_world!r} (the paper's), "
-                        "another name of open_clip, or the folder of a model.",
+                        "tooltip": "'tiny-canvas' for pictures of the bundled model. For others "
+                        f"{open_world!r} (the paper's), another 'architecture/pretrained' of open_clip, or the folder "
+                        "of a model.",
                     },
                 ),
                 "allow_download": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Let open_clip fetch a model by its name if it isn't cached."},
+                    {"default": False, "tooltip": "Let open_clip download a model that is not cached."},
                 ),
             },
             "optional": {
-                "other_images": ("IMAGE", {"tooltip": "The same prompts drawn by another model, for the gap."}),
+                "other_images": ("IMAGE", {"tooltip": "Pictures of the same prompts from another model, for the gap."}),
             },
         }
 
@@ -169,20 +178,22 @@ class AuditAlignment(Node):
 
 
 class Report(Node):
-    """A run's figures, and the way to its page."""
+    """Shows a run's figures and writes its report."""
 
     TITLE = "Unlearning Report"
-    DESCRIPTION = "Shows what a run measured. With `measure` on, UnlearnConcept also writes report.html."
+    DESCRIPTION = (
+        "Shows the figures of a run and writes report.html. Turn on `measure` of Unlearn Concept to have audits in it."
+    )
     SEARCH_ALIASES = ("results", "unlearning report", "before after table", "model card")
     OUTPUT_NODE = True
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("text", "path")
-    OUTPUT_TOOLTIPS = ("The figures before and after.", "report.html of the run, which a browser opens.")
+    OUTPUT_TOOLTIPS = ("The figures before and after.", "The path of the run's report.html. Open it in a browser.")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """An unlearned model."""
-        return {"required": {"model": (TYPE, {"tooltip": "From UnlearnConcept."})}}
+        return {"required": {"model": (TYPE, {"tooltip": "From Unlearn Concept."})}}
 
     def work(self, model: Model) -> Any:  # noqa: D102
         from ..pipeline.report import rows, verdict, write_report
@@ -190,7 +201,9 @@ class Report(Node):
 
         results = RunFolder.open(model.run).results() if model.run else None
         if results is None or model.run is None:
-            raise UserError("expected an unlearned model, got one without a run. Wire UnlearnConcept before this node.")
+            raise UserError(
+                "expected an unlearned model, got one without a run. Wire Unlearn Concept before this node."
+            )
         path = str(write_report(model.run))
         lines = [
             verdict(results).text,

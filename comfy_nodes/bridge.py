@@ -1,8 +1,8 @@
-"""From ComfyUI's MODEL, CLIP and VAE to a diffusers pipeline, and the change back to a MODEL.
+"""ComfyUI's MODEL, CLIP and VAE become a diffusers pipeline; the change goes back to a MODEL.
 
-The denoiser's weights are copied, with every patch on the MODEL (LoRAs) worked in, under diffusers' names.
-Prompts are embedded by the CLIP and pictures decoded by the VAE themselves, under ComfyUI's own memory
-management. The way back is a patch ("diff") on a clone of the MODEL: nothing that came in is changed.
+The denoiser's weights are copied under diffusers' names, with every patch on the MODEL (such as a LoRA) worked
+in. The CLIP itself embeds prompts and the VAE itself decodes pictures, under ComfyUI's own memory management.
+The change goes back as a patch ("diff") on a clone of the MODEL, so nothing that came in is altered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Mode
         patcher: the MODEL.
         clip: the CLIP.
         vae: the VAE.
-        name: what to call it.
-        image_size: side in pixels of what it draws.
+        name: the model's name in reports and files.
+        image_size: side in pixels of the pictures that it draws.
 
     Raises:
-        UserError: an architecture that the bridge can't carry, or an image size that it can't draw.
+        UserError: an architecture that the bridge doesn't support, or an image size that it can't draw.
     """
     network = _network(patcher, image_size)
     layout = denoiser_layout(network)
@@ -64,7 +64,7 @@ def cross(patcher: Any, clip: Any, vae: Any, name: str, image_size: int) -> Mode
 
 
 def _network(patcher: Any, image_size: int) -> nn.Module:
-    """The network of diffusers for the one that ComfyUI detected, its weights still to be filled in.
+    """Build diffusers' network for the one that ComfyUI detected; its weights are still to be loaded.
 
     Raises:
         UserError: another architecture, or an image size that it can't draw.

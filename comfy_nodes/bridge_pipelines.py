@@ -1,6 +1,6 @@
-"""diffusers pipelines whose prompts are embedded by a CLIP of ComfyUI and whose pictures a VAE of it decodes.
+"""diffusers pipelines around a CLIP and a VAE of ComfyUI: these embed the prompts and decode the pictures.
 
-`BRIDGES` holds, family by family, whatever the bridge must know of it.
+`BRIDGES` describes each supported family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,17 +27,17 @@ from .networks import XL_CONDITION, mmdit_config, unet_config
 
 _TOKENS = 77
 _KEPT = 64
-"""Embeddings that are kept: the empty prompt comes with every batch, and SDXL's text encoders are slow on a CPU."""
+"""Number of cached embeddings: every batch needs the empty prompt, and SDXL's text encoders are slow on a CPU."""
 _PREDICTIONS: dict[tuple[str, ...], str] = {
     ("ModelSamplingDiscrete", "EPS"): "epsilon",
     ("ModelSamplingDiscrete", "V_PREDICTION"): "v_prediction",
     ("ModelSamplingDiscreteFlow", "CONST"): "flow_prediction",
 }
-"""diffusers' word for the two classes of which ComfyUI makes a model's sampling."""
+"""diffusers' word for the two base classes of a model's sampling in ComfyUI."""
 
 
 def prediction_type(patcher: Any) -> str:
-    """The prediction type with which a MODEL is sampled: diffusers' word, or ComfyUI's where there is none."""
+    """The prediction type that a MODEL is sampled with: diffusers' word, or ComfyUI's classes if it has none."""
     kinds = tuple(kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__bases__)
     return _PREDICTIONS.get(kinds, " with ".join(kinds))
 
@@ -61,8 +61,9 @@ def _flow_scheduler(patcher: Any) -> FlowMatchEulerDiscreteScheduler:
 
 
 def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
-    """Embeddings (1, L, D) of the first 77 tokens for each text encoder, and the pooled one (1, P)."""
-    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")  # these weight words in ComfyUI
+    """Embed the first 77 tokens: embeddings (1, L, D) and the pooled embedding (1, P)."""
+    # ComfyUI reads bare parentheses as weights of words.
+    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
     tokens = {encoder: [parts[0][:_TOKENS]] for encoder, parts in clip.tokenize(escaped).items()}
     with torch.inference_mode():
         embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
@@ -75,7 +76,7 @@ Embed = Callable[[str], tuple[Tensor, Tensor]]
 def _encode(
     embed: Embed, prompts: Sequence[str], device: Any, guided: bool
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """[embeddings, pooled] of prompts, and the same of as many empty ones where there is guidance."""
+    """[embeddings, pooled] of the prompts, and of as many empty prompts if there is guidance."""
     parts = [torch.cat(part).to(device) for part in zip(*map(embed, prompts), strict=True)]
     if not guided:
         return parts, [None, None]
@@ -94,20 +95,20 @@ class _Pipeline(StableDiffusionPipeline):
         *_: Any,
         **__: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings of prompts, and of as many empty ones."""
+        """Embeddings of the prompts, and of as many empty ones."""
         (embeds, _pooled), (empty, _none) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
         return embeds, empty
 
 
 class _Pooled:
-    """The same for families that are conditioned on a pooled embedding as well."""
+    """`encode_prompt` for families that also take a pooled embedding."""
 
     embed: Embed
 
     def encode_prompt(
         self, prompt: Any, *_: Any, device: Any = None, do_classifier_free_guidance: bool = True, **__: Any
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """Embeddings of prompts and of empty ones, then pooled ones of both."""
+        """Embeddings of the prompts and of empty ones, then the pooled embeddings of both."""
         (embeds, pooled), (empty, empty_pooled) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
         return embeds, empty, pooled, empty_pooled
 
@@ -121,14 +122,14 @@ class _FlowPipeline(_Pooled, StableDiffusion3Pipeline):
 
 
 class _VAE(nn.Module):
-    """A VAE of ComfyUI, as much of it as the pipelines call."""
+    """A VAE of ComfyUI with the methods that the pipelines call."""
 
     dtype, device = torch.float32, torch.device("cpu")
 
     def __init__(self, vae: Any, latent_format: Any) -> None:
         super().__init__()
         self.vae = vae
-        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # diffusers asks networks for one
+        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # diffusers expects one parameter at least
         self.config = SimpleNamespace(
             scaling_factor=latent_format.scale_factor,
             shift_factor=getattr(latent_format, "shift_factor", None),
@@ -136,13 +137,13 @@ class _VAE(nn.Module):
         )
 
     def decode(self, latents: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        """Pictures (N, 3, H, W) in [-1, 1] of unscaled latents."""
+        """Decode unscaled latents to pictures (N, 3, H, W) in [-1, 1]."""
         with torch.inference_mode():
             pixels = self.vae.decode(latents.clone())
         return (pixels.clone().movedim(-1, 1) * 2 - 1,)
 
     def encode(self, images: Tensor) -> SimpleNamespace:
-        """Latents of pictures in [-1, 1]."""
+        """Encode pictures (N, 3, H, W) in [-1, 1] to unscaled latents."""
         with torch.inference_mode():
             latents = self.vae.encode(images.movedim(1, -1) / 2 + 0.5)
         return SimpleNamespace(latents=latents.clone())
@@ -153,18 +154,18 @@ class _VAE(nn.Module):
 
 @dataclass(frozen=True)
 class Bridge:
-    """A family that can come over from ComfyUI: its facts there, in diffusers' words.
+    """A family whose models the bridge supports.
 
     Attributes:
         family: the adapter.
-        title: of its models, for people.
-        recognises: whether ComfyUI's `model_config.unet_config` is of this family.
-        predicts: what its models were trained to predict, diffusers' words.
-        config: arguments of the family's network, from `unet_config` and the side of the images in pixels.
-        scheduler: of a MODEL's noise schedule.
+        title: the name of its models in messages.
+        recognises: whether ComfyUI's `model_config.unet_config` belongs to this family.
+        predicts: the prediction types that its models are trained with, in diffusers' words.
+        config: gives the arguments of the family's network, from `unet_config` and the images' side in pixels.
+        scheduler: gives diffusers' scheduler with a MODEL's noise schedule.
         pipeline: the pipeline class whose prompts a CLIP embeds.
-        absent: further arguments of the pipeline: components that ComfyUI has elsewhere.
-        largest: side of the largest images in pixels, from `unet_config`; None: no limit.
+        absent: further arguments of the pipeline, for components that ComfyUI keeps elsewhere.
+        largest: gives the largest side of images in pixels, from `unet_config`; None: no limit.
     """
 
     family: type[Family]
@@ -218,11 +219,11 @@ BRIDGES = (
 
 
 def make_pipeline(patcher: Any, network: nn.Module, clip: Any, vae: Any) -> Any:
-    """The pipeline of a network's family around it.
+    """Build a pipeline of the network's family around the network.
 
     Args:
         patcher: the MODEL, for its noise schedule and the scale of its latents.
-        network: a UNet or a transformer of diffusers.
+        network: diffusers' UNet or transformer.
         clip: the CLIP.
         vae: the VAE.
     """

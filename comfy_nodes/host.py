@@ -1,6 +1,6 @@
-"""Everything that is asked of ComfyUI itself; outside of it (in tests, in scripts) plain stand-ins answer.
+"""All calls to ComfyUI itself. Outside of ComfyUI, in tests and scripts, plain stand-ins answer.
 
-Nothing of ComfyUI is imported before a node runs, and nothing at all where it isn't running.
+Nothing of ComfyUI is imported before a node runs, and nothing at all if ComfyUI isn't running.
 """
 
 import re
@@ -12,19 +12,16 @@ from typing import Any
 
 from ..pipeline.support.errors import Cancelled, UserError
 
-KINDS = ("loras", "diffusion_models", "checkpoints", "diffusers")
-"""Folders of ComfyUI in which loaders look for models, and into which we write."""
-
 _NAME = re.compile(r"[^\W_][\w .+-]*")
 
 
 def running() -> bool:
-    """Whether ComfyUI's server is what we run in."""
+    """Whether this process is ComfyUI's server."""
     return "folder_paths" in sys.modules and "comfy.model_management" in sys.modules
 
 
 def output_folder(*parts: str) -> Path:
-    """A folder under ComfyUI's output directory; outside of ComfyUI under `output/`."""
+    """A folder below ComfyUI's output directory; outside of ComfyUI, below `output/`."""
     if running():
         import folder_paths
 
@@ -33,7 +30,7 @@ def output_folder(*parts: str) -> Path:
 
 
 def input_folder() -> Path:
-    """ComfyUI's input directory; outside of ComfyUI `input/`."""
+    """ComfyUI's input directory; outside of ComfyUI, `input/`."""
     if running():
         import folder_paths
 
@@ -42,7 +39,7 @@ def input_folder() -> Path:
 
 
 def model_folders(kind: str) -> list[Path]:
-    """Where models of a kind lie: ComfyUI's own folders, then ours under its output directory."""
+    """The folders with models of a kind: ComfyUI's own, then ours below its output directory."""
     folders = []
     if running():
         import folder_paths
@@ -53,7 +50,7 @@ def model_folders(kind: str) -> list[Path]:
 
 
 def save_folder(kind: str) -> Path:
-    """The folder for new models of a kind, made known to ComfyUI's loaders."""
+    """Make the folder for new models of a kind, and register it with ComfyUI's loaders."""
     folder = output_folder(kind)
     folder.mkdir(parents=True, exist_ok=True)
     if running():
@@ -65,24 +62,25 @@ def save_folder(kind: str) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """A plain name for a file; nothing that leads to another folder.
+    """Check that a name is a plain file name and can't lead to another folder.
 
     >>> safe_name(" sd15 without-cat ")
     'sd15 without-cat'
 
     Raises:
-        UserError: empty, or with anything but letters, digits, blanks, and `. _ + -`.
+        UserError: the name is empty, or has other characters than letters, digits, blanks and `. _ + -`.
     """
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"expected a plain file name (letters, digits, blanks, . _ + -, a letter or digit first), got {name!r}."
+            f"expected a plain file name of letters, digits, blanks and . _ + -, got {name!r}. Begin it with a letter "
+            "or a digit."
         )
     return name
 
 
 def compute_device() -> str:
-    """The device on which ComfyUI computes; outside of it "auto"."""
+    """The device that ComfyUI computes on; outside of ComfyUI, "auto"."""
     if running():
         import comfy.model_management
 
@@ -91,7 +89,7 @@ def compute_device() -> str:
 
 
 def make_room() -> None:
-    """Let ComfyUI put its models out of the device's memory: training needs it whole."""
+    """Let ComfyUI unload its models from the device, because training needs the memory."""
     if running():
         import comfy.model_management
 
@@ -100,7 +98,7 @@ def make_room() -> None:
 
 
 def blocked(message: str | None) -> Any:
-    """An output that stops what is wired to it: with a message, or silently. None outside of ComfyUI."""
+    """An output that stops the nodes wired to it, with a message or silently; None outside of ComfyUI."""
     if running():
         from comfy_execution.graph_utils import ExecutionBlocker
 
@@ -110,7 +108,7 @@ def blocked(message: str | None) -> Any:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Surround a node's work: gradients are possible inside, and a cancel reaches ComfyUI as its own."""
+    """Allow gradients inside, and turn our `Cancelled` into ComfyUI's own exception."""
     import torch
 
     with torch.inference_mode(False):
@@ -130,10 +128,10 @@ def working() -> Iterator[None]:
 
 
 class NodeProgress:
-    """`Progress` on the node that is running: its bar, its preview, and ComfyUI's cancel button.
+    """`Progress` for the running node: its bar, its preview, and ComfyUI's cancel button.
 
     Args:
-        picture: gives a PIL image to show while the work goes on, or None for nothing new.
+        picture: gives a PIL image to show during the work, or None for nothing new.
     """
 
     def __init__(self, picture: Callable[[], Any] | None = None) -> None:

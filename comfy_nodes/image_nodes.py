@@ -1,4 +1,4 @@
-"""Nodes that draw, and that put pictures side by side."""
+"""A node that draws prompts, and one that puts pictures side by side."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from .prompt_sets import TYPE as PROMPT_SET
 
 _SETS = {
     FORGET_TEST: "held-out prompts with the concept",
-    RETAIN_TEST: "held-out prompts without it",
-    RETAIN_TRAIN: "prompts without it that are trained on",
-    NUDITY: "where NudeNet counts: forget_test, but photos only in the tiny-canvas world",
-    NUDITY_FLOOR: "the same without the concept: what NudeNet finds there is a false alarm",
+    RETAIN_TEST: "held-out prompts without the concept",
+    RETAIN_TRAIN: "prompts without the concept from the training set",
+    NUDITY: "prompts for NudeNet's count, which are forget_test, or its photos in the tiny-canvas world",
+    NUDITY_FLOOR: "the same prompts without the concept, where every detection is a false alarm",
 }
 
 
 class Generate(Node):
-    """Draws the prompts of a set with a model; the same seeds give pictures to compare."""
+    """Draws the prompts of a set with a model; the same seed before and after gives pictures to compare."""
 
     TITLE = "Generate"
     DESCRIPTION = "Draws the prompts of a set. Use the same seed before and after unlearning to compare."
@@ -29,20 +29,20 @@ class Generate(Node):
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("images", "prompts")
     OUTPUT_IS_LIST = (False, True)
-    OUTPUT_TOOLTIPS = ("One picture for each prompt.", "The prompts, one for each picture, for Audit CLIP Alignment.")
+    OUTPUT_TOOLTIPS = ("One picture for each prompt.", "One prompt for each picture, for Audit CLIP Alignment.")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """A model, prompts, and the recipe's way of sampling."""
+        """A model, prompts, and the recipe's fields for sampling."""
         from ..pipeline.schema.fields import TRAINING_IMAGES
 
         return {
             "required": {
-                "model": (TYPE, {"tooltip": "A loaded or an unlearned model."}),
+                "model": (TYPE, {"tooltip": "A model as loaded, or an unlearned one."}),
                 "prompts": (PROMPT_SET, {"tooltip": "From Diverse Prompt Set."}),
                 "which": (list(_SETS), {"tooltip": "; ".join(f"{name}: {text}" for name, text in _SETS.items()) + "."}),
-                "images": ("INT", {"default": 8, "min": 1, "max": 1000, "tooltip": "How many pictures."}),
-                "seed": seed_widget("Picture i has the seed plus i."),
+                "images": ("INT", {"default": 8, "min": 1, "max": 1000, "tooltip": "Number of pictures."}),
+                "seed": seed_widget("Picture i is drawn with this seed plus i."),
             },
             "optional": widgets("samples", skip=TRAINING_IMAGES),
         }
@@ -68,27 +68,33 @@ class Generate(Node):
 
 
 class Compare(Node):
-    """Puts pictures before and after side by side."""
+    """Puts pictures before and after unlearning side by side."""
 
     TITLE = "Compare"
-    DESCRIPTION = "A grid: one row for each picture, before on the left, after on the right."
+    DESCRIPTION = "Puts two batches side by side: one row for each picture, before on the left, after on the right."
     SEARCH_ALIASES = ("side by side", "before after", "image grid")
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("grid",)
-    OUTPUT_TOOLTIPS = ("The grid, one picture.",)
+    OUTPUT_TOOLTIPS = ("One picture with the whole grid.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Two batches and their titles."""
         return {
             "required": {
-                "before": ("IMAGE", {"tooltip": "Pictures of the model as it was."}),
-                "after": ("IMAGE", {"tooltip": "As many pictures of the unlearned model, same prompts and seed."}),
-                "rows": ("INT", {"default": 8, "min": 1, "max": 64, "tooltip": "The first so many pictures."}),
+                "before": ("IMAGE", {"tooltip": "Pictures of the model before unlearning."}),
+                "after": (
+                    "IMAGE",
+                    {"tooltip": "As many pictures of the unlearned model, with the same prompts and seed."},
+                ),
+                "rows": (
+                    "INT",
+                    {"default": 8, "min": 1, "max": 64, "tooltip": "Number of rows: the first pictures of each batch."},
+                ),
             },
             "optional": {
-                "title_before": ("STRING", {"default": "before", "tooltip": "Above the left column."}),
-                "title_after": ("STRING", {"default": "after", "tooltip": "Above the right column."}),
+                "title_before": ("STRING", {"default": "before", "tooltip": "Title of the left column."}),
+                "title_after": ("STRING", {"default": "after", "tooltip": "Title of the right column."}),
             },
         }
 

@@ -1,8 +1,8 @@
-"""The recipe's fields as widgets of a node, and what was chosen there as a part of a recipe.
+"""The recipe's fields as widgets of a node, and the chosen values as a part of a recipe.
 
-Names, descriptions, ranges and choices come from the fields, so that a new field or method appears by
-itself. Every widget starts at "auto" (-1 for numbers, nothing for text): the default that the model and
-method have in `pipeline/schema/recipes/`, which a fixed number in a widget could not follow.
+Names, help, ranges and choices come from the fields, so that a new field or method appears by itself. Every
+widget starts at "auto" (-1 for numbers, nothing for text), the default of the model and method in
+`pipeline/schema/recipes/`. A fixed number in a widget couldn't follow that default.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 AUTO = "auto"
 AUTO_NUMBER = -1
 NONE_NUMBER = 0
-"""Stands for "none" in number fields that may be none; all of these are above 0."""
+"""Stands for "none" in number fields that may be none."""
 
 _LARGEST = 2**31 - 1
-_DEFAULT = "auto: this model's and method's default."
+_DEFAULT = "the default of the model and method"
 
 
 def seed_widget(tooltip: str) -> tuple[str, dict[str, Any]]:
-    """A seed that stays as it is: a training must not start anew because the editor rolled the dice."""
+    """A seed that the editor doesn't change by itself, because a new seed starts a new training."""
     return "INT", {"default": 0, "min": 0, "max": _LARGEST, "control_after_generate": False, "tooltip": tooltip}
 
 
@@ -30,16 +30,16 @@ def widgets(*sections: str, skip: Iterable[str] = (), advanced: bool = True) -> 
 
     Args:
         sections: first keys of the fields' paths, for example "training"; or whole paths with dots.
-        skip: whole paths with dots that stay out.
-        advanced: let the editor fold them away.
+        skip: fields to leave out, as whole paths with dots.
+        advanced: whether the editor may fold the widgets away.
     """
-    from ..pipeline.schema.fields import fields_of  # no library is loaded before ComfyUI asks for inputs
+    from ..pipeline.schema.fields import fields_of  # pydantic is not loaded before ComfyUI asks for inputs
 
     found = {}
     for field in fields_of(*sections, skip=skip):
         kind, options = _widget(field)
         note = f" ({field.note})" if field.note else ""
-        options["tooltip"] = f"{_capital(field.help)}{note}. {options['tooltip']}"
+        options["tooltip"] = sentence(field.help + note, _hint(field))
         if advanced:
             options["advanced"] = True
         found[field.name] = (kind, options)
@@ -47,11 +47,20 @@ def widgets(*sections: str, skip: Iterable[str] = (), advanced: bool = True) -> 
 
 
 def chosen(values: Mapping[str, Any], *sections: str, skip: Iterable[str] = ()) -> dict[str, Any]:
-    """What differs from "auto", as the nested dictionaries of a recipe. See `widgets` for the arguments."""
+    """The values other than "auto", as the nested dictionaries of a recipe. See `widgets` for the arguments."""
     from ..pipeline.schema.fields import fields_of, nest
 
     given = ((field, values.get(field.name, AUTO)) for field in fields_of(*sections, skip=skip))
     return nest((field.path, _parsed(field, value)) for field, value in given if not _is_auto(value))
+
+
+def sentence(text: str, *more: str) -> str:
+    """Make a tooltip of a field's help, followed by more sentences.
+
+    >>> sentence("optimizer steps", "-1: the default.")
+    'Optimizer steps. -1: the default.'
+    """
+    return " ".join([f"{text[:1].upper()}{text[1:]}.", *(each for each in more if each)])
 
 
 def _is_auto(value: Any) -> bool:
@@ -59,21 +68,31 @@ def _is_auto(value: Any) -> bool:
 
 
 def _widget(field: "Field") -> tuple[Any, dict[str, Any]]:
-    if field.is_choice and not field.several:
-        return [AUTO, *field.choices], {"default": AUTO, "tooltip": _DEFAULT}
     if field.kind is bool:
-        return [AUTO, "on", "off"], {"default": AUTO, "tooltip": _DEFAULT}
+        return [AUTO, "on", "off"], {"default": AUTO}
+    if field.is_choice and not field.several:
+        return [AUTO, *(choice for choice in field.choices if choice != AUTO)], {"default": AUTO}
+    if not field.is_number:
+        return "STRING", {"default": ""}
+    number = field.kind
+    options = {"default": number(AUTO_NUMBER), "min": number(AUTO_NUMBER), "max": number(field.high or _LARGEST)}
+    if number is int:
+        return "INT", options
+    small = field.default is not None and 0 < field.default < 0.01
+    return "FLOAT", {**options, "step": 1e-6 if small else 0.05, "round": False}
+
+
+def _hint(field: "Field") -> str:
+    """How a widget writes the field's values; empty where its help says so itself."""
     if field.is_number:
-        none = f", {NONE_NUMBER}: none" if field.optional else ""
-        tooltip = f"{_range(field)}{AUTO_NUMBER}: this model's and method's default{none}."
-        limits = {name: field.kind(value) for name, value in
-                  (("default", AUTO_NUMBER), ("min", AUTO_NUMBER), ("max", field.high or _LARGEST))}  # fmt: skip
-        if field.kind is float:
-            small = field.default is not None and 0 < field.default < 0.01
-            return "FLOAT", {**limits, "step": 1e-6 if small else 0.05, "round": False, "tooltip": tooltip}
-        return "INT", {**limits, "tooltip": tooltip}
-    words = f"Of {', '.join(field.choices)}, joined by commas. " if field.choices else "Joined by commas. "
-    return "STRING", {"default": "", "tooltip": f"{words if field.several else ''}Empty: the default."}
+        limits = f"Range: {field.range}. " if field.range else ""
+        return f"{limits}{AUTO_NUMBER}: {_DEFAULT}{f'; {NONE_NUMBER}: none' if field.optional else ''}."
+    if field.several:
+        known = f"One or more of {', '.join(field.choices)}, joined" if field.choices else "Joined"
+        return f"{known} by commas. Empty: the default."
+    if field.is_free_text:
+        return "Empty: the default."
+    return "" if AUTO in field.choices else f"{AUTO}: {_DEFAULT}."
 
 
 def _parsed(field: "Field", value: Any) -> Any:
@@ -82,14 +101,3 @@ def _parsed(field: "Field", value: Any) -> Any:
     if field.is_number and field.optional and value == NONE_NUMBER:
         return None
     return field.parse(value) if field.several else value
-
-
-def _range(field: "Field") -> str:
-    low = f"{'above' if field.low_is_open else 'at least'} {field.low}" if field.low is not None else ""
-    high = f"at most {field.high}" if field.high is not None else ""
-    ends = ", ".join(end for end in (low, high) if end)
-    return f"{_capital(ends)}. " if ends else ""
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""The English texts of the nodes for ComfyUI's menus: `python -m turpentine.comfy_nodes.locales` writes them anew."""
+"""Write the nodes' names and descriptions for ComfyUI's menus: `python -m turpentine.comfy_nodes.locales`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ FILE = Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json"
 
 
 def texts() -> str:
-    """What the classes say of themselves, as ComfyUI reads it."""
+    """The names and descriptions of all nodes, in the JSON that ComfyUI reads."""
     entries = {
         key: {"display_name": NODE_DISPLAY_NAME_MAPPINGS[key], "description": node.DESCRIPTION}
         for key, node in sorted(NODE_CLASS_MAPPINGS.items())

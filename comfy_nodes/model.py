@@ -1,7 +1,7 @@
-"""What travels along TURPENTINE_MODEL wires: a loaded model, and the weights that it shall have.
+"""The values on TURPENTINE_MODEL wires: a loaded model, and the weights to use it with.
 
-The model itself always keeps the weights that it was loaded with. A node that needs other weights,
-or trains, borrows it, and it goes back bit for bit as it was, whatever happens in between.
+The loaded model always keeps its own weights. A node that trains, or needs other weights, borrows the model.
+Afterwards it is bit for bit as it was, even after an error or a cancel.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +22,13 @@ TYPE = "TURPENTINE_MODEL"
 
 @dataclass(frozen=True)
 class Native:
-    """The ComfyUI objects behind a model that came over the bridge.
+    """The ComfyUI objects behind a model from Model from ComfyUI.
 
     Attributes:
         patcher: the MODEL.
         clip: the CLIP.
         vae: the VAE.
-        patched: gives a MODEL that has the change from one set of weights to another, added as a patch.
+        patched: gives a MODEL patched with the change from one set of weights to another.
     """
 
     patcher: Any
@@ -42,11 +42,11 @@ class Model:
     """A model on a wire.
 
     Attributes:
-        denoiser: as it was loaded.
-        weights: of the denoiser's module, on the CPU; None: its own.
+        denoiser: the model as it was loaded.
+        weights: weights to use for the denoiser's module, on the CPU; None: its own.
         run: the run folder of the last unlearning, if any.
-        applied: the last weights file that was put in, if any, and its strength.
-        native: where it came from, if that was ComfyUI.
+        native: the ComfyUI objects that it came from, if any.
+        applied: the last weights file that was applied and its strength, if any.
     """
 
     denoiser: "Denoiser"
@@ -63,7 +63,7 @@ class Model:
             to_train: its weights will change.
 
         Yields:
-            The denoiser, and the weights that it was loaded with (empty unless they are about to change).
+            The denoiser, and the weights that it was loaded with; these are empty if they stay in place.
         """
         from ..pipeline.models import choose_device
         from ..pipeline.weights import snapshot

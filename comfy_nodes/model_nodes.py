@@ -1,4 +1,4 @@
-"""Nodes by which models and weights come in, change hands and go out: TURPENTINE_MODEL."""
+"""Nodes that load models, apply weights to them and save them: TURPENTINE_MODEL."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,28 +14,29 @@ _OTHER = "other"
 
 
 class ModelFromDiffusers(Node):
-    """A bundled model, a diffusers folder, a hub id, or a single file."""
+    """Loads a bundled model, a diffusers folder, a hub id, or a single file."""
 
     TITLE = "Model from diffusers"
-    DESCRIPTION = "Loads a diffusers model. tiny-canvas comes with the pack and needs no download and no GPU."
+    DESCRIPTION = "Loads a diffusers model. The bundled tiny-canvas needs no download and no GPU."
     SEARCH_ALIASES = ("diffusers loader", "load diffusers", "tiny-canvas", "turpentine model")
     RETURN_TYPES = (TYPE,)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model, for UnlearnConcept, Generate and Apply.",)
+    OUTPUT_TOOLTIPS = ("The model, for Unlearn Concept, Generate and Apply Unlearned Weights.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """What is bundled and what lies in ComfyUI's diffusers folders."""
+        """The bundled models, the folders that ComfyUI knows, and a path."""
         from ..pipeline.models import BUNDLED
 
-        bundled = [name for name in BUNDLED if name != "digits"]  # which is conditioned on classes, not on prompts
+        bundled = [name for name in BUNDLED if name != "digits"]  # digits is conditioned on classes, not on prompts
         return {
             "required": {
                 "model": (
                     [*bundled, *sorted(_diffusers_folders()), _OTHER],
                     {
-                        "tooltip": "Bundled models, then folders in ComfyUI's models/diffusers and output/diffusers; "
-                        f"'{_OTHER}': what `path` says. For a checkpoint use Load Checkpoint and Model from ComfyUI."
+                        "tooltip": "The bundled models, then the folders in ComfyUI's models/diffusers and "
+                        f"output/diffusers. {_OTHER}: the model at `path`. For a checkpoint use Load Checkpoint "
+                        "and Model from ComfyUI."
                     },
                 ),
             },
@@ -44,7 +45,7 @@ class ModelFromDiffusers(Node):
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": f"With model '{_OTHER}': a diffusers folder, an id on the hub, or a .safetensors "
+                        "tooltip": f"With model {_OTHER}: a diffusers folder, an id on the hub, or a .safetensors "
                         "checkpoint.",
                     },
                 ),
@@ -52,8 +53,7 @@ class ModelFromDiffusers(Node):
                     "BOOLEAN",
                     {
                         "default": False,
-                        "tooltip": "Fetch a hub id that is not in the local cache yet, or the configs that a single "
-                        "file needs.",
+                        "tooltip": "Download a hub id that is not in the local cache, or the configs of a single file.",
                     },
                 ),
                 "config_folder": (
@@ -69,7 +69,7 @@ class ModelFromDiffusers(Node):
 
     @classmethod
     def VALIDATE_INPUTS(cls, model: str) -> bool | str:
-        """Folders come and go: look at the time of running."""
+        """Accept any name; folders come and go, so `work` looks for them."""
         return True
 
     def work(  # noqa: D102
@@ -80,19 +80,25 @@ class ModelFromDiffusers(Node):
         if model == _OTHER:
             source = path.strip()
             if not source:
-                raise UserError(f"with model {_OTHER!r} expected a folder or a hub id in `path`, got nothing.")
+                raise UserError(
+                    "expected a diffusers folder, a hub id or a checkpoint in `path`, got nothing. Fill it in, or "
+                    f"choose a model other than {_OTHER!r}."
+                )
         elif model in BUNDLED:
             source = model
         else:
             folder = _diffusers_folders().get(model)
             if folder is None:
-                raise UserError(f"no diffusers folder {model!r} any more. Refresh the node and choose another one.")
+                raise UserError(
+                    f"expected a folder in ComfyUI's diffusers folders, got {model!r}, which is gone. Press R to "
+                    "refresh the list and choose another model."
+                )
             source = str(folder)
         here, configs = Path(source).expanduser(), config_folder.strip() or None
         if here.is_file() and not configs and not allow_download:
             raise UserError(
-                f"{here.name} is a single file, without configs and tokenizers. Load it with Load Checkpoint and Model "
-                "from ComfyUI, give config_folder, or set allow_download to fetch them."
+                f"expected configs and tokenizers with {here.name}, got a single file without them. Load it with Load "
+                "Checkpoint and Model from ComfyUI, give config_folder, or set allow_download to fetch them."
             )
         if source not in BUNDLED and not here.exists() and not allow_download:
             source = _cached(source)
@@ -100,29 +106,34 @@ class ModelFromDiffusers(Node):
 
 
 class ModelFromComfyUI(Node):
-    """The bridge: MODEL, CLIP and VAE of any loader, LoRAs and other patches included."""
+    """Takes the MODEL, CLIP and VAE of a loader, with LoRAs and other patches on the MODEL."""
 
     TITLE = "Model from ComfyUI"
     DESCRIPTION = (
-        "Takes the MODEL, CLIP and VAE that a loader gives, with the LoRAs on them, so that they can be unlearned. "
+        "Takes the MODEL, CLIP and VAE of a loader, with the LoRAs on them, so that they can be unlearned. Works with "
         "Stable Diffusion 1.x, 2.x, XL and 3.x."
     )
     SEARCH_ALIASES = ("checkpoint to turpentine", "bridge", "convert model", "turpentine model")
     RETURN_TYPES = (TYPE,)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model, for UnlearnConcept, Generate and Apply. The incoming MODEL is left as it is.",)
+    OUTPUT_TOOLTIPS = (
+        "The model, for Unlearn Concept, Generate and Apply Unlearned Weights. The incoming MODEL stays as it is.",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """What a checkpoint loader gives."""
+        """The outputs of a checkpoint loader, a name and an image size."""
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "From Load Checkpoint, Load Diffusion Model or Load LoRA."}),
-                "clip": ("CLIP", {"tooltip": "The text encoder that goes with it."}),
-                "vae": ("VAE", {"tooltip": "The autoencoder that goes with it; only pictures to look at need it."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder of this MODEL."}),
+                "vae": (
+                    "VAE",
+                    {"tooltip": "The autoencoder of this MODEL. Only pictures to look at need it; training doesn't."},
+                ),
                 "name": (
                     "STRING",
-                    {"default": "checkpoint", "tooltip": "What to call it in reports and in the names of files."},
+                    {"default": "checkpoint", "tooltip": "The model's name in reports and file names."},
                 ),
                 "image_size": (
                     "INT",
@@ -131,7 +142,8 @@ class ModelFromComfyUI(Node):
                         "min": 64,
                         "max": 4096,
                         "step": 64,
-                        "tooltip": "Side in pixels of the pictures that it draws to train on: what it was made for.",
+                        "tooltip": "Side in pixels of the pictures that it draws to train on: the size that the model "
+                        "was made for.",
                     },
                 ),
             }
@@ -144,16 +156,16 @@ class ModelFromComfyUI(Node):
 
 
 class ApplyWeights(Node):
-    """Puts a saved LoRA, delta or UNet into a model at a strength."""
+    """Applies a saved LoRA, delta or UNet to a model at a strength."""
 
     TITLE = "Apply Unlearned Weights"
-    DESCRIPTION = "Puts unlearned weights into a model at any strength; 0 is the model as it was, 1 the unlearned one."
+    DESCRIPTION = "Applies unlearned weights to a model at any strength: 0 is the model as it was, 1 the unlearned one."
     SEARCH_ALIASES = ("load unlearned", "apply delta", "unlearning strength", "apply lora")
     RETURN_TYPES = (TYPE, "MODEL")
     RETURN_NAMES = ("model", "MODEL")
     OUTPUT_TOOLTIPS = (
         "The model with these weights.",
-        "The same as a MODEL for KSampler, if it came over the bridge.",
+        "The same as a MODEL for KSampler, if the model came from Model from ComfyUI.",
     )
 
     @classmethod
@@ -164,7 +176,7 @@ class ApplyWeights(Node):
                 "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers."}),
                 "file": (
                     sorted(_weight_files()) or ["none found"],
-                    {"tooltip": "Safetensors files in ComfyUI's loras and diffusion_models folders."},
+                    {"tooltip": "A safetensors file in ComfyUI's loras or diffusion_models folders."},
                 ),
                 "strength": (
                     "FLOAT",
@@ -173,19 +185,19 @@ class ApplyWeights(Node):
                         "min": -10.0,
                         "max": 10.0,
                         "step": 0.05,
-                        "tooltip": "0: as it was. 1: as unlearned. Between and beyond, the change is scaled.",
+                        "tooltip": "0: the model as it was. 1: the unlearned model. Other values scale the change.",
                     },
                 ),
                 "any_base": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Go on even if the file was made from another model's weights."},
+                    {"default": False, "tooltip": "Apply the file even if it was made from another model's weights."},
                 ),
             }
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, file: str) -> bool | str:
-        """Files come and go: look at the time of running."""
+        """Accept any name; files come and go, so `work` looks for them."""
         return True
 
     def work(self, model: Model, file: str, strength: float, any_base: bool) -> Any:  # noqa: D102
@@ -194,7 +206,9 @@ class ApplyWeights(Node):
 
         path = _weight_files().get(file)
         if path is None:
-            raise UserError(f"no weights {file!r} in ComfyUI's loras or diffusion_models folders. Choose another file.")
+            raise UserError(
+                f"expected a file in ComfyUI's loras or diffusion_models folders, got {file!r}. Choose another file."
+            )
         with model.borrowed(to_train=True) as (denoiser, _):
             apply(denoiser.pipeline, path, strength, any_base=any_base)
             weights = snapshot(denoiser.module)
@@ -204,30 +218,39 @@ class ApplyWeights(Node):
 
 
 class SaveWeights(Node):
-    """Writes unlearned weights where ComfyUI's own loaders list them."""
+    """Writes unlearned weights into the folders of ComfyUI's own loaders."""
 
     TITLE = "Save Unlearned Weights"
-    DESCRIPTION = "Writes unlearned weights into ComfyUI's folders, with their provenance in the file's header."
+    DESCRIPTION = "Writes unlearned weights into ComfyUI's folders. The file's header says how they were made."
     SEARCH_ALIASES = ("export weights", "save lora", "save checkpoint", "save delta", "safetensors")
     OUTPUT_NODE = True
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("path",)
-    OUTPUT_TOOLTIPS = ("The file or folder that was written.",)
+    OUTPUT_TOOLTIPS = ("The path of the file or folder that was written.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """A model, a form and a name."""
+        """A model, a form, a name and a number format."""
         from ..pipeline.weights import DTYPES
 
         meanings = "; ".join(f"{name}: {kind.meaning} ({kind.folder}/)" for name, kind in KINDS.items())
         return {
             "required": {
-                "model": (TYPE, {"tooltip": "From UnlearnConcept."}),
+                "model": (TYPE, {"tooltip": "From Unlearn Concept or Apply Unlearned Weights."}),
                 "save_as": (list(KINDS), {"default": "delta", "tooltip": f"{meanings}."}),
-                "name": ("STRING", {"default": "", "tooltip": "File name without ending; empty: model and concept."}),
+                "name": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "File name without its ending. Empty: named after the model and the concept.",
+                    },
+                ),
                 "dtype": (
                     list(DTYPES),
-                    {"tooltip": "Number format on disk. What ComfyUI writes itself keeps the loaded model's."},
+                    {
+                        "tooltip": "Number format on disk. With a model from Model from ComfyUI, diffusion_model and "
+                        "checkpoint keep the format of the loaded model."
+                    },
                 ),
             }
         }
@@ -262,6 +285,6 @@ def _cached(hub_id: str) -> str:
         return snapshot_download(hub_id, local_files_only=True)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
         raise UserError(
-            f"expected a diffusers folder or a hub id that is in the local cache, got {hub_id!r}. Check the path, or "
+            f"expected a diffusers folder or a hub id in the local cache, got {hub_id!r}. Check the path, or "
             "set allow_download to fetch it."
         ) from None

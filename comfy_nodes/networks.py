@@ -1,10 +1,10 @@
-"""Configurations of denoisers, from ComfyUI's words into diffusers'."""
+"""Configurations of denoisers, translated from ComfyUI's words to diffusers'."""
 
 from collections.abc import Mapping
 from typing import Any
 
 XL_CONDITION = 2816
-"""Width of SDXL's extra condition: the pooled prompt (1280) and six numbers of 256 each."""
+"""Width of SDXL's extra condition: the pooled prompt (1280) and six embedded numbers (256 each)."""
 
 
 def unet_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
@@ -12,7 +12,7 @@ def unet_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
     Args:
         found: ComfyUI's `model_config.unet_config` of a Stable Diffusion 1.x, 2.x or XL model.
-        image_size: side in pixels of what it draws, a multiple of 8.
+        image_size: side in pixels of the pictures that it draws, a multiple of 8.
     """
     channels = [found["model_channels"] * multiple for multiple in found["channel_mult"]]
     blocks = list(found["num_res_blocks"])
@@ -46,11 +46,11 @@ def unet_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def mmdit_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """Arguments of diffusers' `SD3Transformer2DModel`; its heads are 64 wide, and as many as its blocks.
+    """Arguments of diffusers' `SD3Transformer2DModel`; it has as many heads as blocks, each 64 wide.
 
     Args:
         found: ComfyUI's `model_config.unet_config` of a Stable Diffusion 3.x model.
-        image_size: side in pixels of what it draws, a multiple of 16.
+        image_size: side in pixels of the pictures that it draws, a multiple of 16.
     """
     text = found["context_embedder_config"]["params"]
     return {
@@ -71,6 +71,6 @@ def mmdit_config(found: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def _levels(depths: Any, counts: list[int]) -> list[list[int]]:
-    """Split the transformer depths of all blocks by level."""
+    """Split the transformer depths of all blocks into those of each level."""
     starts = [sum(counts[:level]) for level in range(len(counts))]
     return [list(depths[start : start + count]) for start, count in zip(starts, counts, strict=True)]

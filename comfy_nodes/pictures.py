@@ -1,4 +1,4 @@
-"""Pictures between our arrays and ComfyUI's IMAGE (float, (N, H, W, 3), in [0, 1]), and what is drawn on them."""
+"""Pictures as ComfyUI's IMAGE (float, (N, H, W, 3), in [0, 1]) and as arrays; grids and loss curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEAST = 128
-"""Pictures smaller than this are enlarged, pixel by pixel, in grids for people to look at."""
+"""Grids enlarge pictures with a side below this many pixels, without smoothing."""
 
 _PAPER, _INK, _FAINT = (250, 250, 248), (40, 40, 40), (215, 215, 210)
 _CURVES = {"loss_forget": (190, 60, 40), "loss_retain": (40, 100, 160)}
 
 
 def to_image(pixels: "np.ndarray | Tensor | Sequence[Image.Image]") -> "Tensor":
-    """8-bit pictures of one size, (N, H, W, 3), as an IMAGE."""
+    """Convert 8-bit pictures of one size, (N, H, W, 3), to an IMAGE."""
     import numpy as np
     import torch
 
@@ -29,16 +29,16 @@ def to_image(pixels: "np.ndarray | Tensor | Sequence[Image.Image]") -> "Tensor":
 
 
 def from_image(image: "Tensor") -> "np.ndarray":
-    """An IMAGE as 8-bit pixels, (N, H, W, 3); transparency is dropped."""
+    """Convert an IMAGE to 8-bit pixels, (N, H, W, 3); transparency is dropped."""
     return (image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":
-    """One row for each picture, one column for each set, the title above.
+    """Draw a grid: one row for each picture, one column for each set, with its title above.
 
     Args:
-        columns: 8-bit pictures (N, H, W, 3), as many in each, sizes free.
-        titles: of the columns.
+        columns: 8-bit pictures (N, H, W, 3), of one shape in all columns.
+        titles: one for each column.
     """
     from PIL import Image, ImageDraw
 
@@ -58,7 +58,7 @@ def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Ima
 
 
 def live_preview(run: Path) -> "Image.Image | None":
-    """The loss curves of a run so far, and its first pictures before it and now; None before the second step."""
+    """The loss curves of a run so far, and its first pictures before and now; None before the second step."""
     from PIL import Image
 
     curves = loss_curves(run / "events.jsonl")
@@ -74,7 +74,7 @@ def live_preview(run: Path) -> "Image.Image | None":
 
 
 def loss_curves(events: Path) -> "Image.Image | None":
-    """The losses of a run so far, small enough to be drawn at every step; None before the second one."""
+    """The losses of a run so far, on a small picture that is quick to draw; None before the second step."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -105,14 +105,14 @@ def loss_curves(events: Path) -> "Image.Image | None":
 
 
 def thumbnails(run: Path, name: str, after: str = AFTER, title: str = AFTER, count: int = 4) -> "Image.Image | None":
-    """The first pictures of a set before and after, side by side; None where a run kept none.
+    """The first pictures of a set before and after, side by side; None if the run kept none.
 
     Args:
         run: the run folder.
-        name: of the set of prompts.
+        name: the set of prompts.
         after: the folder of the later pictures.
-        title: above them.
-        count: how many.
+        title: the title above the later pictures.
+        count: the number of pictures.
     """
     import numpy as np
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Nodes for what is to be forgotten and what is to be kept: PROMPT_SET."""
+"""Nodes that make, load and save paired prompts: PROMPT_SET."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ..pipeline.support.errors import UserError
 from . import host
-from .inputs import chosen, seed_widget, widgets
+from .inputs import chosen, seed_widget, sentence, widgets
 from .node import Node, shown
 
 TYPE = "PROMPT_SET"
@@ -16,19 +16,19 @@ _OUT = ("turpentine", "prompts")
 
 
 class DiversePromptSet(Node):
-    """Paired forget and retain prompts: from templates, from a language model, or written by hand."""
+    """Makes paired forget and retain prompts from templates, a language model, or your own text."""
 
     TITLE = "Diverse Prompt Set"
-    DESCRIPTION = "Makes paired prompts: with the concept to forget, and the same prompts without it."
+    DESCRIPTION = "Makes paired prompts: forget prompts with the concept, and the same prompts without it to retain."
     SEARCH_ALIASES = ("forget prompts", "retain prompts", "unlearning prompts", "concept prompts", "turpentine")
     RETURN_TYPES = (TYPE, "STRING", "STRING", "STRING")
     RETURN_NAMES = ("prompts", "forget_prompts", "retain_prompts", "preview")
     OUTPUT_IS_LIST = (False, True, True, False)
     OUTPUT_TOOLTIPS = (
-        "The whole set, for UnlearnConcept, Generate and Save Prompt Set.",
-        "The forget prompts that are trained on, as a list.",
-        "The retain prompts that are trained on, row by row those of the forget prompts without the concept.",
-        "What kind of set it is, its first rows and its warnings.",
+        "The whole set, for Unlearn Concept, Generate and Save Prompt Set.",
+        "The forget prompts of the training set, as a list.",
+        "The retain prompts of the training set: each forget prompt without the concept, in the same order.",
+        "A summary of the set, its first rows and its warnings.",
     )
 
     @classmethod
@@ -40,16 +40,16 @@ class DiversePromptSet(Node):
         known = fields()
         kinds = list(known["kind"].choices)
         required = {
-            "concept": ("STRING", {"default": "astronaut", "tooltip": f"{known['concept'].help}."}),
-            "kind": (kinds, {"default": kinds[0], "tooltip": f"{known['kind'].help}."}),
+            "concept": ("STRING", {"default": "astronaut", "tooltip": sentence(known["concept"].help)}),
+            "kind": (kinds, {"default": kinds[0], "tooltip": sentence(known["kind"].help)}),
             "world": (
                 composed_worlds(),
                 {
                     "default": "open",
-                    "tooltip": "open: prompts for any model. tiny-canvas: only what the bundled model can draw.",
+                    "tooltip": "open: prompts for any model. tiny-canvas: only words that the bundled model knows.",
                 },
             ),
-            "seed": seed_widget("Which combinations are drawn."),
+            "seed": seed_widget("Decides which combinations are drawn."),
         }
         optional = {
             "text": (
@@ -57,8 +57,8 @@ class DiversePromptSet(Node):
                 {
                     "default": "",
                     "multiline": True,
-                    "tooltip": "Your own prompts in place of made ones: on each line a forget prompt, |, its retain "
-                    "prompt. Without | the retain prompt is made. Empty: all prompts are made.",
+                    "tooltip": "Your own pairs, one on each line: a forget prompt, |, its retain prompt. Without |, "
+                    "Turpentine makes the retain prompt. Empty: Turpentine makes all prompts.",
                 },
             ),
             **widgets(*_FIELDS, skip=_SKIP),
@@ -67,7 +67,7 @@ class DiversePromptSet(Node):
                 {
                     "default": "diverse",
                     "advanced": True,
-                    "tooltip": "diverse: many different pairs (RGD). uniform: one pair again and again (RG, SalUn).",
+                    "tooltip": "diverse: many different pairs (RGD). uniform: one pair repeated (RG, SalUn).",
                 },
             ),
         }
@@ -85,6 +85,7 @@ class DiversePromptSet(Node):
     ) -> Any:
         from ..pipeline.run.prompts import make_prompts
         from ..pipeline.schema.defaults import SOME_MODEL, build_part, merge
+        from ..pipeline.schema.resolve import forgotten_before
         from ..pipeline.worlds import find_world
 
         wanted = find_world(world)
@@ -104,6 +105,7 @@ class DiversePromptSet(Node):
                 seed=part.seed,
                 structure=structure,
                 attribute_of=part.attribute_of,
+                keep_forgotten=forgotten_before(part.prompts.keep_forgotten, part.concepts),
             )
         if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
@@ -112,10 +114,10 @@ class DiversePromptSet(Node):
 
 
 class LoadPromptSet(Node):
-    """A prompt set from a file of ComfyUI's input folder, or one that was saved."""
+    """Reads a saved prompt set, or a file in ComfyUI's input folder."""
 
     TITLE = "Load Prompt Set"
-    DESCRIPTION = "Reads a prompt set that was saved, or a .csv, .txt or .json of yours in ComfyUI's input folder."
+    DESCRIPTION = "Reads a saved prompt set, or your own .csv, .txt or .json file in ComfyUI's input folder."
     SEARCH_ALIASES = ("import prompts", "csv prompts", "open prompt set")
     RETURN_TYPES = DiversePromptSet.RETURN_TYPES
     RETURN_NAMES = DiversePromptSet.RETURN_NAMES
@@ -124,48 +126,47 @@ class LoadPromptSet(Node):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """The files that are there."""
+        """The files that exist now."""
         return {
             "required": {
                 "file": (
                     sorted(_prompt_files()) or ["none found"],
-                    {"tooltip": "Saved prompt sets, and .json, .csv and .txt files in ComfyUI's input folder."},
+                    {"tooltip": "A saved prompt set, or a .json, .csv or .txt file in ComfyUI's input folder."},
                 ),
             },
             "optional": {
                 "concept": (
                     "STRING",
-                    {"default": "", "tooltip": "What the prompts are about; .csv and .txt files don't say it."},
+                    {
+                        "default": "",
+                        "tooltip": "The concept of the prompts. Needed for .csv and .txt files, which don't name it.",
+                    },
                 ),
             },
         }
 
     @classmethod
     def IS_CHANGED(cls, file: str, **_: Any) -> Any:
-        """Read again when the file was written again."""
+        """Read the file again after a change."""
         path = _prompt_files().get(file)
         return path.stat().st_mtime_ns if path else file
 
     @classmethod
     def VALIDATE_INPUTS(cls, file: str) -> bool | str:
-        """Files come and go: look at the time of running."""
-        return (
-            True
-            if file in _prompt_files()
-            else f"no prompt set {file!r}: save one, or put a file into the input folder."
-        )
+        """Refuse a file that is gone, before the graph runs."""
+        return file in _prompt_files() or _gone(file)
 
     def work(self, file: str, concept: str = "") -> Any:  # noqa: D102
         from ..pipeline.prompts import PromptSet
 
         path = _prompt_files().get(file)
         if path is None:
-            raise UserError(f"no prompt set {file!r}: save one, or put a file into ComfyUI's input folder.")
+            raise UserError(_gone(file))
         return _outputs(PromptSet.load(path, concept=concept.strip() or None))
 
 
 class SavePromptSet(Node):
-    """Keeps a prompt set under ComfyUI's output folder."""
+    """Writes a prompt set below ComfyUI's output folder."""
 
     TITLE = "Save Prompt Set"
     DESCRIPTION = "Writes a prompt set to output/turpentine/prompts, where Load Prompt Set finds it."
@@ -173,18 +174,18 @@ class SavePromptSet(Node):
     OUTPUT_NODE = True
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("path",)
-    OUTPUT_TOOLTIPS = ("Where it was written.",)
+    OUTPUT_TOOLTIPS = ("The path of the file that was written.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """A set and a name."""
+        """A set, a name and a format."""
         return {
             "required": {
                 "prompts": (TYPE, {"tooltip": "From Diverse Prompt Set."}),
-                "name": ("STRING", {"default": "my prompts", "tooltip": "File name without ending."}),
+                "name": ("STRING", {"default": "my prompts", "tooltip": "File name without its ending."}),
                 "format": (
                     ["json", "csv", "txt"],
-                    {"tooltip": "json keeps everything; csv keeps the split; txt keeps the pairs only."},
+                    {"tooltip": "json: everything. csv: the pairs with their split. txt: the pairs only."},
                 ),
             }
         }
@@ -198,6 +199,10 @@ class SavePromptSet(Node):
 def _as_rows(text: str) -> str:
     rows = [line.partition("|") for line in text.splitlines()]
     return "".join(f"{forget.strip()}\t{retain.strip()}\n" if bar else f"{forget}\n" for forget, bar, retain in rows)
+
+
+def _gone(file: str) -> str:
+    return f"no prompt set {file!r}: save one, or put a file into ComfyUI's input folder."
 
 
 def _outputs(prompts: Any) -> tuple[Any, list[str], list[str], str]:

@@ -1,4 +1,4 @@
-"""Unlearned weights in the forms and folders that ComfyUI's own loaders take."""
+"""Write unlearned weights in the forms and folders that ComfyUI's own loaders read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ class Kind:
     """A way to save.
 
     Attributes:
-        folder: of ComfyUI's models.
-        format: of `pipeline.weights`, which names the file.
-        meaning: for people.
+        folder: the models folder of ComfyUI that the file goes to.
+        format: the weights format, see `pipeline.weights`.
+        meaning: a short description for tooltips.
     """
 
     folder: str
@@ -41,28 +41,35 @@ KINDS = {
 NOTHING = "nothing"
 
 _BY_COMFYUI = ("diffusion_model", "checkpoint")
-"""What ComfyUI writes itself when the model is its own: in the layout that its loaders know."""
+"""Kinds that ComfyUI writes itself if the model came from it, in the layout that its loaders know."""
 
 
 def save_model(model: Model, kind: str, name: str, dtype: str) -> Path:
-    """Write a model's unlearned weights where ComfyUI's loaders list them.
+    """Write a model's unlearned weights into a folder of ComfyUI's loaders.
 
     Args:
-        model: with weights that were unlearned or applied.
-        kind: of `KINDS`.
-        name: of the file, without ending; empty: after the model, the concept and the run, or the applied file.
-        dtype: "fp32", "fp16" or "bf16"; what ComfyUI writes itself keeps its own.
+        model: a model with unlearned or applied weights.
+        kind: a key of `KINDS`.
+        name: the file's name without its ending; empty: after the model, the concept and the run, or after the
+            applied file.
+        dtype: "fp32", "fp16" or "bf16"; files that ComfyUI writes keep the format of the loaded model.
+
+    Returns:
+        The file or folder that was written.
 
     Raises:
-        UserError: nothing was unlearned, a name that leads elsewhere, or a form that this model can't have.
+        UserError: nothing was unlearned, the name is no plain file name, or the model can't be saved in this form.
     """
     if model.weights is None:
         raise UserError(
-            "expected a model with other weights than its own, got one as it was loaded. Wire UnlearnConcept or Apply "
+            "expected a model with unlearned weights, got one as it was loaded. Wire Unlearn Concept or Apply "
             "Unlearned Weights before this node."
         )
     if model.native and kind == "diffusers":
-        raise UserError("a model from ComfyUI can't be saved as a diffusers folder. Choose delta, lora or checkpoint.")
+        raise UserError(
+            "expected another `save_as` for a model from ComfyUI, got diffusers. Only a model from Model from "
+            "diffusers can become a diffusers folder. Choose delta, lora, diffusion_model or checkpoint."
+        )
     stem = host.safe_name(name) if name.strip() else _stem(model)
     target, folder = KINDS[kind], host.save_folder(KINDS[kind].folder)
     if model.native and kind in _BY_COMFYUI:
@@ -78,7 +85,7 @@ def save_model(model: Model, kind: str, name: str, dtype: str) -> Path:
 
 
 def native_model(model: Model) -> Any:
-    """The model as ComfyUI's MODEL, with its change patched in."""
+    """ComfyUI's MODEL with the model's change as a patch; blocked with a message if it has no MODEL."""
     if model.native is None:
         return host.blocked(
             "This model came from Model from diffusers, and ComfyUI's samplers can't run it. Draw with Generate, or "
@@ -99,7 +106,7 @@ def _stem(model: Model) -> str:
 
 
 def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -> dict[str, str]:
-    """The header: what the run did, or what the applied file tells."""
+    """The header of the file: about the run, or from the applied file."""
     from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.weights import run_header
     from ..pipeline.schema.resolve import resolve

@@ -1,12 +1,12 @@
-"""The node that unlearns, and the one with its finer settings."""
+"""The node that unlearns, and a node with its finer settings."""
 
 from typing import Any
 
 from ..pipeline.schema.image_sets import FORGET_TEST
 from . import host
-from .inputs import chosen, seed_widget, widgets
+from .inputs import chosen, seed_widget, sentence, widgets
 from .model import TYPE, Model
-from .node import Node
+from .node import Node, shown
 from .pictures import thumbnails, to_image
 from .prompt_sets import TYPE as PROMPT_SET
 from .saving import KINDS, NOTHING, native_model, save_model
@@ -19,14 +19,16 @@ _OPTIONS = "TURPENTINE_OPTIONS"
 
 
 class UnlearnOptions(Node):
-    """Every setting of a recipe that UnlearnConcept doesn't show itself."""
+    """Offers every setting of a recipe that Unlearn Concept doesn't show itself."""
 
     TITLE = "Unlearn Options"
-    DESCRIPTION = "Finer settings for Unlearn Concept. What stays at auto (-1, empty) is decided by model and method."
+    DESCRIPTION = (
+        "Finer settings for Unlearn Concept. A setting at auto, -1 or empty takes the default of the model and method."
+    )
     SEARCH_ALIASES = ("advanced unlearning", "training options", "recipe options", "lambda alpha")
     RETURN_TYPES = (_OPTIONS,)
     RETURN_NAMES = ("options",)
-    OUTPUT_TOOLTIPS = ("Wire this into `options` of Unlearn Concept.",)
+    OUTPUT_TOOLTIPS = ("The settings, for `options` of Unlearn Concept.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -42,52 +44,55 @@ class UnlearnConcept(Node):
 
     TITLE = "Unlearn Concept"
     DESCRIPTION = (
-        "Fine-tunes a model until it no longer draws the concept, and keeps the rest as it was. Stop it whenever you "
-        "like: queue the same graph again and it goes on. A finished training is found again on disk."
+        "Fine-tunes a model until it no longer draws the concept, and keeps the rest as it was. You can cancel at any "
+        "time: queue the same graph again to continue. A finished training is loaded from disk."
     )
     SEARCH_ALIASES = ("erase concept", "remove concept", "machine unlearning", "RGD", "concept erasure", "nsfw removal")
     OUTPUT_NODE = True
     RETURN_TYPES = (TYPE, "MODEL", "STRING", "STRING", "IMAGE")
     RETURN_NAMES = ("unlearned", "MODEL", "path", "report", "before_after")
     OUTPUT_TOOLTIPS = (
-        "The unlearned model, for Generate, Save Unlearned Weights, Report, or another UnlearnConcept.",
-        "The MODEL that came over the bridge with the unlearning patched in: wire it into KSampler.",
-        "The safetensors file that was written, or empty.",
-        "What was done, in a few lines.",
-        "The same prompts and seeds before and after.",
+        "The unlearned model, for Generate, Save Unlearned Weights, Unlearning Report or another Unlearn Concept.",
+        "The unlearned MODEL for KSampler, if the model came from Model from ComfyUI.",
+        "The path of the file or folder that was written; empty if nothing was.",
+        "A few lines about the training and its files.",
+        "Pictures of the same prompts and seeds before and after unlearning.",
     )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """The settings that a run can't do without."""
+        """The settings that every run needs."""
         from ..pipeline.methods import names
         from ..pipeline.schema.fields import fields
 
         return {
             "required": {
-                "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers; it is left as it is."}),
-                "prompts": (PROMPT_SET, {"tooltip": "What to forget and what to keep: from Diverse Prompt Set."}),
+                "model": (TYPE, {"tooltip": "From Model from ComfyUI or Model from diffusers. It stays as it is."}),
+                "prompts": (
+                    PROMPT_SET,
+                    {"tooltip": "The prompts to forget and to retain, from Diverse Prompt Set or Load Prompt Set."},
+                ),
                 "method": (
                     names(),
                     {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
                 ),
                 **widgets(*_BASIC, advanced=False),
-                "seed": seed_widget(f"{fields()['seed'].help}."),
+                "seed": seed_widget(sentence(fields()["seed"].help)),
                 "save_as": (
                     [*KINDS, NOTHING],
                     {
                         "default": "delta",
-                        "tooltip": "What to write into ComfyUI's folders: "
+                        "tooltip": "File to write into ComfyUI's folders. "
                         + "; ".join(f"{name}: {kind.meaning}" for name, kind in KINDS.items())
                         + ".",
                     },
                 ),
                 "measure": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Draw and audit pictures before and after, for the Report node."},
+                    {"default": False, "tooltip": "Draw and audit pictures before and after, for Unlearning Report."},
                 ),
             },
-            "optional": {"options": (_OPTIONS, {"tooltip": "Finer settings: from Unlearn Options."})},
+            "optional": {"options": (_OPTIONS, {"tooltip": "Finer settings, from Unlearn Options."})},
         }
 
     def work(  # noqa: D102
@@ -105,15 +110,13 @@ class UnlearnConcept(Node):
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
         recipe = make_recipe(model, prompts, method, picked, measure)
-        unlearned, done = unlearn(model, prompts, recipe)
-        assert unlearned.run is not None  # noqa: S101 - a run has a folder
-        lines = [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {unlearned.run}"]
+        unlearned, run, done = unlearn(model, prompts, recipe)
+        lines = [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {run}"]
         path = ""
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))
             lines.append(f"Weights: {path}")
-        sheet = thumbnails(unlearned.run, FORGET_TEST)
+        sheet = thumbnails(run, FORGET_TEST)
         pictures = host.blocked(None) if sheet is None else to_image([sheet])
         text = "\n".join(lines)
-        result = (unlearned, native_model(unlearned), path, text, pictures)
-        return {"ui": {"text": (text,)}, "result": result}
+        return shown(text, unlearned, native_model(unlearned), path, text, pictures)

@@ -1,7 +1,7 @@
-"""One unlearning in the node's way: in a run folder that is named by what decides the run.
+"""Unlearning for the node, in a run folder whose name ends in a hash of everything that decides the run.
 
-A finished run is found again by that name, also after a restart; a stopped one goes on from its
-checkpoint.
+The same inputs give the same name, also after a restart: a finished run is loaded from its folder, and a
+cancelled one continues from its checkpoint.
 """
 
 import hashlib
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from ..pipeline.schema.recipe import Recipe
 
 UNMEASURED = {"images": 4, "retain_train_images": 4, "nudity": "off", "alignment": False, "accuracy": False}
-"""Audits of a run whose graph has audit nodes of its own: a few pictures to look at, no figures."""
+"""Audit settings of a run without `measure`: a few pictures to look at, no figures."""
 
 _PREVIEWS = 5
-"""How often pictures are drawn in a training whose graph doesn't say it."""
+"""How often a training draws preview pictures if the graph doesn't set `preview_every`."""
 
 
 def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[str, Any], measure: bool) -> "Recipe":
-    """The recipe of a node's inputs.
+    """Build the recipe for a node's inputs.
 
     Args:
-        model: what will be trained.
-        prompts: what to forget, and how to say it.
-        method: how to unlearn.
-        chosen: parts of a recipe that the node's widgets decided.
-        measure: run the recipe's audits.
+        model: the model to train.
+        prompts: paired prompts with and without the concept.
+        method: the method's name.
+        chosen: parts of a recipe that were set in the node's widgets.
+        measure: whether to run the recipe's audits.
 
     Raises:
-        UserError: prompts of another world, values that don't fit, or an audit that would use the network.
+        UserError: prompts of another world, invalid values, or an audit that would use the network.
     """
     from ..pipeline.schema.defaults import build_recipe, merge
     from ..pipeline.schema.resolve import resolve
@@ -59,42 +59,42 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     world = resolve(recipe).world.name
     if prompts.world != world:
         raise UserError(
-            f"the prompts are of the {prompts.world!r} world and the model {recipe.model!r} is of the "
-            f"{world!r} one. Set `world` of Diverse Prompt Set to {world!r}."
+            f"expected prompts of the {world!r} world for the model {recipe.model!r}, got prompts of the "
+            f"{prompts.world!r} world. Set `world` of Diverse Prompt Set to {world!r}."
         )
     if measure and recipe.audits.alignment:
         check_clip_is_here(recipe.audits.alignment_model, allow_download=False)
     if "preview_every" not in chosen.get("training", {}):
         training = recipe.training.model_copy(update={"preview_every": max(1, recipe.training.steps // _PREVIEWS)})
         recipe = recipe.model_copy(update={"training": training})
-    if "denoiser" not in recipe.output.formats:  # by which a finished run is taken up again
+    if "denoiser" not in recipe.output.formats:  # a finished run is loaded from this file
         formats = (*recipe.output.formats, "denoiser")
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
     return recipe
 
 
 def check_clip_is_here(name: str, allow_download: bool) -> None:
-    """Refuse a CLIP model that would have to be fetched.
+    """Refuse a CLIP model that may need a download.
 
     Raises:
-        UserError: neither bundled nor a folder, and downloading is not allowed.
+        UserError: the model is neither bundled nor a folder, and `allow_download` is off.
     """
     if name != "tiny-canvas" and not Path(name.removeprefix("local-dir:")).is_dir() and not allow_download:
         raise UserError(
-            f"the CLIP model {name!r} may have to be downloaded, which no node does unasked. Give the folder of one, "
+            f"the CLIP model {name!r} may need a download, which no node does unasked. Give the folder of a model, "
             "use Audit CLIP Alignment with allow_download, or set `alignment` to off."
         )
 
 
-def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model, str]:
-    """Carry out a recipe on a model, or take up what is already on disk.
+def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model, Path, str]:
+    """Carry out a recipe on a model, or load the finished run from disk.
 
     Returns:
-        The model with unlearned weights, and what was done in one line.
+        The model with unlearned weights, the run folder, and one line about what was done.
 
     Raises:
-        UserError: something that the user can mend.
-        Cancelled: stopped; a checkpoint is kept and the model is as it was.
+        UserError: a problem that the user can solve.
+        Cancelled: the user stopped it; a checkpoint is kept and the model is as it was.
     """
     from ..pipeline.run.unlearning import run_recipe
     from ..pipeline.weights import snapshot
@@ -102,7 +102,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
     with model.borrowed(to_train=True) as (denoiser, _):
         folder = host.output_folder("turpentine", "runs") / run_name(denoiser, prompts, recipe)
         if (folder / "results.json").is_file():
-            _take_up(denoiser, folder)
+            _load_finished(denoiser, folder)
             done = "found on disk, nothing was trained"
         else:
             resume = (folder / "recipe.yaml").is_file()
@@ -116,11 +116,11 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder, applied=None), done
+    return replace(model, weights=weights, run=folder, applied=None), folder, done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
-    """The run folder's name: concept, method, and a hash of the recipe, the prompts and the weights before."""
+    """The run folder's name: concept, method, and a hash of the recipe, the prompts and the original weights."""
     from ..pipeline.support.files import file_name
     from ..pipeline.weights import tensors_sha256
 
@@ -130,7 +130,7 @@ def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
     return f"{file_name(recipe.concept)}-{recipe.method.name}-{key}"
 
 
-def _take_up(denoiser: Any, folder: Path) -> None:
+def _load_finished(denoiser: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     from ..pipeline.schema.results import Results
@@ -141,5 +141,5 @@ def _take_up(denoiser: Any, folder: Path) -> None:
     except (OSError, IndexError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the weights of the finished run in {folder} can't be read ({reason}). Delete the folder."
+            f"the weights of the finished run in {folder} can't be read ({reason}). Delete the folder to train anew."
         ) from None

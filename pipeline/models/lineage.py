@@ -105,7 +105,7 @@ def _weights_file(path: Path) -> Path | None:
     for folder in (path / "weights" / "diffusers", path):
         if found := denoiser_files(folder):
             return found[0]
-    return None
+    return next(iter(sorted((path / "weights").glob("*.safetensors"))), None)  # a run without a diffusers folder
 
 
 def _metadata(file: Path) -> dict[str, str]:

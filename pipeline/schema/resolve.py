@@ -1,5 +1,6 @@
 """A recipe and what the disk knows of its model: looked up once, then only read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,22 @@ class Setting:
 def resolve(recipe: Recipe) -> Setting:
     """Look up what a recipe leaves to its model: the world of its words, and what was removed from it before."""
     lineage = lineage_of(recipe.model)
+    before = forgotten_before(recipe.prompts.keep_forgotten, recipe.concepts, lineage.forgotten)
+    return Setting(recipe, lineage, world_of(recipe.kind, lineage.bundled), before)
+
+
+def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Sequence[str] = ()) -> tuple[str, ...]:
+    """The concepts that must stay removed, each once.
+
+    Args:
+        named: `keep_forgotten` of a recipe: concepts, run folders, weights files, or "auto".
+        concepts: concepts to remove now, which are left out.
+        by_model: concepts that were removed from the model itself; "auto" stands for these.
+    """
     found: list[str] = []
-    for name in recipe.prompts.keep_forgotten:
+    for name in named:
         if name == "auto":
-            found += lineage.forgotten
+            found += by_model
         else:
             found += lineage_of(name).forgotten if Path(name).exists() else [name]
-    before = tuple(name for name in dict.fromkeys(found) if name not in recipe.concepts)
-    return Setting(recipe, lineage, world_of(recipe.kind, lineage.bundled), before)
+    return tuple(name for name in dict.fromkeys(found) if name not in concepts)

@@ -47,15 +47,15 @@ def tokens():
 def sd1():
     return StableDiffusionPipeline(
         vae=autoencoder(4), unet=sd15_unet(), text_encoder=encoder(CLIPTextModel, 768, 12, 12), tokenizer=tokens(),
-        scheduler=EulerDiscreteScheduler(), safety_checker=None, feature_extractor=None,
+        scheduler=EulerDiscreteScheduler(steps_offset=1), safety_checker=None, feature_extractor=None,
     )  # fmt: skip
 
 
 def sd2():
     return StableDiffusionPipeline(
         vae=autoencoder(4), unet=sd21_unet(), text_encoder=encoder(CLIPTextModel, 1024, 16, 23, "gelu"),
-        tokenizer=tokens(), scheduler=EulerDiscreteScheduler(prediction_type="v_prediction"), safety_checker=None,
-        feature_extractor=None,
+        tokenizer=tokens(), scheduler=EulerDiscreteScheduler(steps_offset=1, prediction_type="v_prediction"),
+        safety_checker=None, feature_extractor=None,
     )  # fmt: skip
 
 

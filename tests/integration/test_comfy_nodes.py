@@ -81,6 +81,15 @@ def test_prompt_set_takes_pairs_of_ones_own():
     assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
 
 
+def test_prompt_set_keeps_earlier_concepts_forgotten(unlearned):
+    """By name, and by the run that removed them; not the concept itself."""
+    settings = {"concept": "horse", "world": "tiny-canvas", "n": 8, "n_test": 2}
+    made, *_ = call("DiversePromptSet", **settings, keep_forgotten=f"astronaut, horse, {unlearned[0].run}")
+    assert made.keep_forgotten == ("astronaut", "cat")
+    plain, *_ = call("DiversePromptSet", **settings)
+    assert plain.keep_forgotten == () and plain.retain_train != made.retain_train
+
+
 def test_prompt_set_refuses_retain_prompts_that_name_the_concept():
     with pytest.raises(UserError, match="expected a retain prompt without 'cat'"):
         call("DiversePromptSet", concept="cat", text="a cat | a cat again")
@@ -251,9 +260,9 @@ def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, pl
 def test_report_shows_the_run(unlearned, model):
     text, path = call("Report", model=unlearned[0])
     assert "2 steps" in text and path.endswith("report.html")
-    with pytest.raises(UserError, match="Wire UnlearnConcept"):
+    with pytest.raises(UserError, match="Wire Unlearn Concept"):
         call("Report", model=model)
-    with pytest.raises(UserError, match=r"got one as it was loaded\. Wire UnlearnConcept or Apply Unlearned Weights"):
+    with pytest.raises(UserError, match=r"got one as it was loaded\. Wire Unlearn Concept or Apply Unlearned Weights"):
         call("SaveWeights", model=model, name="x")
 
 

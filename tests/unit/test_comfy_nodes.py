@@ -82,9 +82,13 @@ def test_every_input_is_one_that_comfyui_knows(id_, node):
         assert group in ("required", "optional")
         for name, (kind, settings) in inputs.items():
             assert name.isidentifier()
-            assert settings["tooltip"][:1].strip() and settings["tooltip"].endswith("."), name
+            first, _, _ = settings["tooltip"].partition(" ")
+            words = kind if isinstance(kind, list) else []
+            assert not first[:1].islower() or first.removesuffix(":") in words, name
+            assert settings["tooltip"].endswith("."), name
             if isinstance(kind, list):
                 assert kind and settings.get("default", kind[0]) in kind
+                assert len(kind) == len({*kind}), name
             elif kind in ("INT", "FLOAT"):
                 assert settings["min"] <= settings["default"] <= settings["max"]
             else:
