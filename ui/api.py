@@ -20,7 +20,7 @@ def build(page: Page) -> None:
     """Add the endpoints to the app."""
     for endpoint in endpoints(page):
         slow = {"concurrency_id": DEVICE, "concurrency_limit": 1} if endpoint.__name__ == "generate" else {}
-        gr.api(told(endpoint), api_name=endpoint.__name__, **slow)
+        gr.api(told(endpoint, html=False), api_name=endpoint.__name__, **slow)
 
 
 def endpoints(page: Page) -> list[Any]:

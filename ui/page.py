@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -93,14 +94,19 @@ def why(step: str, more: str = "") -> None:
         gr.Markdown(f"{WHY[step]}\n\n{more}")
 
 
-def told(handler: Callable[Given, Shown]) -> Callable[Given, Shown]:
-    """Show the user's mistakes as one line; whatever else goes wrong stays in the server's log."""
+def told(handler: Callable[Given, Shown], html: bool = True) -> Callable[Given, Shown]:
+    """Show the user's mistakes as one line; all other errors stay in the server's log.
+
+    Args:
+        handler: a handler of the page, or an endpoint.
+        html: whether the line is read as HTML, as the page does; a program gets it as it is.
+    """
 
     @functools.wraps(handler)
     def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Shown:
         try:
             return handler(*args, **kwargs)
         except (UserError, Cancelled) as error:
-            raise gr.Error(str(error), duration=20, print_exception=False) from None
+            raise gr.Error(escape(str(error)) if html else str(error), duration=20, print_exception=False) from None
 
     return wrapped

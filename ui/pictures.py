@@ -129,7 +129,7 @@ def diversity(prompts: PromptSet) -> str:
     texts = prompts.forget_train
     rows = [set(text.lower().replace(",", " ").replace(".", " ").split()) for text in texts]
     counts = Counter(word for row in rows for word in row)
-    varying = [(word, count) for word, count in counts.most_common() if count < len(rows)]
-    most = max((count for _, count in varying), default=1)
-    bars = [(word, count / most, count) for word, count in varying[:_WORDS]]
+    varying = sorted((-count, word) for word, count in counts.items() if count < len(rows))
+    most = -varying[0][0] if varying else 1
+    bars = [(word, -count / most, -count) for count, word in varying[:_WORDS]]
     return render("diversity", distinct=len(set(texts)), rows=len(texts), words=len(counts), bars=bars)

@@ -193,6 +193,14 @@ def test_mistakes_in_every_box_are_told_in_one_line(page, runs, tmp_path):
         fill(page, "concept", concept)
         page.locator("#checks .bad", has_text=message).wait_for()
     assert page.locator("#checks img").count() == 0
+    fill(page, "concept", "<b>x</b><img src=x>")
+    page.locator("#checks .bad", has_text="<img src=x>").wait_for()
+    page.locator("#next-3").click()
+    page.locator("#start").click()
+    page.locator(".toast-body.error").wait_for()
+    assert page.locator(".toast-body b, .toast-body img").count() == 0
+    expect_toast(page, "<b>x</b><img src=x>")
+    page.get_by_role("tab", name="2 Prompts").click()
     fill(page, "concept", "cat")
     page.wait_for_selector("#checks .good")
     wrong = tmp_path / "wrong.csv"
