@@ -106,7 +106,7 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     assert "stable-diffusion" in page.locator("#recognised").inner_text()
     page.locator("#next-2").click()
     page.wait_for_selector("#checks .good")
-    open_part(page, "text=More words, how many prompts")
+    open_part(page, "text=Synonyms, number of prompts")
     for box in ("prompts-n", "prompts-n_test"):
         fill(page, box, SHORT[box])
     page.wait_for_function("document.querySelector('#checks').innerText.includes('8 training and 6 test')")
@@ -253,7 +253,7 @@ def test_a_second_run_waits_and_both_are_steered(page, client):
     first = client.predict(short_recipe(steps=100_000, checkpoint_every=2), api_name="/unlearn")
     second = client.predict(short_recipe(steps=100_000), api_name="/unlearn")
     try:
-        page.locator("#queue li", has_text=second).get_by_text("waits for its turn").wait_for()
+        page.locator("#queue li", has_text=second).get_by_text("waiting for its turn").wait_for()
         assert client.predict(second, api_name="/status")["queue"] == 1
         page.reload()  # a fresh page shows the run at work
         page.locator(f"#status .status[data-run='{first}']").wait_for()
@@ -334,7 +334,7 @@ def test_an_audit_without_unlearning(client, runs):
     ("endpoint", "arguments", "message"),
     [
         ("/unlearn", ({"concept": "zebra"},), "zebra"),
-        ("/unlearn", ({"concept": "cat", "model": "/etc"},), "expected a model of the list"),
+        ("/unlearn", ({"concept": "cat", "model": "/etc"},), "expected a model from the list"),
         ("/unlearn", ({"concept": "cat", "model": "org/model"},), "--allow-hub"),
         ("/unlearn", ({"concept": "cat", "prompts": {"file": "/etc/passwd"}},), "prompts.file can't be set"),
         ("/unlearn", ({"concept": "cat", "prompts": {"llm_url": "http://169.254.169.254"}},), "can't be set"),

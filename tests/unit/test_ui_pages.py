@@ -146,7 +146,7 @@ def test_the_state_of_a_run_is_text(page):
 def test_the_name_of_a_run_is_text_even_in_an_attribute(page):
     seen = harmless(render("status", name=EVIL, state="done", text="done", share=None))
     assert ("data-run", EVIL) in seen.attributes and EVIL in seen.text
-    assert EVIL in harmless(render("queue", entries=[(EVIL, "at work")])).text
+    assert EVIL in harmless(render("queue", entries=[(EVIL, "running")])).text
 
 
 def test_the_queue_names_every_run_that_is_not_done(page):
@@ -154,7 +154,7 @@ def test_the_queue_names_every_run_that_is_not_done(page):
     make_run(page, "cat-1", state="queued")
     make_run(page, "cat-2", state="running")
     make_run(page, "cat-3", state="done")
-    assert " ".join(Reader(queue_html(page)).text.split()) == "cat-2 at work cat-1 waits for its turn"
+    assert " ".join(Reader(queue_html(page)).text.split()) == "cat-2 running cat-1 waiting for its turn"
 
 
 def test_figures_of_a_run_are_text(page):
