@@ -106,7 +106,7 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     assert "stable-diffusion" in page.locator("#recognised").inner_text()
     page.locator("#next-2").click()
     page.wait_for_selector("#checks .good")
-    open_part(page, "text=Synonyms, number of prompts")
+    open_part(page, "text=Prompt settings")
     for box in ("prompts-n", "prompts-n_test"):
         fill(page, box, SHORT[box])
     page.wait_for_function("document.querySelector('#checks').innerText.includes('8 training and 6 test')")

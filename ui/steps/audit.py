@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 from PIL import Image
 
 from ...pipeline.report import rows, verdict
@@ -111,31 +110,33 @@ def figures_html(run: Path) -> str:
     """The figures of a run: both audits and the verdict, or the audit of one model."""
     if (run / "results.json").exists():
         results = Results.load(run / "results.json")
+        audits = results.audits
         return render(
             "figures",
             verdict=verdict(results).text,
             warnings=warnings_box(results.warnings),
             table=figures_table(rows(results)),
-            sections=_sections(results.audits.before, results.audits.after),
+            sections=[audit_section(section, level=3) for section in audit_sections(audits.before, audits.after)],
         )
     if (run / "audit.json").exists():
         found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
-        return render("one_model", figures=_numbers(found), sections=_sections(found, AuditResult()))
+        return render("one_model", figures=_numbers(found))
     return note("This run has no figures yet. They appear when it is done.")
-
-
-def _sections(before: AuditResult, after: AuditResult) -> list[Markup]:
-    return [audit_section(section, level=3) for section in audit_sections(before, after)]
 
 
 def _numbers(found: AuditResult) -> list[tuple[str, str, str]]:
     """Audit, name and text of every number of one model."""
-    return [
-        (audit, name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
-        for audit, figures in found.model_dump(exclude_none=True).items()
-        for name, value in figures.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    rows = []
+    for audit, figures in found.model_dump(exclude_none=True).items():
+        for name, value in figures.items():
+            listed = (
+                {f"{name}, {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+            )
+            for each, number in listed.items():
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    text = f"{number:.3f}" if isinstance(number, float) else str(number)
+                    rows.append((audit, each.replace("_", " "), text))
+    return rows
 
 
 def pair_files(run: Path, prompt: str) -> tuple[Path, Path] | None:

@@ -33,7 +33,7 @@ def build(page: Page) -> None:
     with gr.Row():
         concept = controls.add(("concept",), max_length=60)
         kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="the sort of concept")
-    with gr.Accordion("Synonyms, number of prompts and their source", open=False):
+    with gr.Accordion("Prompt settings", open=False):
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
     page.table = gr.Dataframe(
