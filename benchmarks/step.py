@@ -84,10 +84,11 @@ class Stand:
         generator = torch.Generator().manual_seed(1)
         conditioning = {"prompt_embeds": torch.randn(2, TEXT_TOKENS, self.text_width, generator=generator)}
         rows = torch.arange(count) % 2
-        forget, retain = (
-            Samples(torch.randn(count, 4, self.size, self.size, generator=generator), conditioning, rows) for _ in "fr"
-        )
-        return SampleSet.in_order(forget, retain)
+
+        def drawn() -> Samples:
+            return Samples(torch.randn(count, 4, self.size, self.size, generator=generator), conditioning, rows)
+
+        return SampleSet.in_order(forget=drawn(), retain=drawn())
 
 
 @dataclass

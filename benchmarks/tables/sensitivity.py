@@ -1,7 +1,7 @@
 """Fig. 6: variation of RA and FID with alpha, for each lambda."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def _setting(record: Record, name: str) -> float:
     return record.settings["method"][name]
 
 
-def _verdict(lambdas: Sequence[float], of) -> str:  # type: ignore[no-untyped-def]
+def _verdict(lambdas: Sequence[float], of: Callable[[str, float, str], list[float]]) -> str:
     def count(better: str, worse: str) -> int:
         return sum(
             statistics.median(of(better, w, "FID")) < statistics.median(of(worse, w, "FID"))

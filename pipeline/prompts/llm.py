@@ -129,10 +129,10 @@ class LLMSource(BaseModel):
             raise UserError(
                 f"can't write with {where}: {reason}. Use another folder, a server, or templates."
             ) from error
-        return read_json(text if isinstance(text, str) else str(text[-1].get("content", "")), schema, where)
+        return read_answer(text if isinstance(text, str) else str(text[-1].get("content", "")), schema, where)
 
 
-def read_json(text: str, schema: type[BaseModel], where: str) -> dict[str, list[str]]:
+def read_answer(text: str, schema: type[BaseModel], where: str) -> dict[str, list[str]]:
     """Find the first JSON object of the schema in an answer that may have words around it.
 
     Raises:

@@ -47,13 +47,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries, the second one winning. Another method name drops the first's options."""
+    """Nested dictionaries, the second one winning.
+
+    Two that bear different names describe different things (a method and its options): the second replaces the first.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            renamed = key == "method" and value.get("name", old.get("name")) != old.get("name")
-            merged[key] = dict(value) if renamed else merge(old, value)
+            named = value.get("name", old.get("name")) == old.get("name")
+            merged[key] = merge(old, value) if named else dict(value)
         else:
             merged[key] = value
     return merged

@@ -17,6 +17,7 @@ from ..models import Denoiser
 from ..models.lineage import Lineage
 from ..support.errors import UserError
 from ..support.files import replacing
+from ..support.version import __version__
 from ..worlds.concepts import join_concepts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
@@ -27,8 +28,6 @@ _PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
 
 def versions() -> dict[str, str]:
     """Versions of Turpentine and of what its numbers depend on."""
-    from ..support.version import __version__
-
     found = {"turpentine": __version__}
     for package in _PACKAGES:
         try:

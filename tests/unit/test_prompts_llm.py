@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import create_model
 from turpentine.pipeline.prompts import LLMSource, PromptSet
-from turpentine.pipeline.prompts.llm import read_json, usable_values
+from turpentine.pipeline.prompts.llm import read_answer, usable_values
 from turpentine.pipeline.support.errors import MissingExtra, UserError
 
 NATO = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima".split()
@@ -168,9 +168,9 @@ def test_wrong_settings(monkeypatch, tmp_path):
 def test_json_is_found_among_words():
     schema = create_model("Schema", mood=(list[str], ...))
     text = 'Of course {smiles}: ```json\n{"mood": ["calm"]}\n``` {"mood": 3}'
-    assert read_json(text, schema, "the model") == {"mood": ["calm"]}
+    assert read_answer(text, schema, "the model") == {"mood": ["calm"]}
     with pytest.raises(UserError, match="expected lists of words from the model"):
-        read_json("{" * 50, schema, "the model")
+        read_answer("{" * 50, schema, "the model")
 
 
 def test_values_are_cleaned():
