@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C; gives the exit code."""
+    """Serve until Ctrl-C and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="turpentine ui",
         description="Open the app in a browser.",
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        UserError: options that don't go together, or a port that is taken.
+        UserError: the options contradict each other, or the port is taken.
     """
     settings = launch_settings(arguments)
     try:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the app."""
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept; default runs/"
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs; default runs/"
     )
     parser.add_argument(
         "--models",
@@ -61,39 +61,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder whose models may be chosen; repeatable",
+        help="a folder whose models visitors may choose; repeatable",
     )
     parser.add_argument(
-        "--export-to", action="append", default=[], metavar="NAME=DIR",
+        "--export-to",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
         help="a folder that weights may be copied into, e.g. ComfyUI=~/ComfyUI/models/diffusion_models; repeatable",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--allow-hub", action="store_true", help="let visitors name models by hub id, which downloads them"
     )
-    parser.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible server that may think up sub-concepts")
-    parser.add_argument("--llm-model", metavar="NAME", help="its model")
-    parser.add_argument("--quota", type=float, default=50.0, metavar="GB", help="most that runs may take; default 50")
+    parser.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible server that suggests sub-concepts")
+    parser.add_argument("--llm-model", metavar="NAME", help="the model of that server")
+    parser.add_argument("--quota", type=float, default=50.0, metavar="GB", help="disk space for all runs; default 50")
     parser.add_argument("--listen", action="store_true", help="serve other computers too; needs --auth or --no-auth")
     parser.add_argument(
-        "--auth", metavar="USER:PASSWORD", default=os.environ.get("TURPENTINE_AUTH"),
-        help="who may come in; better given as the environment variable TURPENTINE_AUTH",
-    )  # fmt: skip
-    parser.add_argument("--no-auth", action="store_true", help="with --listen: everybody may come in")
+        "--auth",
+        metavar="USER:PASSWORD",
+        default=os.environ.get("TURPENTINE_AUTH"),
+        help="ask visitors for this name and password; safer in the environment variable TURPENTINE_AUTH",
+    )
+    parser.add_argument("--no-auth", action="store_true", help="with --listen: let everybody in")
     parser.add_argument(
-        "--host-name", action="append", default=[], metavar="NAME", help="a further name of this server"
+        "--host-name", action="append", default=[], metavar="NAME", help="another name of this server; repeatable"
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser of this computer")
 
 
 def launch_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the web server is told; everything that is not asked for stays closed.
+    """Choose the address and the password of the web server.
 
     Raises:
-        UserError: options that don't go together.
+        UserError: the options contradict each other.
     """
     if arguments.listen and not arguments.auth and not arguments.no_auth:
         raise UserError(
-            "--listen opens the app to the network: give --auth USER:PASSWORD, or --no-auth if you mean it."
+            "--listen opens the app to the network. Add --auth USER:PASSWORD, or --no-auth to let everybody in."
         )
     if arguments.auth and arguments.no_auth:
         raise UserError("--auth and --no-auth contradict each other. Give one of them.")
@@ -112,7 +117,7 @@ def serve(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Build the app and serve it until Ctrl-C.
 
     Raises:
-        UserError: a folder that is not there, or gradio is not installed.
+        UserError: a folder is missing, or gradio is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

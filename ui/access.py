@@ -1,7 +1,7 @@
-"""What a visitor may reach: configured folders, checked names, a limited disk. Default: nothing else.
+"""The limits of a visitor: configured folders, checked names, a limited disk, and nothing else by default.
 
-Every handler, public or not, gets its folders, models and recipes through `Access`, so that the
-checks stand in one place. docs/app.md says what is protected and how.
+Every handler, public or not, gets its folders, models and recipes through `Access`, so that all checks are in one
+place. docs/app.md lists the protections.
 """
 
 import re
@@ -29,10 +29,10 @@ _NAMED = 60
 _DEPTH = 3  # how far below a configured folder models are looked for
 _PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms"}
 _PLACES = {"model", "audits.alignment_model"}
-"""Free-text fields that name no place, and those whose place is checked. No other one can be changed."""
+"""Free-text fields that name no place, and those whose place is checked. Visitors can't change any others."""
 
 BUNDLED = {name: path for name, path in _BUNDLED.items() if name != "digits"}
-"""Bundled models that take prompts; the app's steps have no place for a class-conditional one."""
+"""Bundled models that take prompts. The app does not support the class-conditional one."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Access:
     """The folders and rights of an app.
 
     Attributes:
-        runs: where run folders are kept.
+        runs: the folder of all run folders.
         models: folders whose models may be read.
-        exports: folders that finished weights may be copied into, by the name that is shown.
-        hub: whether models may be named by hub id, which downloads them.
-        quota: most bytes that `runs` may hold before nothing new starts.
-        llm_url: OpenAI-compatible server that may be asked for sub-concepts; None: none.
+        exports: folders that finished weights may be copied into, by their shown name.
+        hub: whether visitors may name models by hub id, which downloads them.
+        quota: bytes in `runs` above which no new run starts.
+        llm_url: OpenAI-compatible server that suggests sub-concepts; None for none.
         llm_model: its model.
     """
 
@@ -60,18 +60,16 @@ class Access:
     # runs ---------------------------------------------------------------------------------------
 
     def run(self, name: str) -> RunFolder:
-        """The run of that name.
+        """Find a run by its name.
 
         Raises:
-            UserError: an odd name, a link, or no such run.
+            UserError: the name is malformed, or there is no such run, or it is a link.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(f"expected the name of a run, got {str(name)[:80]!r}. Choose one of the list.")
+            raise UserError(f"expected the name of a run, got {str(name)[:80]!r}. Choose one from the list.")
         path = self.runs / name
         if path.is_symlink() or not (path / "recipe.yaml").is_file():
-            raise UserError(
-                f"expected a run of the name {name!r}, found none. It may have been deleted; reload the page."
-            )
+            raise UserError(f"expected a run named {name!r}, found none. It may have been deleted; reload the page.")
         return RunFolder(path)
 
     def run_names(self) -> list[str]:
@@ -81,7 +79,7 @@ class Access:
         return [path.name for path in sorted(named, key=_age, reverse=True)]
 
     def new_run(self, recipe: Recipe) -> Path:
-        """A folder for a new run, if the disk has room.
+        """Choose the folder of a new run.
 
         Raises:
             UserError: the runs fill their quota, or the disk is full.
@@ -90,7 +88,7 @@ class Access:
         if used >= self.quota or free < 1_000_000_000:
             raise UserError(
                 f"the runs take {used / 1e9:.1f} of {self.quota / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
-                "left. Delete runs that you no longer need, on the page Runs."
+                "left. Delete runs that you no longer need on the tab Runs."
             )
         path = new_run_path(recipe, self.runs)
         if not _NAME.fullmatch(path.name):
@@ -114,10 +112,10 @@ class Access:
         return [*BUNDLED, *(f"run:{name}" for name in reversed(runs)), *found]
 
     def model(self, name: str) -> str:
-        """What `load_denoiser` shall open for a name that a visitor gave.
+        """The path or hub id that `load_denoiser` opens for a name that a visitor gave.
 
         Raises:
-            UserError: it is none of the bundled models, not in a configured folder, or a hub id that is not allowed.
+            UserError: it is no bundled model, in no configured folder, and no hub id that is allowed.
         """
         name = _short(name, "model").strip()
         if name in BUNDLED:
@@ -125,7 +123,10 @@ class Access:
         if name.startswith("run:"):
             path = self.run(name.removeprefix("run:")).path / "weights" / "diffusers"
             if not path.is_dir():
-                raise UserError(f"{name} wrote no 'diffusers' weights, which are needed to draw with it.")
+                raise UserError(
+                    f"expected diffusers weights in {name}, found none. "
+                    "Choose that format in step 3 (Advanced, Output)."
+                )
             return str(path)
         path = Path(name)
         if self.hub and _HUB_ID.fullmatch(name) and not path.exists():
@@ -133,7 +134,7 @@ class Access:
         return str(self._inside(path, "model"))
 
     def _inside(self, path: Path, what: str) -> Path:
-        """`path`, if it lies in a configured model folder once every link and '..' is followed."""
+        """Resolve every link and '..' of `path`, and check that it lies in a configured model folder."""
         try:
             real = path.resolve(strict=True) if path.is_absolute() and "\0" not in str(path) else None
         except (OSError, RuntimeError):
@@ -143,7 +144,7 @@ class Access:
         ):
             hub = "a hub id" if self.hub else "hub ids are not allowed here (--allow-hub)"
             raise UserError(
-                f"expected a {what} of the list, got {str(path)!r}. Allowed: {', '.join(BUNDLED)}, a run, what is in "
+                f"expected a {what} from the list, got {str(path)!r}. Allowed: {', '.join(BUNDLED)}, a run, models in "
                 f"the folders given with --models; {hub}."
             )
         return real
@@ -151,10 +152,10 @@ class Access:
     # recipes ------------------------------------------------------------------------------------
 
     def recipe(self, chosen: Mapping[str, Any]) -> Recipe:
-        """The recipe that a visitor described, with every place in it checked.
+        """Complete and check a recipe that a visitor described.
 
         Raises:
-            UserError: a value out of range, or a place that is not allowed.
+            UserError: a value is out of range, or a place is not allowed.
         """
         if not isinstance(chosen, Mapping):
             raise UserError(f"expected a recipe (names and values), got {type(chosen).__name__}.")
@@ -183,10 +184,10 @@ class Access:
             self._inside(path, "judge (audits.alignment_model)")
 
     def export_folder(self, name: str) -> Path:
-        """The folder that a visitor chose to export to.
+        """Find a configured export folder by its name.
 
         Raises:
-            UserError: no configured one.
+            UserError: there is none of that name.
         """
         if name not in self.exports:
             raise UserError(f"expected one of the folders {list(self.exports)}, got {str(name)[:80]!r}.")
@@ -194,22 +195,22 @@ class Access:
 
 
 def short_text(value: object, what: str) -> str:
-    """A text that a visitor wrote, on one line.
+    """Check a visitor's text and put it on one line.
 
     Raises:
-        UserError: empty, or too long.
+        UserError: the text is empty or too long.
     """
     text = " ".join(_short(value, what).split())
     if not text:
-        raise UserError(f"expected a {what}, got an empty text. Write one.")
+        raise UserError(f"expected a {what}, got an empty text.")
     return text
 
 
 def upload(path: object, suffixes: tuple[str, ...], largest: int) -> Path:
-    """An uploaded file, checked.
+    """Check an uploaded file.
 
     Raises:
-        UserError: none, another kind, or too large.
+        UserError: there is none, or it is of another kind or too large.
     """
     if not isinstance(path, str) or not path:
         raise UserError(f"expected a file ({', '.join(suffixes)}), got none.")
@@ -246,7 +247,7 @@ def _free_texts(recipe: Recipe) -> Iterator[tuple[Field, Any]]:
 
 
 def settable(option: Field) -> bool:
-    """Whether a visitor may change a field of the recipe at all."""
+    """Tell whether visitors may change a field of the recipe."""
     return option.key in _PLAIN | _PLACES or not option.is_free_text
 
 

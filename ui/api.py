@@ -1,4 +1,4 @@
-"""The named endpoints, for `gradio_client`. Everything else on the page is private."""
+"""The named endpoints, for `gradio_client`. All other handlers of the page are private."""
 
 import json
 from typing import Any
@@ -20,11 +20,11 @@ def build(page: Page) -> None:
     """Add the endpoints to the app."""
     for endpoint in endpoints(page):
         slow = {"concurrency_id": DEVICE, "concurrency_limit": 1} if endpoint.__name__ == "generate" else {}
-        gr.api(told(endpoint), api_name=endpoint.__name__, **slow)
+        gr.api(told(endpoint, html=False), api_name=endpoint.__name__, **slow)
 
 
 def endpoints(page: Page) -> list[Any]:
-    """The functions; their signatures are the schema, their docstrings the description."""
+    """The endpoints as functions: their signatures are the schema, their docstrings the description."""
     access, runner = page.access, page.runner
 
     def models() -> list[str]:
@@ -32,11 +32,11 @@ def endpoints(page: Page) -> list[Any]:
         return access.model_names()
 
     def recipe(chosen: dict) -> dict:
-        """Complete a recipe, given as nested names and values, with the defaults of its model and method."""
+        """Complete a recipe (nested names and values) with the defaults of its model and method."""
         return access.recipe(chosen).model_dump(mode="json")
 
     def defaults(model: str, method: str, preset: str) -> dict:
-        """Give the recipe that the page offers for a model, a method and a preset."""
+        """Return the recipe that the page offers for a model, a method and a preset."""
         start = {"concept": "astronaut", "model": access.model(model), "method": {"name": method}}
         return starting_recipe(start, preset).model_dump(mode="json")
 
@@ -47,11 +47,11 @@ def endpoints(page: Page) -> list[Any]:
         return [[split, pair.forget, pair.retain] for split, pairs in parts for pair in pairs]
 
     def unlearn(chosen: dict) -> str:
-        """Put an unlearning into the queue; gives the name of its run."""
+        """Queue an unlearning run and return its name."""
         return runner.submit(access.recipe(chosen))
 
     def audit(chosen: dict) -> str:
-        """Put the audit of a model as it is into the queue; gives the name of its run."""
+        """Queue the audit of a model as it is and return the name of the run."""
         return runner.submit(access.recipe(chosen), "audit")
 
     def runs() -> list[str]:
@@ -59,7 +59,7 @@ def endpoints(page: Page) -> list[Any]:
         return runner.names()
 
     def status(run: str) -> dict:
-        """Tell a run's state, its place in the queue, its stage and its last step."""
+        """Return a run's state, its place in the queue, its stage and its last step."""
         job, events, queue = runner.job(run), runner.events(run), runner.queue()
         return {
             "state": job.state,
@@ -71,7 +71,7 @@ def endpoints(page: Page) -> list[Any]:
         }
 
     def results(run: str) -> dict:
-        """Give the `results.json` of a run that is done, or the figures of an audit."""
+        """Return the `results.json` of a run that is done, or the figures of an audit."""
         found = access.run(run).results()
         if found is not None:
             return found.model_dump(mode="json", exclude_none=True)
@@ -81,27 +81,27 @@ def endpoints(page: Page) -> list[Any]:
         return json.loads(audited.read_text(encoding="utf-8"))
 
     def pause(run: str) -> str:
-        """Stop a run after its current step, to resume later; gives its state."""
+        """Stop a run after its current step, to resume it later; return its state."""
         runner.pause(run)
         return runner.job(run).state
 
     def resume(run: str) -> str:
-        """Put a stopped run back into the queue; gives its state."""
+        """Put a stopped run back into the queue and return its state."""
         runner.resume(run)
         return runner.job(run).state
 
     def cancel(run: str) -> str:
-        """Stop a run; gives its state."""
+        """Stop a run and return its state."""
         runner.cancel(run)
         return runner.job(run).state
 
     def delete(run: str) -> str:
-        """Delete a run that is not at work; gives its name."""
+        """Delete a run that is not at work and return its name."""
         runner.delete(run)
         return run
 
     def generate(model: str, prompt: str, seed: int) -> list[list[list[int]]]:
-        """Draw one picture with a model (or `run:NAME`); gives its RGB pixels, row by row."""
+        """Draw one picture with a model (or `run:NAME`) and return its RGB pixels, row by row."""
         part = build_part({"model": access.model(model)}, "model", "device", "samples")
         picture = page.studio.draw(part.model, part.device, short_text(prompt, "prompt"), seed_of(seed), part.samples)
         return np.asarray(picture.convert("RGB")).tolist()

@@ -1,4 +1,4 @@
-"""The page: a walkthrough of five steps, the runs, and the named endpoints."""
+"""Build the page: five steps, the tab Runs, and the named endpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _ABANDONED = 86_400  # seconds after which files made for a download are deleted
 
 
 def theme() -> gr.themes.Base:
-    """Colours and fonts; fonts of the reader's own system, so that nothing is fetched."""
+    """Colours and fonts. The fonts are those of the reader's system, so the page fetches none."""
     return gr.themes.Default(
         primary_hue="teal",
         neutral_hue="stone",
@@ -32,13 +32,13 @@ def theme() -> gr.themes.Base:
 
 
 def build_app(access: Access, runner: Runner) -> gr.Blocks:
-    """Put the page together. `runner` is to be started by the caller."""
+    """Build the page. The caller starts `runner`."""
     with gr.Blocks(title="Turpentine", analytics_enabled=False, delete_cache=(3600, _ABANDONED)) as demo:
         page = Page(access, runner, Studio(), Controls(), demo=demo)
         gr.Markdown("# Turpentine\nRemove a concept from a text-to-image model, and leave the rest as it was.")
         queue = gr.HTML(elem_id="queue", padding=False)
         page.run = gr.State()
-        chooser = gr.Dropdown(label="Run that steps 3 to 5 show", choices=[], elem_id="run", visible=False)
+        chooser = gr.Dropdown(label="Run shown in steps 3 to 5", choices=[], elem_id="run", visible=False)
         page.timer, ended = gr.Timer(_TICK), gr.State()
         with gr.Tabs(selected=1, overflow_behavior="wrap") as page.tabs:
             for number, (label, step) in enumerate(STEPS, start=1):
@@ -54,11 +54,11 @@ def build_app(access: Access, runner: Runner) -> gr.Blocks:
 
 
 def _follow(page: Page, chooser: Any, queue: Any, ended: Any) -> None:
-    """Keep the queue, the list of runs and what hangs on them up to date.
+    """Keep the queue and the list of runs up to date, and everything that follows from them.
 
-    A tick only writes into a state, and what the page shows follows when that changes: a browser that
-    gets every component anew each second has no time for what its visitor types. The run is a state for the
-    same reason: a dropdown that is hidden says at every update that it has changed.
+    A tick only writes into a state, and the page is redrawn when that state changes. Sending every component each
+    second would keep the browser too busy for the visitor's typing. The chosen run is a state as well, because a
+    hidden dropdown reports a change at every update.
     """
     known = gr.State()
 
@@ -87,10 +87,10 @@ def _follow(page: Page, chooser: Any, queue: Any, ended: Any) -> None:
 
 
 def _spare_the_browser(demo: Any, leaf: Any) -> None:
-    """Let every event without a visible progress mark `leaf` as what waits for it.
+    """Show the progress of every event without a visible progress on `leaf` alone.
 
-    At each message of any event, the page goes through all components that have ever been so marked, copies their
-    properties, and those of everything inside them: with the tabs or a long table among them that took half a core.
+    At each message of any event, gradio copies the properties of all components that ever showed a progress, and of
+    everything inside them. With the tabs or a long table among them, that took half a core.
     """
     for event in demo.fns.values():
         if event.show_progress == "hidden":
@@ -98,5 +98,5 @@ def _spare_the_browser(demo: Any, leaf: Any) -> None:
 
 
 def queue_html(page: Page) -> str:
-    """What runs and what waits, for everybody to see."""
+    """The runs at work and those that wait, for every visitor."""
     return render("queue", entries=[(name, STATES[page.runner.job(name).state]) for name in page.runner.queue()])

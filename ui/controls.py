@@ -1,4 +1,4 @@
-"""The recipe's fields as components: label, help, range and default come from the field."""
+"""The recipe's fields as components. Label, help, range and default come from the field."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,21 +19,21 @@ FIELDS: dict[Path, Field] = {field.path: field for field in fields_of()}
 """Every field that can be offered."""
 
 START = {"concept": "astronaut"}
-"""What the page opens with, beside the recipe's defaults: the concept of `turpentine demo`."""
-_PREVIEWS = 8  # pictures in the course of a training
-_RADIO = 4  # up to so many choices are all shown
+"""The page opens with the recipe's defaults and this, the concept of `turpentine demo`."""
+_PREVIEWS = 8  # times that a training draws pictures
+_RADIO = 4  # up to this number, choices are shown side by side
 _NONE = "none"
 
 
 class Controls:
-    """The components of one page that together describe a recipe."""
+    """The components of one page that describe a recipe."""
 
     def __init__(self) -> None:
         self.components: dict[Path, gr.components.Component] = {}
         self.start = starting_recipe(START)
 
     def add(self, path: Path, **over: Any) -> Any:
-        """Make the component of a field where the page is being built; `over` replaces its properties."""
+        """Add the component of a field at this place of the page. `over` replaces its properties."""
         value = value_at(self.start, path)
         if path[0] == "method" and path[-1] not in method_fields(self.start.method.name):
             over = {"visible": False} | over
@@ -42,25 +42,25 @@ class Controls:
         return component
 
     def choice(self, path: Path, choices: Sequence[Any], **over: Any) -> Any:
-        """Make a free-text field a choice among what there is here."""
+        """Add a free-text field as a list of choices."""
         value = value_at(self.start, path)
         about = {"label": label_of(path), "info": FIELDS[path].help, "elem_id": "-".join(path), "value": value}
         self.components[path] = gr.Dropdown(choices=list(choices), interactive=True, **about | over)
         return self.components[path]
 
     def section(self, name: str, skip: Iterable[str] = ()) -> None:
-        """Make the components of every field of a section that are not on the page yet."""
+        """Add all components of a section that are not on the page yet."""
         for path, field in FIELDS.items():
             if path[0] == name and path[-1] not in skip and path not in self.components and settable(field):
                 self.add(path)
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """The components, in the order in which `nested` takes their values and `filled` gives updates."""
+        """The components, in the order of the values of `nested` and of the updates of `filled`."""
         return list(self.components.values())
 
     def nested(self, values: Sequence[Any]) -> dict[str, Any]:
-        """What the visitor chose, as the nested dictionaries of a recipe."""
+        """The visitor's choices as the nested dictionaries of a recipe."""
         chosen = dict(zip(self.components, values, strict=True))
         owned = method_fields(chosen.get(METHOD, "rgd"))
         return nest(
@@ -70,7 +70,7 @@ class Controls:
         )
 
     def filled(self, recipe: Recipe, keep: Iterable[Path] = ()) -> list[dict[str, Any]]:
-        """Updates that show a recipe; the fields of other methods are hidden."""
+        """Updates that show a recipe and hide the fields of other methods."""
         owned, kept = method_fields(recipe.method.name), set(keep)
         updates = []
         for path in self.components:
@@ -88,7 +88,7 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
     """The recipe that a page offers for a model, a method and a preset.
 
     Raises:
-        UserError: an unknown preset or method.
+        UserError: the preset or the method is unknown.
     """
     method = chosen.get("method") or {}
     name = method.get("name", "rgd") if isinstance(method, Mapping) else str(method)
@@ -99,19 +99,19 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
 
 
 def method_fields(method: str) -> set[str]:
-    """Names of a method's own options, and of its name."""
+    """Names of a method's options, `name` included."""
     return set(find(method).config.model_fields) if method in names() else {"name"}
 
 
 def method_choice(value: str, **over: Any) -> gr.Dropdown:
-    """The choice among the registered methods."""
-    info = "how the weights are changed; Why? tells them apart"
+    """Make the choice among the registered methods."""
+    info = "how the weights are changed; Why? compares the methods"
     choice = {"choices": names(), "value": value, "label": "Method", "info": info, "elem_id": "method-name"}
     return gr.Dropdown(**choice | over)
 
 
 def method_notes() -> str:
-    """What the module of each method says of itself, as a Markdown list."""
+    """A Markdown list of the methods, from the docstrings of their modules."""
     told: dict[str, list[str]] = {}
     for name in names():
         about = (sys.modules[find(name).config.__module__].__doc__ or "").strip().splitlines()[0]
@@ -150,7 +150,7 @@ def label_of(path: Path) -> str:
 
 
 def to_component(path: Path, value: Any) -> Any:
-    """A recipe's value as its component shows it."""
+    """Convert a recipe's value for its component."""
     field = FIELDS.get(path)
     if field is None:
         return value
@@ -162,7 +162,7 @@ def to_component(path: Path, value: Any) -> Any:
 
 
 def from_component(path: Path, value: Any) -> Any:
-    """A component's value as a recipe takes it; the recipe checks it."""
+    """Convert a component's value for the recipe, which checks it."""
     field = FIELDS.get(path)
     if field is None:
         return value

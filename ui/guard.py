@@ -1,7 +1,7 @@
-"""What reaches the app at all: known hosts, the same site, known paths, bodies of a known size.
+"""Let requests through only from the same site, for known hosts and paths, with a body of limited size.
 
-The web framework beneath the page has routes that this app does not need, among them some that make
-the server fetch an address. Whatever is not listed here gets 404 before the framework sees it.
+The web framework has routes that this app does not need; some make the server fetch an address. A path that is not
+listed here gets 404 before the framework sees it.
 """
 
 import ipaddress
@@ -43,20 +43,20 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that answers what the app shall not see.
+    """ASGI middleware that refuses requests before the app sees them.
 
     Args:
-        app: what comes next.
-        hosts: names under which the app may be called.
-        any_address: whether bare IP addresses are good names too. A page of another site can make a
-            browser send its own name here, never an address, so that they are safe.
+        app: the guarded app.
+        hosts: names by which the app may be called.
+        any_address: whether bare IP addresses are accepted too. They are safe: a page of another site can make a
+            browser send its own name here, but never an address.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK, any_address: bool = False) -> None:
         self.app, self.hosts, self.any_address = app, {host.lower() for host in hosts}, any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the module."""
+        """Refuse a request, or pass it on with its body checked and safe headers on the answer."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
@@ -111,7 +111,7 @@ class Guard:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None if it is too large."""
+    """Read the whole body; None if it is too large."""
     body = b""
     while True:
         message = await receive()
@@ -125,7 +125,7 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read once more, then whatever comes after it."""
+    """Replay a body that was read, then pass on later messages."""
     given = False
 
     async def give() -> Message:
@@ -139,7 +139,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_an_address(body: bytes) -> bool:
-    """Whether a JSON body has a file whose path is an address, which the framework would fetch."""
+    """Tell whether a JSON body has a file whose path is an address, which the framework would fetch."""
     try:
         return _has_address(json.loads(body))
     except ValueError:

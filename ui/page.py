@@ -1,8 +1,9 @@
-"""What the steps of the page share."""
+"""The state, components and helpers that the steps of the page share."""
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -18,7 +19,7 @@ from .texts import STATES, WHY
 Given = ParamSpec("Given")
 Shown = TypeVar("Shown")
 DEVICE = "device"
-"""Handlers of this concurrency group use the device: one at a time."""
+"""Handlers of this concurrency group use the device, one at a time."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -27,10 +28,10 @@ class Page:
     """One app: its rights, its workers and the components that several steps use.
 
     Attributes:
-        run: the run that the visitor looks at.
-        tabs: the steps of the walkthrough, and the runs.
-        table: the prompt pairs, and `base`, the set that they came from.
-        remake: the event that makes the prompt pairs anew.
+        run: the run that the visitor chose.
+        tabs: the five steps and the tab Runs.
+        table: the prompt pairs; `base` is the set that they came from.
+        remake: the event that makes new prompt pairs.
     """
 
     access: Access
@@ -53,22 +54,22 @@ class Page:
         self._later.append(wire)
 
     def follow(self, handler: Callable[..., Any], outputs: list[Any], inputs: Sequence[Any] = ()) -> None:
-        """Call `handler(run name, *inputs)` whenever the visitor looks at another run, or that one has ended."""
+        """Call `handler(run name, *inputs)` when the visitor chooses another run, and when the chosen one ends."""
         self._followers.append((handler, outputs, [self.run, *inputs]))
 
     def wire(self, ended: Any) -> None:
-        """Connect everything; `ended` changes when the run that is looked at has ended."""
+        """Connect everything. `ended` changes when the chosen run ends."""
         for wire in self._later:
             wire()
         for handler, outputs, inputs in self._followers:
             gr.on([self.run.change, ended.change], handler, inputs, outputs, show_progress="hidden", **PRIVATE)
 
     def recipe(self, values: Sequence[Any]) -> Recipe:
-        """The recipe that the controls describe, checked."""
+        """Check the controls' values and return their recipe."""
         return self.access.recipe(self.controls.nested(values))
 
     def next_button(self, number: int) -> gr.Button:
-        """The button that leads to a step of the walkthrough."""
+        """Make the button that leads to a step."""
         button = gr.Button("Next", variant="primary", elem_id=f"next-{number}", elem_classes="next")
         button.click(lambda: gr.Tabs(selected=number), outputs=self.tabs, show_progress="hidden", **PRIVATE)
         return button
@@ -78,29 +79,34 @@ class Page:
         return [(f"{name} — {STATES[self.runner.job(name).state]}", name) for name in self.runner.names()]
 
     def current(self) -> str | None:
-        """The run that a fresh page shows: the one at work, or else the newest."""
+        """The run that a fresh page shows: the one at work, otherwise the newest."""
         names = self.runner.names()
         return next((name for name in self.runner.queue() if name in names), names[0] if names else None)
 
     def is_live(self, name: str | None) -> bool:
-        """Whether a run is at work or waits."""
+        """Tell whether a run is at work or waits."""
         return name is not None and self.runner.job(name).state in UNFINISHED
 
 
 def why(step: str, more: str = "") -> None:
-    """The reasons for a step, one click away, and `more` about its choices (Markdown)."""
+    """Add the reasons for a step, one click away, and `more` about its choices (Markdown)."""
     with gr.Accordion("Why?", open=False, elem_classes="why"):
         gr.Markdown(f"{WHY[step]}\n\n{more}")
 
 
-def told(handler: Callable[Given, Shown]) -> Callable[Given, Shown]:
-    """Show the user's mistakes as one line; whatever else goes wrong stays in the server's log."""
+def told(handler: Callable[Given, Shown], html: bool = True) -> Callable[Given, Shown]:
+    """Show the user's mistakes as one line; all other errors stay in the server's log.
+
+    Args:
+        handler: a handler of the page, or an endpoint.
+        html: whether the line is read as HTML, as the page does; a program gets it as it is.
+    """
 
     @functools.wraps(handler)
     def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Shown:
         try:
             return handler(*args, **kwargs)
         except (UserError, Cancelled) as error:
-            raise gr.Error(str(error), duration=20, print_exception=False) from None
+            raise gr.Error(escape(str(error)) if html else str(error), duration=20, print_exception=False) from None
 
     return wrapped

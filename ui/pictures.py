@@ -1,7 +1,7 @@
-"""Pictures and figures as HTML: everything inline, so that no file of a run is served.
+"""Pictures and figures as HTML. All are inline, so the server gives out no file of a run.
 
-Where a run is about nudity, what NudeNet flags is blurred unless the visitor asks to see it; where
-NudeNet is not installed, whole pictures are.
+In runs about nudity, regions that NudeNet flags are blurred unless the visitor asks to see them. Without NudeNet,
+whole pictures are blurred.
 """
 
 import base64
@@ -24,17 +24,17 @@ from ..pipeline.support.errors import MissingExtra
 from .render import render
 
 _SHOWN_SIDE = 512
-"""Small pictures are enlarged to this side where one is shown alone."""
+"""A small picture that is shown alone is enlarged to this side."""
 _WORDS = 32  # words in the picture of a prompt set
 
 
 def sensitive(recipe: Recipe) -> bool:
-    """Whether flagged regions of a run's pictures are blurred unless asked for."""
+    """Tell whether flagged regions of a run's pictures are blurred unless asked for."""
     return resolve(recipe).counts_nudity or recipe.kind == "nudity"
 
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
-    """A picture as visitors may see it."""
+    """Blur a picture where visitors should not see it."""
     picture = image.convert("RGB")
     if reveal or not sensitive(recipe):
         return picture
@@ -112,24 +112,24 @@ def run_prompts(run: Path) -> dict[str, list[str]]:
 
 
 def newest_preview(run: Path) -> str | None:
-    """Name of the folder of the last pictures that were drawn while training."""
+    """Folder name of the last pictures drawn while training."""
     found = sorted(path.name for path in (run / "images").glob("step-*") if path.is_dir())
     return found[-1] if found else None
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """A picture large enough to look at alone; pixels of small ones stay pixels."""
+    """Enlarge a small picture for showing it alone; its pixels stay sharp."""
     factor = _SHOWN_SIDE // max(image.size)
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.NEAREST) if factor > 1 else image
 
 
 def diversity(prompts: PromptSet) -> str:
-    """How diverse a prompt set is: distinct rows, distinct words, and how often the words vary."""
+    """Show how diverse a prompt set is: distinct rows, distinct words, and how often each word is used."""
     texts = prompts.forget_train
     rows = [set(text.lower().replace(",", " ").replace(".", " ").split()) for text in texts]
     counts = Counter(word for row in rows for word in row)
-    varying = [(word, count) for word, count in counts.most_common() if count < len(rows)]
-    most = max((count for _, count in varying), default=1)
-    bars = [(word, count / most, count) for word, count in varying[:_WORDS]]
+    varying = sorted((-count, word) for word, count in counts.items() if count < len(rows))
+    most = -varying[0][0] if varying else 1
+    bars = [(word, -count / most, -count) for count, word in varying[:_WORDS]]
     return render("diversity", distinct=len(set(texts)), rows=len(texts), words=len(counts), bars=bars)

@@ -1,8 +1,7 @@
 """Long work as subprocesses of the command line: one at a time on each device, the others wait.
 
-A job is a run folder. What it is to do stands in `job.json`, how far it has come in
-`progress.json`, `events.jsonl` and `log.txt`, all in that folder: nothing is kept in memory alone,
-so a closed browser, a crash of the work or a new start of the app loses nothing.
+A job is a run folder. Its `job.json` says what to do; `progress.json`, `events.jsonl` and `log.txt` say how far it
+has come. Nothing is in memory alone, so a closed browser, a crashed run or a restarted app loses nothing.
 """
 
 import json
@@ -42,15 +41,16 @@ _PATIENCE = 60  # seconds after which a job that was asked to stop is asked agai
 
 @dataclass(frozen=True)
 class Job:
-    """What `job.json` says.
+    """The content of `job.json`.
 
     Attributes:
         task: unlearn, or audit a model as it is.
-        state: as it was when it was last written; `Runner.job` gives the state as it is.
-        device: where it computes; jobs of one device take turns.
-        queued: when it was put into the queue, in seconds since 1970.
-        pid: of the process, and `born`, when that began: together they name it for good.
-        stop: the state that it shall have once it has stopped.
+        state: where the job stands.
+        device: where it computes; jobs on one device take turns.
+        queued: when it joined the queue, in seconds since 1970.
+        pid: id of its process. Ids are reused, so `born`, the start of the process, belongs to it.
+        stop: the state to take once it has stopped.
+        asked: when it was last asked to stop, in seconds since 1970.
         message: why it failed.
     """
 
@@ -69,10 +69,10 @@ _JOB = TypeAdapter(Job)
 
 
 class Runner:
-    """Starts, follows and stops jobs. One for each folder of runs.
+    """Starts, follows and stops jobs. Use one for each folder of runs.
 
     Args:
-        access: which runs there are.
+        access: finds the runs.
     """
 
     def __init__(self, access: Access) -> None:
@@ -83,11 +83,11 @@ class Runner:
         self._thread = threading.Thread(target=self._work, name="turpentine-queue", daemon=True)
 
     def start(self) -> None:
-        """Begin to take jobs out of the queue."""
+        """Begin to work through the queue."""
         self._thread.start()
 
     def close(self) -> None:
-        """Start nothing more; what runs goes on."""
+        """Start no more jobs. Those at work continue."""
         self._stopping.set()
         self._thread.join(timeout=5)
 
@@ -96,15 +96,15 @@ class Runner:
     def submit(
         self, recipe: Recipe, task: Literal["unlearn", "audit"] = "unlearn", pairs: PromptSet | None = None
     ) -> str:
-        """Put a new run into the queue; gives its name.
+        """Queue a new run and return its name.
 
         Args:
             recipe: checked by `Access.recipe`.
             task: what to do.
-            pairs: the prompts, where they are not made from the recipe.
+            pairs: the prompts, unless the recipe makes them.
 
         Raises:
-            UserError: a device, a concept or prompts that are wrong, told now and not when its turn comes.
+            UserError: the device, the concept or the prompts are wrong. This is found now rather than at its turn.
         """
         if pairs is None and recipe.prompts.source == "template":
             prompts_of(resolve(recipe))
@@ -122,18 +122,18 @@ class Runner:
         return path.name
 
     def pause(self, name: str) -> None:
-        """Stop a run at the next safe place, to go on with later."""
+        """Stop a run after its current step, to resume it later."""
         self._stop(name, "paused")
 
     def cancel(self, name: str) -> None:
-        """Stop a run; what it made is kept until the run is deleted."""
+        """Stop a run. Its files are kept until it is deleted."""
         self._stop(name, "cancelled")
 
     def resume(self, name: str) -> None:
         """Put a stopped run back into the queue.
 
         Raises:
-            UserError: it is not one that can go on.
+            UserError: it was not stopped.
         """
         with self._lock:
             job = self.job(name)
@@ -161,7 +161,7 @@ class Runner:
         return self.access.run_names()
 
     def job(self, name: str) -> Job:
-        """A run's job as it is now. A run that the command line made has none: it is told from its files."""
+        """Read the job of a run. Without a valid `job.json`, other files of the run give its state."""
         folder = self.access.run(name).path
         try:
             return _JOB.validate_json((folder / "job.json").read_bytes())
@@ -170,7 +170,7 @@ class Runner:
             return Job("unlearn", "done" if done else "paused", "", 0.0)
 
     def queue(self) -> list[str]:
-        """What runs and what waits, in the order of their turns."""
+        """Names of the runs at work and of those that wait, in order."""
         jobs = [(name, self.job(name)) for name in self.names()]
         waiting = sorted((job.state == "queued", job.queued, name) for name, job in jobs if job.state in UNFINISHED)
         return [name for _, _, name in waiting]
@@ -193,7 +193,7 @@ class Runner:
                 self._turn()
 
     def _turn(self) -> None:
-        """Note who has ended and give free devices to those who wait longest."""
+        """Record the jobs that have ended, and start those that have waited longest on the free devices."""
         busy = set()
         for name in self.queue():
             job = self.job(name)
@@ -220,9 +220,12 @@ class Runner:
         with open(folder / "log.txt", "ab") as log:
             child = subprocess.Popen(  # noqa: S603 - every word is ours
                 [sys.executable, "-m", _CLI, *words, *follow],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+                start_new_session=True,
+            )
         self._children[name] = child
         self._write(name, replace(job, state="running", pid=child.pid, born=_born(child.pid), message=""))
 
@@ -260,7 +263,7 @@ class Runner:
                 raise UserError(f"expected a run that is at work or waits, got {name!r}, which is {job.state}.")
 
     def _interrupt(self, job: Job) -> None:
-        """Ctrl-C: the command line stops after this step and keeps a checkpoint."""
+        """Send Ctrl-C: the command stops after this step and keeps a checkpoint."""
         if job.pid is not None and _born(job.pid) == job.born:
             with suppress(OSError):
                 os.kill(job.pid, signal.SIGINT)
@@ -270,7 +273,7 @@ class Runner:
 
 
 def _born(pid: int) -> float | None:
-    """When a process began; None if there is none of that number, or it has ended."""
+    """The start time of a process; None if there is no such process, or it has ended."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         if process.status() != psutil.STATUS_ZOMBIE:
@@ -279,7 +282,7 @@ def _born(pid: int) -> float | None:
 
 
 def _last_words(log: Path) -> str:
-    """Why the command line ended: its line that starts with "error:", or its last one."""
+    """The last line of a log that starts with "error:", otherwise its last line."""
     with suppress(OSError):
         lines = [
             line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()

@@ -1,4 +1,4 @@
-"""Drawing with models on the page: the last ones stay loaded."""
+"""Draw with models for the page. The last two stay loaded."""
 
 import threading
 from collections import OrderedDict
@@ -27,7 +27,7 @@ class Studio:
         self._loaded: OrderedDict[tuple[str, str, float], Denoiser] = OrderedDict()
 
     def denoiser(self, model: str, device: str) -> Denoiser:
-        """The model, loaded. `model` was checked by `Access.model`."""
+        """Load a model, or find it loaded. `Access.model` has checked `model`."""
         changed = Path(model).stat().st_mtime if Path(model).exists() else 0.0
         key = (model, device, changed)
         if key not in self._loaded:
@@ -38,17 +38,17 @@ class Studio:
         return self._loaded[key]
 
     def draw(self, model: str, device: str, prompt: str, seed: int, spec: SampleSection) -> Image.Image:
-        """One picture of one prompt; the same seed gives the same picture."""
+        """Draw one prompt; the same seed gives the same picture."""
         with self._lock:
             denoiser = self.denoiser(model, device)
             latents = draw_latents(denoiser, [prompt], spec.sampling(), seed, Silent(), "drawing")
             return Image.fromarray(denoiser.decode(latents).numpy()[0])
 
     def describe(self, model: str, device: str) -> dict[str, str]:
-        """What was recognised of a model, as label -> text.
+        """Describe a model, as label -> text.
 
         Raises:
-            UserError: it can't be loaded.
+            UserError: the model can't be loaded.
         """
         with self._lock:
             denoiser = self.denoiser(model, device)
@@ -56,28 +56,29 @@ class Studio:
         weights = [p for part in parts.values() for p in part.parameters()]
         held = sum(p.numel() * p.element_size() for p in weights)
         needed, free = memory_needed(denoiser, TrainingSection(batch_size=1)), free_memory(denoiser.device)
+        fits = "fits" if needed < free else "does not fit"
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in weights})
         return {
             "Family": f"{denoiser.family} ({type(denoiser.pipeline).__name__})",
-            "Weights that unlearn": f"{sum(p.numel() for p in denoiser.module.parameters()) / 1e6:.1f} million",
+            "Trainable weights": f"{sum(p.numel() for p in denoiser.module.parameters()) / 1e6:.1f} million",
             "Trained to predict": type(denoiser.objective).__name__.lower(),
             "Precision": ", ".join(dtypes),
             "Device": str(denoiser.device),
             "Memory": f"{size(held)} loaded, {size(free)} free",
-            "Unlearning all weights": f"needs at least {size(needed)}: {'fits' if needed < free else 'does not fit'}",
+            "Unlearning all weights": f"needs at least {size(needed)}, which {fits}",
         }
 
     def estimate(self, recipe: Recipe, prompts: PromptSet) -> Estimate:
-        """What a run of a checked recipe will cost."""
+        """Estimate the time and memory of a run."""
         with self._lock:
             return estimate(self.denoiser(recipe.model, recipe.device), recipe, prompts)
 
 
 def seed_of(value: object) -> int:
-    """A seed that a visitor wrote.
+    """Check a visitor's seed.
 
     Raises:
-        UserError: not a whole number from 0 to 2**31 - 1.
+        UserError: it is not a whole number from 0 to 2**31 - 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 0 <= value < 2**31:
         raise UserError(f"expected a seed, a whole number from 0 to {2**31 - 1}, got {value!r}.")

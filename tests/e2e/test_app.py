@@ -106,7 +106,7 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     assert "stable-diffusion" in page.locator("#recognised").inner_text()
     page.locator("#next-2").click()
     page.wait_for_selector("#checks .good")
-    open_part(page, "text=More words, how many prompts")
+    open_part(page, "text=Prompt settings")
     for box in ("prompts-n", "prompts-n_test"):
         fill(page, box, SHORT[box])
     page.wait_for_function("document.querySelector('#checks').innerText.includes('8 training and 6 test')")
@@ -193,6 +193,14 @@ def test_mistakes_in_every_box_are_told_in_one_line(page, runs, tmp_path):
         fill(page, "concept", concept)
         page.locator("#checks .bad", has_text=message).wait_for()
     assert page.locator("#checks img").count() == 0
+    fill(page, "concept", "<b>x</b><img src=x>")
+    page.locator("#checks .bad", has_text="<img src=x>").wait_for()
+    page.locator("#next-3").click()
+    page.locator("#start").click()
+    page.locator(".toast-body.error").wait_for()
+    assert page.locator(".toast-body b, .toast-body img").count() == 0
+    expect_toast(page, "<b>x</b><img src=x>")
+    page.get_by_role("tab", name="2 Prompts").click()
     fill(page, "concept", "cat")
     page.wait_for_selector("#checks .good")
     wrong = tmp_path / "wrong.csv"
@@ -245,7 +253,7 @@ def test_a_second_run_waits_and_both_are_steered(page, client):
     first = client.predict(short_recipe(steps=100_000, checkpoint_every=2), api_name="/unlearn")
     second = client.predict(short_recipe(steps=100_000), api_name="/unlearn")
     try:
-        page.locator("#queue li", has_text=second).get_by_text("waits for its turn").wait_for()
+        page.locator("#queue li", has_text=second).get_by_text("waiting for its turn").wait_for()
         assert client.predict(second, api_name="/status")["queue"] == 1
         page.reload()  # a fresh page shows the run at work
         page.locator(f"#status .status[data-run='{first}']").wait_for()
@@ -326,7 +334,7 @@ def test_an_audit_without_unlearning(client, runs):
     ("endpoint", "arguments", "message"),
     [
         ("/unlearn", ({"concept": "zebra"},), "zebra"),
-        ("/unlearn", ({"concept": "cat", "model": "/etc"},), "expected a model of the list"),
+        ("/unlearn", ({"concept": "cat", "model": "/etc"},), "expected a model from the list"),
         ("/unlearn", ({"concept": "cat", "model": "org/model"},), "--allow-hub"),
         ("/unlearn", ({"concept": "cat", "prompts": {"file": "/etc/passwd"}},), "prompts.file can't be set"),
         ("/unlearn", ({"concept": "cat", "prompts": {"llm_url": "http://169.254.169.254"}},), "can't be set"),

@@ -6,7 +6,7 @@ from torch import nn
 from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
 from turpentine.pipeline.maths.parameters import largest
 from turpentine.pipeline.methods import build_method, find
-from turpentine.pipeline.methods.base import Batch, Context, guided_prediction, noise_loss
+from turpentine.pipeline.methods.base import Batch, Context, Loss, guided_prediction, noise_loss
 from turpentine.pipeline.methods.esd import Teacher, sample_until
 from turpentine.pipeline.methods.mask import load_mask, mask_shares, read_mask, save_mask
 from turpentine.pipeline.support.errors import UserError
@@ -257,3 +257,19 @@ def test_named_combinations_of_data_differ_in_nothing_else():
     assert plain.model_dump(exclude={"name", "data"}) == diverse.model_dump(exclude={"name", "data"})
     assert (find("rg").config().data, find("rgd").config().data) == ("uniform", "diverse")
     assert find("rg").method is find("rgd").method
+
+
+# what a step tells of its loss --------------------------------------------------------------------
+
+
+def test_figures_of_a_loss_are_averaged_over_processes_and_parts():
+    objective = torch.tensor(-1.0, requires_grad=True)
+    own = Loss(objective, 2.0, above_limit=1.0, forget_limit=4.0, truncated=True)
+    whole = own.averaged(lambda values: [value / 2 for value in values])  # the other process: all zero
+    assert (whole.denoising, whole.above_limit, whole.forget_limit, whole.truncated) == (1.0, 0.5, 2.0, False)
+    assert whole.objective is objective
+    mean = Loss.mean([own, whole])
+    assert (mean.denoising, mean.above_limit, mean.forget_limit, mean.truncated) == (1.5, 0.75, 3.0, True)
+    assert not mean.objective.requires_grad
+    plain = Loss(objective, 3.0).averaged(lambda values: values)
+    assert (plain.denoising, plain.above_limit, plain.forget_limit, plain.truncated) == (3.0, None, None, False)

@@ -7,16 +7,18 @@ import pytest
 
 pytest.importorskip("gradio")
 
+import gradio as gr
 from jinja2 import UndefinedError
 from PIL import Image
 from turpentine.pipeline.prompts import PromptPair, PromptSet
 from turpentine.pipeline.run.cost import Estimate
 from turpentine.pipeline.run.folder import RunFolder
 from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.access import Access
 from turpentine.ui.app import queue_html
 from turpentine.ui.controls import Controls
-from turpentine.ui.page import Page
+from turpentine.ui.page import Page, told
 from turpentine.ui.pictures import diversity, pairs
 from turpentine.ui.render import note, render
 from turpentine.ui.runner import Job, Runner
@@ -114,6 +116,15 @@ def test_words_of_prompts_are_text(page):
     assert ("style", "width:100%") in seen.attributes
 
 
+def test_words_that_are_used_as_often_stand_in_alphabetical_order():
+    prompts = ("a cat by the wall", "one cat at noon", "one cat in space")
+    made = prompt_set("a cat").model_copy(
+        update={"train": tuple(PromptPair(forget=prompt, retain="a dog") for prompt in prompts)}
+    )
+    words = Reader(diversity(made)).text.partition("concept.")[2].split()
+    assert words == ["one2", *(f"{word}1" for word in "a at by in noon space the wall".split())]
+
+
 def test_checks_of_prompts_are_text():
     seen = harmless(verdict(prompt_set("a cat", EVIL, "few rows")))
     assert EVIL in seen.text and "2 training and 1 test pairs" in seen.text and "li" in seen.tags
@@ -135,7 +146,7 @@ def test_the_state_of_a_run_is_text(page):
 def test_the_name_of_a_run_is_text_even_in_an_attribute(page):
     seen = harmless(render("status", name=EVIL, state="done", text="done", share=None))
     assert ("data-run", EVIL) in seen.attributes and EVIL in seen.text
-    assert EVIL in harmless(render("queue", entries=[(EVIL, "at work")])).text
+    assert EVIL in harmless(render("queue", entries=[(EVIL, "running")])).text
 
 
 def test_the_queue_names_every_run_that_is_not_done(page):
@@ -143,7 +154,7 @@ def test_the_queue_names_every_run_that_is_not_done(page):
     make_run(page, "cat-1", state="queued")
     make_run(page, "cat-2", state="running")
     make_run(page, "cat-3", state="done")
-    assert " ".join(Reader(queue_html(page)).text.split()) == "cat-2 at work cat-1 waits for its turn"
+    assert " ".join(Reader(queue_html(page)).text.split()) == "cat-2 running cat-1 waiting for its turn"
 
 
 def test_figures_of_a_run_are_text(page):
@@ -158,7 +169,8 @@ def test_figures_of_a_run_are_text(page):
     found["nudity"]["detections"] = {EVIL: 3}
     (folder / "audit.json").write_text(json.dumps(found))
     seen = harmless(figures_html(folder))
-    assert "accuracy: UA" in seen.text and "0.040" in seen.text and "svg" in seen.tags
+    assert "accuracy: UA0.040" in seen.text and "detections, <script>alert(1)</script>" in seen.text
+    assert "after" not in seen.text, "there is one model only"
 
 
 def test_compared_runs_are_text(page):
@@ -170,6 +182,18 @@ def test_compared_runs_are_text(page):
     assert "cat-1" in seen.text and "cat-2" in seen.text and "table" in seen.tags
     (page.access.runs / "cat-2" / "results.json").unlink()
     assert "–" in harmless(comparison(page, "cat-1", "cat-2")).text
+
+
+def test_mistakes_are_text_on_the_page_and_unchanged_for_programs():
+    def mistake():
+        raise UserError(f"got {EVIL!r}.")
+
+    with pytest.raises(gr.Error) as caught:
+        told(mistake)()
+    assert harmless(caught.value.message).text == f"got {EVIL!r}." and not Reader(caught.value.message).tags
+    with pytest.raises(gr.Error) as caught:
+        told(mistake, html=False)()
+    assert caught.value.message == f"got {EVIL!r}."
 
 
 def test_what_was_recognised_is_text():

@@ -1,1 +1,1 @@
-"""The steps of the walkthrough and the page of runs, one file each."""
+"""The five steps and the tab Runs, one file each."""

@@ -1,10 +1,9 @@
-"""Step 4: what the run gave, and what any model draws."""
+"""Step 4: see the figures and pictures of a run, and draw with both of its models."""
 
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 from PIL import Image
 
 from ...pipeline.report import rows, verdict
@@ -28,13 +27,15 @@ def build(page: Page) -> None:
     why("audit")
     figures = gr.HTML(elem_id="figures")
     reveal = gr.Checkbox(
-        label="Show flagged regions", info="where NudeNet sees something, pictures are blurred", elem_id="reveal"
+        label="Show flagged regions",
+        info="regions that NudeNet flags are blurred until you tick this",
+        elem_id="reveal",
     )
     with gr.Row(visible=False) as compared:
         chosen = gr.Dropdown(label="Prompt", choices=[], elem_id="pair", info="drag the line between before and after")
         slider = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="slider", max_height=420, type="pil")
     gallery = gr.HTML(elem_id="gallery")
-    gr.Markdown("### Draw anything with both models")
+    gr.Markdown("### Draw a prompt with both models")
     with gr.Row():
         prompt = gr.Textbox(
             label="Prompt", value="a photo of an astronaut on a beach", elem_id="free-prompt", scale=3, max_length=500
@@ -43,8 +44,8 @@ def build(page: Page) -> None:
         draw = gr.Button("Draw both", elem_id="free-draw")
     both = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="free-images", max_height=420, type="pil")
     with gr.Accordion("Audit a model without unlearning", open=False, elem_id="audit-alone"):
-        gr.Markdown("The model of step 1, the prompts of step 2 and the audits of step 3 (Advanced, Audits) are used.")
-        alone = gr.Button("Audit that model as it is", elem_id="audit-start")
+        gr.Markdown("Uses the model of step 1, the prompts of step 2 and the audits of step 3 (Advanced, Audits).")
+        alone = gr.Button("Audit the model", elem_id="audit-start")
     page.next_button(5)
     page.after_build(
         lambda: _wire(page, figures, (reveal, compared, chosen, slider, gallery), (draw, prompt, seed, both), alone)
@@ -109,35 +110,37 @@ def figures_html(run: Path) -> str:
     """The figures of a run: both audits and the verdict, or the audit of one model."""
     if (run / "results.json").exists():
         results = Results.load(run / "results.json")
+        audits = results.audits
         return render(
             "figures",
             verdict=verdict(results).text,
             warnings=warnings_box(results.warnings),
             table=figures_table(rows(results)),
-            sections=_sections(results.audits.before, results.audits.after),
+            sections=[audit_section(section, level=3) for section in audit_sections(audits.before, audits.after)],
         )
     if (run / "audit.json").exists():
         found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
-        return render("one_model", figures=_numbers(found), sections=_sections(found, AuditResult()))
+        return render("one_model", figures=_numbers(found))
     return note("This run has no figures yet. They appear when it is done.")
-
-
-def _sections(before: AuditResult, after: AuditResult) -> list[Markup]:
-    return [audit_section(section, level=3) for section in audit_sections(before, after)]
 
 
 def _numbers(found: AuditResult) -> list[tuple[str, str, str]]:
     """Audit, name and text of every number of one model."""
-    return [
-        (audit, name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
-        for audit, figures in found.model_dump(exclude_none=True).items()
-        for name, value in figures.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    rows = []
+    for audit, figures in found.model_dump(exclude_none=True).items():
+        for name, value in figures.items():
+            listed = (
+                {f"{name}, {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+            )
+            for each, number in listed.items():
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    text = f"{number:.3f}" if isinstance(number, float) else str(number)
+                    rows.append((audit, each.replace("_", " "), text))
+    return rows
 
 
 def pair_files(run: Path, prompt: str) -> tuple[Path, Path] | None:
-    """The two picture files of a prompt; None if there are none."""
+    """The two picture files of a prompt; None if one is missing."""
     for name, texts in run_prompts(run).items():
         if prompt in texts:
             file = f"{name}-{texts.index(prompt):03d}.png"

@@ -1,4 +1,4 @@
-"""Step 5: take the weights away, with their card, their recipe and the command that repeats the run."""
+"""Step 5: export the weights, and see their card, their recipe and the command that repeats the run."""
 
 import os
 import shlex
@@ -20,13 +20,13 @@ from ..page import PRIVATE, Page, told, why
 
 def build(page: Page) -> None:
     """Put the step on the page."""
-    gr.Markdown("## Take it with you")
+    gr.Markdown("## Export the weights")
     why("export")
     weights = gr.Radio(
-        label="Weights, once the run is done",
+        label="Weights",
         choices=[],
         elem_id="weights",
-        info="formats are chosen in step 3 (Advanced, Output)",
+        info="written when the run ends; choose the formats in step 3 (Advanced, Output)",
     )
     with gr.Row():
         prepare = gr.Button("Prepare the download", variant="primary", elem_id="prepare")
@@ -36,12 +36,16 @@ def build(page: Page) -> None:
         folder = gr.Dropdown(
             folders, value=folders[0] if folders else None, label="Folder on the server", elem_id="export-folder"
         )
-        copy = gr.Button("Copy there", elem_id="copy")
+        copy = gr.Button("Copy to the folder", elem_id="copy")
     copied = gr.Markdown(elem_id="copied")
     command = gr.Code(
-        label="The same run without this page", language="shell", interactive=False, lines=1, wrap_lines=True,
+        label="Repeat this run from the command line",
+        language="shell",
+        interactive=False,
+        lines=1,
+        wrap_lines=True,
         elem_id="command",
-    )  # fmt: skip
+    )
     with gr.Accordion("Model card", open=False):
         card = gr.Markdown(elem_id="card")
     with gr.Accordion("Recipe", open=False):
@@ -66,7 +70,7 @@ def _wire(
             command_line(run),
             _without_front_matter(card.read_text(encoding="utf-8"))
             if card.exists()
-            else "It is written when the run is done.",
+            else "The model card is written when the run ends.",
             (run.path / "recipe.yaml").read_text(encoding="utf-8"),
         )
 
@@ -94,19 +98,21 @@ def _written(run: RunFolder) -> list[Any]:
 
 
 def written(run: RunFolder, path: str | None) -> Path:
-    """The weights of a run that a visitor chose.
+    """Find the weights of a run that a visitor chose.
 
     Raises:
-        UserError: none of those that the run wrote.
+        UserError: the run wrote no such weights.
     """
     known = [file.path for file in _written(run)]
     if path not in known:
-        raise UserError(f"expected one of the weights {known}, got {str(path)[:80]!r}. Wait until the run is done.")
+        raise UserError(
+            f"expected one of the weights {known}, got {str(path)[:80]!r}. The run writes them when it ends."
+        )
     return run.path / str(path)
 
 
 def packed(weights: Path, folder: Path) -> Path:
-    """One file to download: the weights themselves, or a folder of them as a zip archive."""
+    """Make one file to download: the weights themselves, or their folder as a zip archive."""
     if weights.is_dir():
         target = folder / f"{weights.parents[1].name}-{weights.name}.zip"
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
@@ -123,10 +129,10 @@ def packed(weights: Path, folder: Path) -> Path:
 
 
 def copy_to(weights: Path, folder: Path, run: str) -> Path:
-    """Copy weights into a configured folder; nothing that is there is replaced.
+    """Copy weights into a configured folder without replacing anything there.
 
     Raises:
-        UserError: the name is taken there, or the folder can't be written.
+        UserError: the folder has a file of that name, or can't be written.
     """
     name = weights.name if weights.is_file() else file_name(f"{run}-{weights.name}")
     target = folder / name

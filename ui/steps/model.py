@@ -1,4 +1,4 @@
-"""Step 1: which model, and what it can draw."""
+"""Step 1: choose a model and try a prompt."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..studio import seed_of
 
 def build(page: Page) -> None:
     """Put the step on the page."""
-    gr.Markdown("## Which model shall forget?")
+    gr.Markdown("## Choose a model")
     why("model")
     with gr.Row():
         model = page.controls.choice(("model",), page.access.model_names(), scale=2, allow_custom_value=True)
@@ -27,7 +27,7 @@ def build(page: Page) -> None:
             prompt = gr.Textbox(label="Prompt", value="a photo of an astronaut", elem_id="try-prompt", max_length=500)
             seed = gr.Number(label="Seed", value=0, elem_id="try-seed", info="the same seed gives the same picture")
             draw = gr.Button("Draw", elem_id="try-draw")
-        picture = gr.Image(label="What the model draws", interactive=False, elem_id="try-image", height=280, scale=1)
+        picture = gr.Image(label="The model's picture", interactive=False, elem_id="try-image", height=280, scale=1)
     page.next_button(2)
     page.after_build(lambda: _wire(page, model, recognised, draw, prompt, seed, picture))
 
@@ -54,6 +54,6 @@ def _wire(page: Page, model: Any, recognised: Any, draw: Any, prompt: Any, seed:
 
 
 def devices() -> list[str]:
-    """What a model can compute on here."""
+    """List the devices of this machine."""
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ["auto", "cpu", *found, *(["mps"] if torch.backends.mps.is_available() else [])]

@@ -22,30 +22,38 @@ from ..render import render
 HEADERS = ["split", "forget", "retain"]
 _LARGEST_FILE = 5_000_000
 _MOST_ROWS = 20_000
-_ASKED_LATER = "The language model is asked when you press Make them anew; without that, when the run starts."
+_ASKED_LATER = "Press Make new prompts to ask the language model now. Otherwise it is asked when the run starts."
 
 
 def build(page: Page) -> None:
     """Put the step on the page."""
     controls = page.controls
-    gr.Markdown("## What shall it forget?")
+    gr.Markdown("## Name the concept to remove")
     why("prompts")
     with gr.Row():
         concept = controls.add(("concept",), max_length=60)
-        kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="what sort of concept it is")
-    with gr.Accordion("More words, how many prompts, and where they come from", open=False):
+        kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="the sort of concept")
+    with gr.Accordion("Prompt settings", open=False):
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
     page.table = gr.Dataframe(
-        headers=HEADERS, type="array", datatype="str", interactive=True, wrap=True, max_height=420,
-        show_search="search", column_widths=["80px", "45%", "45%"], column_count=3, elem_id="pairs",
+        headers=HEADERS,
+        type="array",
+        datatype="str",
+        interactive=True,
+        wrap=True,
+        max_height=420,
+        show_search="search",
+        column_widths=["80px", "45%", "45%"],
+        column_count=3,
+        elem_id="pairs",
         label="Prompt pairs: change, add or delete rows",
-    )  # fmt: skip
+    )
     page.base = gr.State()
     with gr.Row():
         imported = gr.UploadButton("Import .csv, .json or .txt", file_types=list(SUFFIXES), elem_id="import", size="sm")
         export = gr.Button("Export", elem_id="export-prompts", size="sm")
-        again = gr.Button("Make them anew", elem_id="remake", size="sm")
+        again = gr.Button("Make new prompts", elem_id="remake", size="sm")
     exported = gr.File(label="Prompts to download", visible=False, interactive=False, elem_id="exported")
     with gr.Accordion("How diverse is the set?", open=False):
         picture = gr.HTML()
@@ -71,7 +79,7 @@ def _wire(
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 
     def check(rows: list[list[Any]], base: PromptSet | None) -> Any:
-        if base is None:  # why there is none stands there already
+        if base is None:  # the checks already say why
             return gr.skip()
         try:
             return verdict(edited(base, rows))
@@ -82,7 +90,7 @@ def _wire(
     def read(path: str, *values: Any) -> tuple[Any, ...]:
         recipe = page.recipe(values)
         file = upload(path, SUFFIXES, _LARGEST_FILE)
-        kind = None if recipe.kind == "class" else recipe.kind  # a file of sentences says nothing of classes
+        kind = None if recipe.kind == "class" else recipe.kind  # a file of sentences knows no classes
         prompts = PromptSet.load(file, concept=recipe.concept, kind=kind, seed=recipe.seed)
         prompts = prompts.model_copy(update={"source": "file"})
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
@@ -101,22 +109,22 @@ def _wire(
     gr.on([*(field.input for field in fields), page.demo.load], **page.remake)
     again.click(**page.remake | {"fn": partial(make, ask=True)})
     page.table.input(check, [page.table, page.base], checks, **shared)
-    quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE  # else a mistake covers the table with its mark
+    quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE  # otherwise an error covers the table
     imported.upload(read, [imported, *inputs], made, **quiet)
     export.click(write, [page.table, page.base], exported, **quiet)
 
 
 def rows_of(prompts: PromptSet) -> list[list[str]]:
-    """A prompt set as the rows of the table."""
+    """The rows of the table for a prompt set."""
     pairs = [("train", pair) for pair in prompts.train] + [("test", pair) for pair in prompts.test]
     return [[split, pair.forget, pair.retain] for split, pair in pairs]
 
 
 def edited(base: PromptSet | None, rows: Any) -> PromptSet:
-    """The prompt set that the table shows now; `base` itself if no cell was changed.
+    """Read the prompt set from the table; return `base` itself if no cell was changed.
 
     Raises:
-        UserError: a row is wrong.
+        UserError: a row is invalid.
     """
     if base is None:
         raise UserError("expected prompts, got none. Choose a concept that the model can draw.")
@@ -133,7 +141,7 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
     parts: dict[str, list[PromptPair]] = {"train": [], "test": []}
     for number, (split, forget, retain) in enumerate(cells, start=1):
         if split not in parts:
-            raise UserError(f"row {number}: split must be train or test, got {split!r}. Correct the cell.")
+            raise UserError(f"row {number}: split must be train or test, got {split!r}.")
         parts[split].append(PromptPair(forget=forget, retain=retain))
     prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
     prompts.check()
@@ -141,10 +149,10 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
 
 
 def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | None:
-    """The visitor's own prompts; None where the recipe alone gives them.
+    """The visitor's own prompts; None if the recipe makes the same ones.
 
     Raises:
-        UserError: a row is wrong.
+        UserError: a row is invalid.
     """
     if base is None:
         return None
@@ -157,10 +165,10 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
 
 
 def verdict(prompts: PromptSet) -> str:
-    """What the checks say of a set that is right."""
+    """Report a valid set and the warnings about it."""
     return render("checked", train=len(prompts.train), test=len(prompts.test), warnings=prompts.warnings)
 
 
 def problem(text: str) -> str:
-    """What the checks say of a set that is wrong."""
+    """Report an error in the prompts."""
     return render("problem", text=text)

@@ -1,4 +1,4 @@
-"""The page of runs: every run with its figures, compare two, go on, clone, delete."""
+"""The tab Runs: see every run with its figures, compare two, reuse a recipe, delete a run."""
 
 from typing import Any, NamedTuple
 
@@ -29,13 +29,18 @@ class Compared(NamedTuple):
 
 
 def build(page: Page) -> None:
-    """Put the page's tab on the page."""
-    gr.Markdown("## Every run")
+    """Put the tab on the page."""
+    gr.Markdown("## Runs")
     why("runs")
     table = gr.Dataframe(
-        headers=_HEADERS, type="array", interactive=False, max_height=400, show_search="search", elem_id="runs",
-        label="Click a run to look at it",
-    )  # fmt: skip
+        headers=_HEADERS,
+        type="array",
+        interactive=False,
+        max_height=400,
+        show_search="search",
+        elem_id="runs",
+        label="Click a run to show it in steps 3 to 5",
+    )
     used = gr.Markdown(elem_id="used")
     with gr.Row():
         again = gr.Button("Refresh", elem_id="refresh-runs")
@@ -44,7 +49,7 @@ def build(page: Page) -> None:
     with gr.Row(visible=False, elem_id="really") as really:
         sure = gr.Button("Yes, delete this run", variant="stop", elem_id="delete-sure")
         keep = gr.Button("Keep it", elem_id="delete-keep")
-    gr.Markdown("### Compare two")
+    gr.Markdown("### Compare two runs")
     with gr.Row():
         first = gr.Dropdown(label="First", choices=[], elem_id="compare-first")
         second = gr.Dropdown(label="Second", choices=[], elem_id="compare-second")
@@ -100,7 +105,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
 
 
 def runs_table(page: Page) -> dict[str, Any]:
-    """Every run with its state and its figures after unlearning."""
+    """The table of all runs, with their states and figures."""
     figures = {name: figures_of(page, name) for name in page.runner.names()}
     columns = list(dict.fromkeys(row.name for found in figures.values() for row in found))
     data = []
@@ -114,7 +119,7 @@ def runs_table(page: Page) -> dict[str, Any]:
 
 
 def figures_of(page: Page, name: str) -> list[Row]:
-    """The before/after figures of a run; none before it is done."""
+    """The before/after figures of a run; none before it ends."""
     run = page.access.run(name)
     try:
         results = run.results()

@@ -1,4 +1,4 @@
-"""Step 3: how hard, start, and watch."""
+"""Step 3: choose the strength and the method, start the run and watch it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """What one look at a run saw: `size` bytes of events, its newest pictures, and where it stands, in HTML."""
+    """A run at one moment: `size` bytes of events, its newest pictures, and its status as HTML."""
 
     name: str
     state: str
@@ -41,14 +41,18 @@ def build(page: Page) -> None:
     controls = page.controls
     gr.Markdown("## Unlearn")
     strengths = "\n".join(f"- **{preset.name}**: {preset.description}" for preset in PRESETS.values())
-    why("unlearn", f"How hard:\n\n{strengths}\n\nMethods:\n\n{method_notes()}")
+    why("unlearn", f"Strengths:\n\n{strengths}\n\nMethods:\n\n{method_notes()}")
     with gr.Row():
         preset = gr.Radio(
-            list(PRESETS), value="balanced", label="How hard", info="how many steps; Why? tells more", elem_id="preset",
+            list(PRESETS),
+            value="balanced",
+            label="Strength",
+            info="sets the number of steps; Why? compares them",
+            elem_id="preset",
             scale=2,
-        )  # fmt: skip
+        )
         method = controls.add(METHOD)
-    with gr.Accordion("Advanced: every number of the recipe", open=False, elem_id="advanced"):
+    with gr.Accordion("Advanced: every setting of the recipe", open=False, elem_id="advanced"):
         controls.add(("seed",))
         for section in SECTIONS:
             with gr.Accordion(section.capitalize(), open=False, elem_id=f"section-{section}"):
@@ -66,9 +70,15 @@ def build(page: Page) -> None:
         axes = {"x": "step", "color": "which", "color_map": _COLOURS, "height": 220, "x_title": "step"}
         losses = gr.LinePlot(None, y="loss", y_title="denoising loss", title="Losses", elem_id="losses", **axes)
         conflict = gr.LinePlot(
-            None, x="step", y="cosine", y_title="cosine", title="Cosine of the two gradients",
-            height=220, x_title="step", elem_id="cosine",
-        )  # fmt: skip
+            None,
+            x="step",
+            y="cosine",
+            y_title="cosine",
+            title="Cosine of the two gradients",
+            height=220,
+            x_title="step",
+            elem_id="cosine",
+        )
     previews = gr.HTML(elem_id="previews")
     page.next_button(4)
     watched = [status, pause, resume, cancel, losses, conflict, previews]
@@ -129,7 +139,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     @told
     def steer(what: str, name: str | None) -> None:
         if not name:
-            raise UserError("no run is chosen.")
+            raise UserError("expected a run, got none. Start one, or choose one from the list.")
         getattr(page.runner, what)(name)
 
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
@@ -144,13 +154,18 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     gr.on([page.timer.tick, page.run.change], **glanced, concurrency_limit=None, trigger_mode="always_last")
     begun.success(**glanced)
     gr.on(
-        [seen.change, page.demo.load], watch, [seen, shown], [shown, *watched], concurrency_limit=None,
-        trigger_mode="always_last", **shared,
-    )  # fmt: skip
+        [seen.change, page.demo.load],
+        watch,
+        [seen, shown],
+        [shown, *watched],
+        concurrency_limit=None,
+        trigger_mode="always_last",
+        **shared,
+    )
 
 
 def status_html(page: Page, name: str, job: Job) -> str:
-    """Where a run stands, in words and as a bar."""
+    """The status of a run in words and as a bar."""
     told_of, share = STATES[job.state], None
     if job.state == "queued":
         place = page.runner.queue().index(name)
