@@ -67,7 +67,7 @@ def build(page: Page) -> None:
         resume = gr.Button("Resume", interactive=False, elem_id="resume")
         cancel = gr.Button("Cancel", interactive=False, variant="stop", elem_id="cancel")
     with gr.Row():
-        axes = {"x": "step", "color": "which", "color_map": _COLOURS, "height": 220, "x_title": "step"}
+        axes = {"x": "step", "color": "term", "color_map": _COLOURS, "height": 220, "x_title": "step"}
         losses = gr.LinePlot(None, y="loss", y_title="denoising loss", title="Losses", elem_id="losses", **axes)
         conflict = gr.LinePlot(
             None,
@@ -120,6 +120,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
         return Seen(name, job.state, count, preview, status_html(page, name, job))
 
+    @told
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
         if now is None:
             return [None, note("No run yet."), *_buttons(None), None, None, ""]
@@ -199,9 +200,9 @@ def _curves(events: Sequence[Event]) -> list[Any]:
         return [None, None]
     kept = events[:: -(-len(events) // _POINTS)]
     losses = [
-        {"step": event.step + 1, "loss": loss, "which": which}
+        {"step": event.step + 1, "loss": loss, "term": term}
         for event in kept
-        for which, loss in (("forget", event.loss_forget), ("retain", event.loss_retain))
+        for term, loss in (("forget", event.loss_forget), ("retain", event.loss_retain))
         if loss is not None
     ]
     cosines = [{"step": event.step + 1, "cosine": event.cosine} for event in kept if event.cosine is not None]
