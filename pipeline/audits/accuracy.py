@@ -141,7 +141,8 @@ class AccuracyAudit(Audit[AccuracyResult]):
                 "CRA",
                 "CRA (cross-domain retain accuracy)",
                 "close",
-                "The same, averaged over the other dimensions. Higher is better; it should stay close to where it was.",
+                "The same for the other domain: styles for a subject, subjects for a style. Higher is better; it "
+                "should stay close to where it was.",
             ),
         )
         result = []

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, create_model
 
-from ..methods import find
+from ..methods import find, names
 from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError
@@ -156,6 +156,15 @@ def _class_behind(chosen: Mapping[str, Any]) -> str | None:
     return pipeline_class_of(str(configs)) if configs else None
 
 
+def _of_another_method(place: tuple[int | str, ...]) -> str | None:
+    """The message for an option that other methods have; None where no method has it."""
+    *outer, option = place
+    owners = [name for name in names() if option in find(name).config.model_fields]
+    if outer != ["method"] or not owners:
+        return None
+    return f"unknown option {f'method.{option}'!r} of this method; it belongs to {', '.join(owners)}"
+
+
 def _unknown(place: str) -> str:
     return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
 
@@ -167,7 +176,7 @@ def describe(error: ValidationError) -> str:
         place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            lines.append(_unknown(place))
+            lines.append(_of_another_method(problem["loc"]) or _unknown(place))
         elif problem["type"] == "missing":
             lines.append(f"{place} is missing")
         else:

@@ -97,7 +97,10 @@ class AccuracyResult(Record):
 
     UA: float = Field(description="1 - accuracy of the concept on the forget test prompts")
     IRA: float = Field(description="accuracy of the concept's own dimension on the retain test prompts")
-    CRA: float = Field(description="mean accuracy of the other dimensions on the retain test prompts")
+    CRA: float = Field(
+        description="accuracy of the other domain (styles for a subject, subjects for a style) on the retain "
+        "test prompts"
+    )
     images: int
     by_dimension: dict[str, float] = Field(default_factory=dict, description="retain accuracy of each dimension")
     by_value: dict[str, dict[str, ValueAccuracy]] = Field(

@@ -12,7 +12,7 @@ import turpentine
 ROOT = Path(turpentine.__file__).parent
 NO_PACKAGE = ("tests",)
 SCRIPTS = {file for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8")}
-"""Run by path, so that they import the installed package."""
+"""Programs of their own, which import the installed package."""
 FOLDERS = sorted(
     folder
     for folder in (path.parent for path in ROOT.rglob("__init__.py"))

@@ -182,6 +182,8 @@ def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
         ({"method": {"name": "rgd", "stpes": 3}}, r"unknown option 'method.stpes'"),
         ({"method": {"name": "finetune", "retain_weight": 2.0}}, r"unknown option 'method.retain_weight'"),
         ({"method": {"name": "grad_diff", "projection": "global"}}, r"unknown option 'method.projection'"),
+        ({"method": {"name": "rgd", "mask_share": 0.1}}, r"'method.mask_share' of this method; it belongs to salun"),
+        ({"method": {"name": "esd", "forget_limit": 2}}, r"it belongs to grad_diff, grad_diff_d, rg, rgd"),
         ({"training": {"steps": 0}}, r"training\.steps: Input should be greater than or equal to 1, got 0"),
         ({"training": {"learning_rate": 0}}, r"training\.learning_rate: Input should be greater than 0, got 0"),
         ({"training": {"learning_rate": "fast"}}, r"training\.learning_rate: .*valid number.*got 'fast'"),
