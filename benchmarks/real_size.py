@@ -30,9 +30,9 @@ from typing import Any
 import psutil
 import torch
 from turpentine.benchmarks.step import Clock, FlattenedTrainer, Stand, build, weights_of
-from turpentine.pipeline.run.cost import GB
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import write_text
+from turpentine.pipeline.support.text import GB
 from turpentine.pipeline.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "real-size.json"

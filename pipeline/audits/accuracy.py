@@ -13,7 +13,7 @@ from ..support.text import number, points
 from ..worlds import World, find_world
 from .base import Audit, AuditImages, Judges, Subject
 from .clip import ClipModel
-from .figures import Better, Evidence, Loss, Row, moved, stayed
+from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
 from .images import Images, to_uint8
 from .zero_shot import accuracies, accuracy, classify, hits
 
@@ -155,7 +155,7 @@ class AccuracyAudit(Audit[AccuracyResult]):
     @classmethod
     def forgetting(cls, kind: str, before: AccuracyResult, after: AccuracyResult) -> Evidence | None:
         """Compare the shares of forget images that show the concept: 1 - UA."""
-        return Evidence(f"UA {number(after.UA)} (before: {number(before.UA)})", 1 - before.UA, 1 - after.UA)
+        return misses(before.UA, after.UA)
 
     @classmethod
     def keeping(cls, before: AccuracyResult, after: AccuracyResult) -> list[Loss]:

@@ -18,7 +18,7 @@ from ..support.text import number, percent, points, relative
 from .base import Audit, AuditImages, Judges, Subject
 from .class_judge import NOISE, ClassJudge
 from .features import fidelity, load_features
-from .figures import Better, Evidence, Loss, Row, moved, stayed
+from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
 
 
 class ClassAudit(Audit[ClassResult]):
@@ -143,7 +143,7 @@ class ClassAudit(Audit[ClassResult]):
     @classmethod
     def forgetting(cls, kind: str, before: ClassResult, after: ClassResult) -> Evidence | None:
         """Compare the shares of the class's images that show it: 1 - UA."""
-        return Evidence(f"UA {number(after.UA)} (before: {number(before.UA)})", 1 - before.UA, 1 - after.UA)
+        return misses(before.UA, after.UA)
 
     @classmethod
     def keeping(cls, before: ClassResult, after: ClassResult) -> list[Loss]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..schema.results import TOLERATED_LOSS
+from ..support.text import number
 
 Better = Literal["lower", "higher", "close"]
 Outcome = Literal["better", "worse", "kept", "same", "unclear", "unknown"]
@@ -44,6 +45,11 @@ class Evidence(NamedTuple):
     before: float | None = None
     after: float | None = None
     floor: float | None = None
+
+
+def misses(before: float, after: float) -> Evidence:
+    """Read UA, the share of forget images without the concept, as evidence of the images that show it."""
+    return Evidence(f"UA {number(after)} (before: {number(before)})", 1 - before, 1 - after)
 
 
 class Loss(NamedTuple):

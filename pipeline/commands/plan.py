@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..support.errors import UserError
+from ..support.text import GB
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def plan_table(model: str, plans: "list[Plan]", vram: float | None = None) -> Table:
     """Gigabytes of each setting; with `vram` (GB) also which of them fit, a tenth left free."""
-    gb = 2**30
     title = f"{model}: GB while training" + (f", and what fits in {vram:g} GB" if vram else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("setting")
@@ -45,7 +45,7 @@ def plan_table(model: str, plans: "list[Plan]", vram: float | None = None) -> Ta
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for plan in plans:
         parts = (plan.weights, plan.optimizer, plan.gradients, plan.activations, plan.total)
-        cells = [f"{part / gb:.1f}" for part in parts]
-        fits = ["yes" if plan.total < 0.9 * vram * gb else "no"] if vram else []
+        cells = [f"{part / GB:.1f}" for part in parts]
+        fits = ["yes" if plan.total < 0.9 * vram * GB else "no"] if vram else []
         table.add_row(plan.name, *cells, *fits)
     return table

@@ -29,7 +29,6 @@ from ..training.lora import inject
 from ..training.tuning import tuned
 from .audit import audit_prompts, subject_of
 
-GB = 2**30
 _PROBE_STEPS, _PROBE_BATCH = 2, 8
 _BACKWARD = 3  # a forward and a backward pass cost about three forward passes
 _RUNTIME = 1_000_000_000  # bytes that Python, torch and the judges hold on a CPU

@@ -6,6 +6,9 @@ import unicodedata
 MISSING = "—"
 """Stands for a figure that is not known or not finite."""
 
+GB = 2**30
+"""Bytes of a gigabyte of memory."""
+
 
 def signed(value: float, digits: int = 1) -> str:
     """Write a number with its sign, with a true minus; a dash if it is not finite.
