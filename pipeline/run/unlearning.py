@@ -25,7 +25,6 @@ from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
     base_hashes,
-    check_formats,
     needs_base,
     snapshot,
     versions,
@@ -33,7 +32,7 @@ from ..weights import (
 )
 from .audit import audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RunFolder, preview_name
-from .prompts import prompts_of
+from .preflight import preflight, preflight_model
 from .samples import samples_of
 from .weights import run_job
 
@@ -101,11 +100,14 @@ def run_recipe(
     setting = resolve(recipe)
     check_optimizer(recipe.training)
     check_processes(recipe.method, recipe.training, processes)
-    run = processes.on_main(lambda: RunFolder.open(out) if resume and out else RunFolder.create(recipe, out))
+    opened = RunFolder.open(out) if resume and out else None
     with clock("prompts"):
-        prompts = processes.on_main(lambda: _prompts(run, setting, denoiser))
+        checked = processes.on_main(lambda: preflight(setting, opened.prompts() if opened else None, denoiser))
+    prompts = checked.prompts
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    check_formats(denoiser, recipe.output.formats)
+    noticed = preflight_model(setting, prompts, denoiser)
+    run = processes.on_main(lambda: opened or RunFolder.create(recipe, out))
+    processes.on_main(lambda: prompts.save(run.path / "prompts.json"))
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
     work = _Work(setting, run, denoiser, prompts, progress, processes)
@@ -144,7 +146,7 @@ def run_recipe(
         timings=clock.timings(),
         weights=written,
         versions=versions(),
-        warnings=[*prompts.warnings, *denoiser.warnings, *undrawable(subject_of(setting), before)],
+        warnings=[*checked.warnings, *denoiser.warnings, *noticed, *undrawable(subject_of(setting), before)],
     )
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(denoiser.pipeline, results, run.path)
@@ -196,12 +198,6 @@ class _Work:
     def _draw(self, texts: Mapping[str, Sequence[str]], progress: Progress, when: str) -> dict[str, np.ndarray]:
         recipe = self.setting.recipe
         return draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, when, self.processes)
-
-
-def _prompts(run: RunFolder, setting: Setting, denoiser: Denoiser | None) -> PromptSet:
-    prompts = run.prompts() or prompts_of(setting, denoiser)
-    prompts.save(run.path / "prompts.json")
-    return prompts
 
 
 def _finish(run: RunFolder, results: Results) -> None:

@@ -105,7 +105,7 @@ def test_progress_counts_images(denoiser):
 
 def test_prompts_are_embedded_row_by_row(denoiser):
     embeds = denoiser.encode_prompts(PROMPTS)["prompt_embeds"]
-    assert embeds.shape == (5, 16, 32) and not embeds.requires_grad
+    assert embeds.shape == (5, 77, 32) and not embeds.requires_grad
     torch.testing.assert_close(
         denoiser.encode_prompts(PROMPTS[2:3])["prompt_embeds"], embeds[2:3], rtol=1e-5, atol=1e-5
     )

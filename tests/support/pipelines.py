@@ -25,6 +25,8 @@ from turpentine.pipeline.bundled.tiny_canvas.tokenizer import train_tokenizer
 
 IMAGE = 16
 """Side of the images, in pixels; latents are 8x8."""
+TOKENS = 77
+"""Tokens that the text encoders read, as in published models: prompts of the templates fit."""
 
 
 def tiny_vae(shift: float | None = None, channels: int = 4, quant: bool = True, **config) -> AutoencoderKL:
@@ -44,9 +46,10 @@ def tiny_clip(
     """OpenAI's text encoder with `quick_gelu`, open_clip's with `gelu`."""
     text = CLIPTextConfig(
         **{
-            "vocab_size": len(train_tokenizer(16)), "hidden_size": width, "intermediate_size": 2 * width,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16, "projection_dim": width,
-            "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "hidden_act": act, **config,
+            "vocab_size": len(train_tokenizer(TOKENS)), "hidden_size": width, "intermediate_size": 2 * width,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TOKENS,
+            "projection_dim": width, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "hidden_act": act,
+            **config,
         }
     )  # fmt: skip
     return CLIPTextModelWithProjection(text) if projected else CLIPTextModel(text)
@@ -65,10 +68,10 @@ def tiny_t5(width: int) -> tuple[T5EncoderModel, T5Tokenizer]:
 def build_tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
     """A random StableDiffusionPipeline of real classes, small enough for a test."""
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(16)
+    tokenizer = train_tokenizer(TOKENS)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return StableDiffusionPipeline(
         vae=AutoencoderKL(
@@ -118,7 +121,7 @@ def build_sdxl(prediction_type: str = "epsilon") -> StableDiffusionXLPipeline:
             projection_class_embeddings_input_dim=48 + 6 * 8,
         ),
         text_encoder=tiny_clip(32, projected=False), text_encoder_2=tiny_clip(48, projected=True, act="gelu"),
-        tokenizer=train_tokenizer(16), tokenizer_2=train_tokenizer(16),
+        tokenizer=train_tokenizer(TOKENS), tokenizer_2=train_tokenizer(TOKENS),
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
             set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type,
@@ -137,8 +140,8 @@ def build_sd3(t5: bool = True) -> StableDiffusion3Pipeline:
             pos_embed_max_size=8, dual_attention_layers=(0,), qk_norm="rms_norm",
         ),
         vae=tiny_vae(shift=0.25, quant=False),
-        text_encoder=tiny_clip(32, projected=True), tokenizer=train_tokenizer(16),
-        text_encoder_2=tiny_clip(48, projected=True, act="gelu"), tokenizer_2=train_tokenizer(16),
+        text_encoder=tiny_clip(32, projected=True), tokenizer=train_tokenizer(TOKENS),
+        text_encoder_2=tiny_clip(48, projected=True, act="gelu"), tokenizer_2=train_tokenizer(TOKENS),
         text_encoder_3=encoder, tokenizer_3=tokenizer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )  # fmt: skip
@@ -155,7 +158,7 @@ def build_flux(guidance_embeds: bool = True) -> FluxPipeline:
             guidance_embeds=guidance_embeds,
         ),
         vae=tiny_vae(shift=0.25, quant=False),
-        text_encoder=tiny_clip(32, projected=False), tokenizer=train_tokenizer(16),
+        text_encoder=tiny_clip(32, projected=False), tokenizer=train_tokenizer(TOKENS),
         text_encoder_2=encoder, tokenizer_2=tokenizer,
         scheduler=FlowMatchEulerDiscreteScheduler(
             shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds,
