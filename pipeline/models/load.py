@@ -7,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
 from .registry import family_of_pipeline, wrap_pipeline
@@ -25,8 +26,8 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}") from None
     return chosen
 
@@ -43,7 +44,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
         UserError: no such model, a pickle, or a pipeline class without an adapter.
     """
     chosen = choose_device(device)
-    path = Path(BUNDLED.get(model, model)).expanduser()
+    path = BUNDLED.get(model) or user_path(model)
     if path.suffix.lower() in _PICKLES:
         raise UserError(
             f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
@@ -82,7 +83,7 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
     if not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
