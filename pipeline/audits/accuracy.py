@@ -7,12 +7,12 @@ from typing import ClassVar, Self
 from ..maths.metrics import domain_retention
 from ..schema.recipe import AuditSection
 from ..schema.results import AccuracyResult, Record, ValueAccuracy
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.progress import Progress, Silent
 from ..support.text import number, points
 from ..worlds import World, find_world
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel
+from .clip import ClipModel, check_clip
 from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
 from .images import Images, to_uint8
 from .zero_shot import accuracies, accuracy, classify, hits
@@ -27,14 +27,19 @@ class AccuracyAudit(Audit[AccuracyResult]):
     Args:
         clip: the judge; the one that the world names, for the numbers in the documentation.
         world: whose values the judge tells apart; None: tiny-canvas.
+
+    Raises:
+        UserError: something that is no CLIP model, or no world.
     """
 
     name: ClassVar[str] = "accuracy"
     result: ClassVar[type[Record]] = AccuracyResult
 
     def __init__(self, clip: ClipModel, world: World | None = None) -> None:
-        self.clip = clip
+        self.clip = check_clip(clip)
         self.world = world or find_world("tiny-canvas")
+        if not isinstance(self.world, World):
+            raise UserError(f"expected a world, got {given(world)}. `turpentine.pipeline.worlds.find_world` gives one.")
 
     @classmethod
     def wanted(cls, options: AuditSection, subject: Subject) -> bool:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..models import ASSETS
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.files import replacing, write_text
 
 BUNDLED_JUDGES = {"digits": ASSETS / "digits" / "judge"}
@@ -86,7 +86,9 @@ class ClassJudge(nn.Module):
         Raises:
             UserError: there is none.
         """
-        folder = Path(BUNDLED_JUDGES.get(judge, judge)).expanduser()
+        if not isinstance(judge, str | Path):
+            raise UserError(f"expected the name of a judge or a folder, got {given(judge)}.")
+        folder = Path(BUNDLED_JUDGES.get(str(judge), judge)).expanduser()
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             module = cls(tuple(config["names"]), config["size"], config["channels"], config["num_features"])

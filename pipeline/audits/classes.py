@@ -12,7 +12,7 @@ from ..data.datasets import load_images
 from ..maths.metrics import bootstrap_interval, retention_accuracy, unlearning_accuracy
 from ..schema.recipe import AuditSection
 from ..schema.results import ClassResult, Interval, Record
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.progress import Progress
 from ..support.text import number, percent, points, relative
 from .base import Audit, AuditImages, Judges, Subject
@@ -30,14 +30,17 @@ class ClassAudit(Audit[ClassResult]):
         features: of the distances, see `load_features`; None for the judge's.
 
     Raises:
-        UserError: there are no such features.
+        UserError: something that is no judge, real images that it can't take or without a name for each, or there
+            are no such features.
     """
 
     name: ClassVar[str] = "classes"
     result: ClassVar[type[Record]] = ClassResult
 
     def __init__(self, judge: ClassJudge, real: tuple[Tensor, Sequence[str]], features: str | None = None) -> None:
-        self.judge, self.real = judge, real
+        if not isinstance(judge, ClassJudge):
+            raise UserError(f"expected a ClassJudge, got {given(judge)}. `ClassJudge.load(name)` gives one.")
+        self.judge, self.real = judge, _checked(real, judge)
         self.features = load_features(features, judge)
 
     @classmethod
@@ -149,3 +152,16 @@ class ClassAudit(Audit[ClassResult]):
     def keeping(cls, before: ClassResult, after: ClassResult) -> list[Loss]:
         """Compare RA."""
         return [Loss(before.RA - after.RA, f"RA {points(before.RA, after.RA)}")]
+
+
+def _checked(real: tuple[Tensor, Sequence[str]], judge: ClassJudge) -> tuple[Tensor, Sequence[str]]:
+    images, names = real if isinstance(real, tuple | list) and len(real) == 2 else (None, ())
+    if not isinstance(images, Tensor) or not images.is_floating_point() or isinstance(names, str):
+        raise UserError(f"expected real images as (float tensor (N, C, H, W), names of classes), got {given(real)}.")
+    size = (judge.channels, judge.size, judge.size)
+    if tuple(images.shape[1:]) != size or len(images) != len(names) or not len(names):
+        raise UserError(
+            f"expected real images of the shape (N, {', '.join(map(str, size))}) and a name for each, got the shape "
+            f"{tuple(images.shape)} and {len(names)} names."
+        )
+    return images, names

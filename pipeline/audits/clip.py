@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..support.errors import MissingExtra, UserError
+from ..support.errors import MissingExtra, UserError, given
+from ..support.numbers import whole
 from .images import Images, to_uint8
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
@@ -69,6 +70,8 @@ class ClipModel:
             MissingExtra: open_clip is not installed.
             UserError: unknown name, or weights that are not here and can't be fetched.
         """
+        if not isinstance(name, str):
+            raise UserError(f"expected a CLIP model as {_NAMES}, got {given(name)}.")
         try:
             import open_clip
             from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -108,6 +111,7 @@ class ClipModel:
         Returns:
             Unit-norm features, float32 on the CPU, shape (N, D).
         """
+        whole("batch_size", batch_size, 1)
         pixels = to_uint8(images)
         prepare = self._transforms[transform]
         features = []
@@ -134,11 +138,23 @@ class ClipModel:
         """
         if isinstance(prompts, str) or not len(prompts):
             raise UserError(f"expected a list of at least one prompt, got {prompts!r}.")
+        whole("batch_size", batch_size, 1)
         features = []
         for start in range(0, len(prompts), batch_size):
             tokens = self._tokenizer(list(prompts[start : start + batch_size]))
             features.append(F.normalize(self.module.encode_text(tokens.to(self._device)).float(), dim=-1).cpu())
         return torch.cat(features)
+
+
+def check_clip(model: ClipModel) -> ClipModel:
+    """Give a model that audits can ask.
+
+    Raises:
+        UserError: something else.
+    """
+    if not callable(getattr(model, "encode_images", None)):
+        raise UserError(f"expected a CLIP model, got {given(model)}. `ClipModel.load(name)` gives one.")
+    return model
 
 
 @contextmanager
@@ -165,10 +181,11 @@ def _resolve(name: str, open_clip: Any) -> tuple[str, str | None]:
     architecture, slash, pretrained = name.partition("/")
     if not slash or architecture not in open_clip.list_models():
         close = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        tags = _tags(open_clip, architecture)
         raise UserError(
-            f"expected a CLIP model as {_NAMES}, got {name!r}. "
-            + (f"Did you mean {' or '.join(close)}?" if close else "")
-            + (f" Weights of {architecture}: {', '.join(_tags(open_clip, architecture))}." if not slash else "")
+            f"expected a CLIP model as {_NAMES}, got {name!r}."
+            + (f" Did you mean {' or '.join(close)}?" if close else "")
+            + (f" Weights of {architecture}: {', '.join(tags)}." if tags and not slash else "")
         )
     tags = _tags(open_clip, architecture)
     if pretrained not in tags:

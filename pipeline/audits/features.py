@@ -57,7 +57,7 @@ def load_features(name: str | None, judge: ClassJudge) -> Features:
     """
     if name is None:
         return Features("judge", judge.features)
-    if name.startswith(INCEPTION):
+    if isinstance(name, str) and name.startswith(INCEPTION):
         return Features(name, _inception(Path(name.removeprefix(INCEPTION)).expanduser()))
     clip = ClipModel.load(name)
     return Features(name, lambda images: clip.encode_images(to_pixels(images).numpy()), sigma=10)

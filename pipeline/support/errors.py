@@ -14,3 +14,13 @@ class MissingExtra(UserError):
 
 class Cancelled(Exception):
     """The user stopped the work; what was finished is kept."""
+
+
+def given(value: object) -> str:
+    """What was given, as an error names it: on one line, and by its type where it is long.
+
+    >>> given("0.6"), given(None), given([0] * 100)
+    ("'0.6'", 'None', 'list')
+    """
+    text = repr(value)
+    return text if len(text) <= 60 and text.isprintable() else type(value).__name__
