@@ -33,7 +33,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
         repeated: dict[str, Any] = {"action": "append"} if field.repeatable else {}
         switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.kind is bool else {}  # --guard: --guard true
         group(field.path[0] if len(field.path) > 1 else "recipe").add_argument(
-            option_name(field),
+            field.option,
             dest=destination(field.path),
             metavar=_metavar(field),
             help=_help(field).replace("%", "%%"),
@@ -47,11 +47,6 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
             metavar="|".join(names()),
             help="unlearning method; default rgd",
         )
-
-
-def option_name(field: Field) -> str:
-    """`--audit-images`, of the field with that name."""
-    return "--" + field.name.replace("_", "-")
 
 
 def destination(path: Path) -> str:

@@ -91,6 +91,11 @@ class TerminalProgress:
         if self.plain:
             console.print(f"{name}: {done}/{total} in {time.monotonic() - began:.1f} s", soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Print a warning above the bars."""
+        if not self.quiet:
+            warn(text)
+
     def _write(self, stage: str, done: int, total: int, seconds_left: float | None) -> None:
         if self.file:
             told = {"stage": stage, "done": done, "total": total, "seconds_left": seconds_left}

@@ -45,6 +45,10 @@ class SalUnConfig(RetainWeight):
     )
     mask: str | None = Field(default=None, description="a mask.safetensors to use instead of a new one")
 
+    def idle(self) -> Mapping[str, str]:
+        """A mask that is named was made before."""
+        return dict.fromkeys(("mask_share", "mask_guidance_scale"), "with method.mask") if self.mask else {}
+
 
 class SalUn(Method[SalUnConfig]):
     """Minimise the distance to another prompt's prediction + alpha L_r, on the mask.
