@@ -232,6 +232,10 @@ class ClassConditional(Family):
         """{"class_labels": (N,)}, of class names."""
         return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
 
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts: a name of a class is read whole."""
+        return list(prompts)
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str

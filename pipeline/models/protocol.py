@@ -81,6 +81,13 @@ class Denoiser(Protocol):
         """Embed prompts; row i belongs to prompt i."""
         ...
 
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The part of each prompt that the model reads: what stands behind its text encoders' limit is cut off.
+
+        Where several encoders read to different places, the longest part counts. Needs the tokenizers alone.
+        """
+        ...
+
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:
