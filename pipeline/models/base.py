@@ -1,5 +1,6 @@
 """The common part of the adapters of diffusers' text-to-image pipelines: drawing, coding, memory, saving."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -73,6 +74,8 @@ class PipelineDenoiser(Family, ABC):
 
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
+    pixel_multiple: ClassVar[int] = 1
+    """What diffusers' pipeline itself wants image sizes to be a multiple of."""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """Further arguments with which the pipeline is called to draw."""
 
@@ -147,6 +150,14 @@ class PipelineDenoiser(Family, ABC):
             for prompt, places in zip(prompts, found["offset_mapping"], strict=True)
         ]
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse an image size that the autoencoder, the patches or diffusers' pipeline can't have."""
+        multiple = math.lcm(self.pipeline.vae_scale_factor * self.patch_size, self.pixel_multiple)
+        if sampling.image_size is not None and sampling.image_size % multiple:
+            raise UserError(
+                f"image_size must be a multiple of {multiple} for {self.family}, got {sampling.image_size}."
+            )
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
@@ -156,10 +167,8 @@ class PipelineDenoiser(Family, ABC):
         Raises:
             UserError: an image size that is no multiple of what the autoencoder and the patches need.
         """
+        self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
-        multiple = pipe.vae_scale_factor * self.patch_size
-        if image_size is not None and image_size % multiple:
-            raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
         own_scheduler = pipe.scheduler
         if sampling.scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)

@@ -32,6 +32,33 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def check_model(model: str, model_config_folder: str | None = None) -> Path:
+    """Where a model is, as far as that is known without loading it.
+
+    Args:
+        model: see `load_denoiser`.
+        model_config_folder: the same.
+
+    Raises:
+        UserError: no such model, a pickle, or a config folder beside something else than a single file.
+    """
+    path = BUNDLED.get(model) or user_path(model)
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+        )
+    if path.is_file():
+        return path
+    if model_config_folder:
+        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
+    if path.exists() and not (path / "model_index.json").is_file():
+        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
+    return path
+
+
 def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
     """Load a bundled model, a diffusers folder, a hub id or a single file, in float32.
 
@@ -43,21 +70,9 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
     Raises:
         UserError: no such model, a pickle, or a pipeline class without an adapter.
     """
-    chosen = choose_device(device)
-    path = BUNDLED.get(model) or user_path(model)
-    if path.suffix.lower() in _PICKLES:
-        raise UserError(
-            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
-            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
-        )
+    chosen, path = choose_device(device), check_model(model, model_config_folder)
     if path.is_file():
         return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen), model)
-    if model_config_folder:
-        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
-    if path.suffix.lower() == ".safetensors":
-        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
-    if path.exists() and not (path / "model_index.json").is_file():
-        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
     source = str(path) if path.exists() else model
     try:
         pipeline = _pipeline_class(path).from_pretrained(

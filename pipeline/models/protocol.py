@@ -88,6 +88,14 @@ class Denoiser(Protocol):
         """
         ...
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse, before anything is drawn, what `sample` can't draw.
+
+        Raises:
+            UserError: an image size or a guidance scale that this model doesn't have.
+        """
+        ...
+
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:

@@ -20,7 +20,6 @@ from ..schema.resolve import Setting, resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
-from ..training.optimizers import check_optimizer
 from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
@@ -98,14 +97,16 @@ def run_recipe(
     """
     progress, clock = progress or Silent(), _Clock()
     setting = resolve(recipe)
-    check_optimizer(recipe.training)
+    recipe = setting.recipe
     check_processes(recipe.method, recipe.training, processes)
     opened = RunFolder.open(out) if resume and out else None
     with clock("prompts"):
         checked = processes.on_main(lambda: preflight(setting, opened.prompts() if opened else None, denoiser))
     prompts = checked.prompts
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    noticed = preflight_model(setting, prompts, denoiser)
+    warnings = [*checked.warnings, *preflight_model(setting, prompts, denoiser, out)]
+    for warning in warnings:
+        progress.warn(warning)
     run = processes.on_main(lambda: opened or RunFolder.create(recipe, out))
     processes.on_main(lambda: prompts.save(run.path / "prompts.json"))
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
@@ -146,7 +147,7 @@ def run_recipe(
         timings=clock.timings(),
         weights=written,
         versions=versions(),
-        warnings=[*checked.warnings, *denoiser.warnings, *noticed, *undrawable(subject_of(setting), before)],
+        warnings=[*warnings, *undrawable(subject_of(setting), before)],
     )
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(denoiser.pipeline, results, run.path)
