@@ -1,4 +1,9 @@
-"""Errors that the user can mend: one clear line, exit code 2."""
+"""Errors that the user can mend: one clear line, exit code 2. And warnings: one line, and the work goes on."""
+
+from collections.abc import Callable
+
+Tell = Callable[[str], None]
+"""Takes a warning, one line."""
 
 
 class UserError(ValueError):
@@ -14,3 +19,7 @@ class MissingExtra(UserError):
 
 class Cancelled(Exception):
     """The user stopped the work; what was finished is kept."""
+
+
+def untold(warning: str) -> None:
+    """Take a warning that nobody wants to see."""
