@@ -6,7 +6,7 @@ from pathlib import Path
 from ..schema.defaults import build_recipe, merge
 from ..support.errors import UserError
 from .options import add_recipe_options, chosen
-from .terminal import TerminalProgress
+from .terminal import TerminalProgress, warn
 
 EXAMPLES = """examples:
   turpentine export runs/cat-rgd-20260101-120000 --formats lora,delta
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     wanted = chosen(arguments)
     if not wanted.get("output", {}).get("formats"):
         raise UserError("expected the formats to write, for example --formats single_file,lora.")
-    recipe = RunFolder.open(arguments.folder).recipe()
+    recipe = RunFolder.open(arguments.folder).recipe(warn)
     output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
     with TerminalProgress()() as progress:
         records = export_run(arguments.folder, output, arguments.base, progress)

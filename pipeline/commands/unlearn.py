@@ -29,12 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Start a run, or continue one."""
-    from ..run.folder import RunFolder  # heavy: torch and diffusers
+    from ..report import write_report  # heavy: matplotlib
+    from ..run.folder import REPORT, RunFolder  # heavy: torch and diffusers
 
     if arguments.resume:
         if chosen(arguments) or arguments.recipe or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
-        recipe = RunFolder.open(arguments.resume).recipe()
+        folder = RunFolder.open(arguments.resume)
+        recipe = folder.recipe(warn)
+        missing = folder.missing(warn)
+        if missing is not None and set(missing) <= set(REPORT):
+            if missing:
+                with folder.locked():
+                    write_report(folder.path)
+            console.print(
+                f"{escaped(folder.path)} is finished: its weights are in {escaped(folder.path / 'weights')}. "
+                "`turpentine export` writes more formats.",
+                soft_wrap=True,
+            )
+            return
         carry_out(recipe, arguments.resume, resume=True, progress_file=arguments.progress_file)
     else:
         carry_out(build_recipe(nested_options(arguments)), arguments.out, progress_file=arguments.progress_file)

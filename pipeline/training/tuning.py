@@ -25,9 +25,8 @@ def check_tuning(spec: TrainingSection, device: torch.device, module: Any = None
     """
     if spec.precision == "bf16":
         try:
-            torch.ones(1, 1, device=device, dtype=torch.bfloat16) @ torch.ones(
-                1, 1, device=device, dtype=torch.bfloat16
-            )
+            one = torch.ones(1, 1, device=device, dtype=torch.bfloat16)
+            torch.matmul(one, one)
         except (RuntimeError, TypeError):
             raise UserError(f"the device {device} can't compute in bf16. Set training.precision to 'fp32'.") from None
     if spec.torch_compile and device.type == "cpu" and not _compiler():
