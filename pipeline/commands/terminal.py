@@ -35,6 +35,7 @@ class TerminalProgress:
         self.quiet, self.file = quiet, file
         self.plain = not console.is_terminal and not quiet
         self.stopping = False
+        self.told: list[str] = []
 
     @contextmanager
     def __call__(self) -> Iterator["TerminalProgress"]:
@@ -93,6 +94,7 @@ class TerminalProgress:
 
     def warn(self, text: str) -> None:
         """Print a warning above the bars."""
+        self.told.append(text)
         if not self.quiet:
             warn(text)
 

@@ -176,7 +176,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
             )
-        if self.path.is_file() or self.path.is_symlink() and not self.path.exists():
+        if self.path.is_file() or (self.path.is_symlink() and not self.path.exists()):
             raise UserError(f"expected a folder for --out, got the file {self.path}.")
         found = [name for name in NAMES if (self.path / name).exists() or (self.path / name).is_symlink()]
         if found:

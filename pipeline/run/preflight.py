@@ -88,7 +88,7 @@ def preflight_model(
         setting: what is to be done.
         prompts: of the run.
         denoiser: the model.
-        out: the run folder, on whose disk there must be room; None: under the working folder.
+        out: the run folder, on whose disk there must be room; None where nothing is written.
         trains: false for an audit of a model as it is.
 
     Raises:
@@ -101,13 +101,14 @@ def preflight_model(
     side = recipe.samples.image_size or _own_side(denoiser)
     warnings = [*denoiser.warnings, *check_audits(recipe.audits, subject, texts, side)]
     if trains:
-        check_formats(denoiser, recipe.output.formats)
         check_tuning(recipe.training, denoiser.device, denoiser.module)
         trained = trained_tensors(denoiser.module, recipe.training)
         build_method(recipe.method).check(_sample_counts(setting, prompts)[0], trained)
         if recipe.method.needs_unconditional or recipe.training.proportion_empty_prompts:
             denoiser.encode_prompts([""])
-        check_room(out or Path("runs"), room_needed(denoiser, recipe, prompts, trained))
+        if out is not None:
+            check_formats(denoiser, recipe.output.formats)
+            check_room(out, room_needed(denoiser, recipe, prompts, trained))
     return (*warnings, *_unread(prompts, denoiser))
 
 

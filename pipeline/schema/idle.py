@@ -76,7 +76,14 @@ def _as_many(key: str, rows: str) -> Need:
     return Need(f"with prompts.file, which has other {rows} rows", met)
 
 
+def _attribute(setting: Setting, prompts: "PromptSet | None") -> bool:
+    """A saved set says itself whose attribute its concept is."""
+    asked, own = setting.recipe.attribute_of, setting.recipe.prompts.file
+    return own is None or prompts is None or asked == prompts.attribute_of
+
+
 def _structure(setting: Setting, prompts: "PromptSet | None") -> bool:
+    """Own prompts are one pair or many, as the file has them."""
     if setting.recipe.prompts.file is None or prompts is None:
         return True
     return (setting.recipe.method.data == "uniform") == (len(set(prompts.train)) == 1)
@@ -90,7 +97,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "kind": ALWAYS,
     "model": ALWAYS,
     "model_config_folder": ALWAYS,  # refused beside anything but a single file
-    "attribute_of": (_MADE,),
+    "attribute_of": (Need("with prompts.file", _attribute),),
     "seed": ALWAYS,
     "device": ALWAYS,
     "method.data": (_TEXT, Need("with prompts.file", _structure)),

@@ -44,6 +44,5 @@ def absolute(text: str, known: Collection[str] = ()) -> str:
 
 def absolute_if_there(text: str, known: Collection[str] = ()) -> str:
     """The same for a text that may be an id on a hub: a path if it can be nothing else, or if something is there."""
-    path = user_path(text)
-    certain = text.startswith((".", "~")) or path.is_absolute() or path.suffix.lower() == ".safetensors"
-    return absolute(text) if text not in known and (certain or path.exists()) else text
+    certain = text.startswith((".", "~"))
+    return absolute(text) if text not in known and (certain or user_path(text).exists()) else text
