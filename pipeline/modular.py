@@ -18,6 +18,7 @@ from .api import recipe_for
 from .models import Denoiser, wrap_pipeline
 from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
+from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.samples import samples_of
 from .schema.recipe import Recipe
@@ -133,6 +134,7 @@ class UnlearnBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
+        _check(block, denoiser, progress, trains=True)
         with torch.enable_grad():  # modular pipelines run their blocks without
             samples = samples_of(denoiser, block.prompts, block.recipe, progress)
             recipe = block.recipe
@@ -175,12 +177,21 @@ class AuditBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
+        _check(block, denoiser, progress, trains=False)
         recipe, subject = block.recipe, subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
         setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
         self.set_block_state(state, block)
         return components, state
+
+
+def _check(block: Any, denoiser: Denoiser, progress: Progress, trains: bool) -> None:
+    """Find out, before anything is drawn, what would stop the block later; tell warnings."""
+    setting = resolve(block.recipe)
+    checked = preflight(setting, block.prompts, denoiser, trains=trains)
+    for warning in (*checked.warnings, *preflight_model(setting, block.prompts, denoiser, trains=trains)):
+        progress.warn(warning)
 
 
 def unlearning_blocks(
