@@ -6,7 +6,7 @@ from ..models import Denoiser
 from ..models.load import choose_device
 from ..prompts import PromptSet
 from ..schema.resolve import Setting
-from ..weights import check_formats
+from ..weights import check_dtype, check_formats
 from .audit import audit_prompts, subject_of
 from .prompts import prompts_of
 
@@ -55,4 +55,5 @@ def preflight_model(setting: Setting, prompts: PromptSet, denoiser: Denoiser) ->
         UserError: the run would fail later.
     """
     check_formats(denoiser, setting.recipe.output.formats)
+    check_dtype(denoiser, setting.recipe.output.dtype)
     return ()
