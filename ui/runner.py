@@ -113,12 +113,18 @@ class Runner:
             path = self.access.new_run(recipe)
             if task == "audit":
                 path = path.with_name(f"audit-{path.name}")
+            file = (path / "pairs.json").resolve()
             if pairs is not None:
-                pairs.save(path / "pairs.json")
-                prompts = recipe.prompts.model_copy(update={"file": str((path / "pairs.json").resolve())})
+                prompts = recipe.prompts.model_copy(update={"file": str(file)})
                 recipe = recipe.model_copy(update={"prompts": prompts})
-            RunFolder.create(recipe, path)
-            self._write(path.name, Job(task, "queued", device, time.time()))
+            run = RunFolder.create(recipe, path)
+            try:
+                if pairs is not None:
+                    pairs.save(file)
+                self._write(path.name, Job(task, "queued", device, time.time()))
+            except BaseException:
+                run.delete()
+                raise
         return path.name
 
     def pause(self, name: str) -> None:
@@ -139,7 +145,7 @@ class Runner:
             job = self.job(name)
             if job.state not in RESUMABLE:
                 raise UserError(f"expected a run that was stopped, got {name!r}, which is {job.state}.")
-            device = job.device or str(choose_device(self.access.run(name).recipe().device))
+            device = job.device or str(choose_device(self.access.run(name).begun_with().device))
             self._write(name, Job(job.task, "queued", device, time.time()))
 
     def delete(self, name: str) -> None:

@@ -176,7 +176,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
             )
-        if self.path.is_file() or self.path.is_symlink() and not self.path.exists():
+        if self.path.is_file() or (self.path.is_symlink() and not self.path.exists()):
             raise UserError(f"expected a folder for --out, got the file {self.path}.")
         found = [name for name in NAMES if (self.path / name).exists() or (self.path / name).is_symlink()]
         if found:
@@ -216,6 +216,15 @@ class RunFolder:
         if kept is not None:
             check_recipe(kept, recipe, self.path)
         return recipe
+
+    def begun_with(self) -> Recipe:
+        """The recipe that was carried out, or that the run began with, whatever `recipe.yaml` says since.
+
+        Raises:
+            UserError: nothing in the folder says so.
+        """
+        kept = self._kept_recipe()
+        return load_recipe(self.path / RECIPE) if kept is None else build_recipe(kept)
 
     def start(self, recipe: Recipe, prompts: PromptSet, denoiser: Denoiser) -> None:
         """Write down what the run begins with; of a run that goes on, compare.

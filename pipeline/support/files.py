@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 
 from .errors import UserError
 
-
 NAME_BYTES = 100
 """Longest name that `file_name` gives: with our endings and a temporary name's it fits every file system."""
 
