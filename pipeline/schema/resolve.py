@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models.lineage import Lineage, lineage_of
+from ..prompts.concepts import different_concepts, same_concept
 from ..worlds import World, world_of
 from .recipe import Recipe
 
@@ -40,7 +41,7 @@ def resolve(recipe: Recipe) -> Setting:
 
 
 def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Sequence[str] = ()) -> tuple[str, ...]:
-    """The concepts that must stay removed, each once.
+    """The concepts that must stay removed, each once, whatever the spelling.
 
     Args:
         named: `keep_forgotten` of a recipe: concepts, run folders, weights files, or "auto".
@@ -53,4 +54,6 @@ def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Se
             found += by_model
         else:
             found += lineage_of(name).forgotten if Path(name).exists() else [name]
-    return tuple(name for name in dict.fromkeys(found) if name not in concepts)
+    return tuple(
+        name for name in different_concepts(found) if not any(same_concept(name, concept) for concept in concepts)
+    )
