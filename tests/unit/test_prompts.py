@@ -268,8 +268,10 @@ def test_tiny_canvas_names():
     kitten = PromptSet.build("kitten", n=9, n_test=1, world="tiny-canvas")
     assert kitten.synonyms == ("cat", "kitten", "tabby", "feline")
     assert PromptSet.build("astronaut", "nudity", n=9, n_test=1, world="tiny-canvas").kind == "nudity"
-    one = PromptSet.build("cat", n=20, n_test=1, world="tiny-canvas", synonyms=["feline"])
-    assert all("feline" in prompt for prompt in one.forget_train)
+    assert kitten.synonyms == PromptSet.build("cat", n=9, n_test=1, world="tiny-canvas", synonyms=["Feline"]).synonyms
+    assert (
+        kitten.names_concept("two cats") and kitten.names_concept("cat_girl") and not kitten.names_concept("category")
+    )
 
 
 @pytest.mark.parametrize(
