@@ -145,7 +145,7 @@ def _one_only(text: str) -> None:
     """Refuse what other tools read as a list."""
     listed = not text.isupper() and _LIST.search(text)
     parts = [part for part in map(_words, _LIST.split(text) if listed else [text]) if part]
-    names = []
+    names: list[str] = []
     for part in parts:
         sides = _AND.split(part)
         names += [_singular(side) or side for side in sides] if all(map(_known, sides)) else [part]
