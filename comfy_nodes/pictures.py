@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST
+from ..pipeline.support.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,16 @@ def to_image(pixels: "np.ndarray | Tensor | Sequence[Image.Image]") -> "Tensor":
 
 
 def from_image(image: "Tensor") -> "np.ndarray":
-    """Convert an IMAGE to 8-bit pixels, (N, H, W, 3); transparency is dropped."""
+    """Convert an IMAGE to 8-bit pixels, (N, H, W, 3); transparency is dropped.
+
+    Raises:
+        UserError: an IMAGE that holds something that is no number.
+    """
+    if not image.isfinite().all():
+        raise UserError(
+            "expected pictures, got an IMAGE with NaN (not a number) or infinity: the VAE overflows in half precision. "
+            "Start ComfyUI with --fp32-vae, or use another VAE."
+        )
     return (image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 

@@ -81,6 +81,14 @@ class Denoiser(Protocol):
         """Embed prompts; row i belongs to prompt i."""
         ...
 
+    def check_image_size(self, image_size: int | None) -> None:
+        """Refuse a side of images, in pixels, that the model can't draw.
+
+        Raises:
+            UserError: which sizes it draws.
+        """
+        ...
+
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The part of each prompt that the model reads: what stands behind its text encoders' limit is cut off.
 
@@ -101,7 +109,7 @@ class Denoiser(Protocol):
             stage: what the progress calls it.
 
         Raises:
-            UserError: an image size that the model can't draw.
+            UserError: an image size that the model can't draw, or latents that are not numbers.
         """
         ...
 
@@ -110,7 +118,11 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them."""
+        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them.
+
+        Raises:
+            UserError: what comes out are not numbers.
+        """
         ...
 
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -54,5 +54,6 @@ def preflight_model(setting: Setting, prompts: PromptSet, denoiser: Denoiser) ->
     Raises:
         UserError: the run would fail later.
     """
+    denoiser.check_image_size(setting.recipe.samples.image_size)
     check_formats(denoiser, setting.recipe.output.formats)
     return ()
