@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.errors import UserError
-from .base import tokenizer_of
-from .family import Family
+from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -40,6 +40,11 @@ class Place:
     names: Names
 
 
+def tokenizer_of(encoder: str) -> str:
+    """The tokenizer's component beside that of a text encoder, "tokenizer_2" for "text_encoder_2"."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
 class Family:
     """The facts of a family, which hold for every model of it.
 
