@@ -117,13 +117,11 @@ def _check_components(pipeline: Any, family: type[Family]) -> None:
         raise UserError(
             "this is an SDXL refiner, which goes on from pictures that another model has begun. Unlearn the base model."
         )
-    components = pipeline.components
-    needed = [family.component, "scheduler", *(name for name in ("vae",) if name in components)]
-    for encoder in family.text_encoders:
-        embeds_itself = not type(pipeline).encode_prompt.__module__.startswith("diffusers.")
-        absent = components.get(encoder) is None and (embeds_itself or encoder in family.may_lack)
-        needed += [] if absent else [encoder, tokenizer_of(encoder)]
-    lacking = [name for name in needed if components.get(name) is None]
+    held = {name for name, part in pipeline.components.items() if part is not None}
+    lacking = [name for name in family.needs(held) if name not in held]
+    embedding = getattr(pipeline, "encode_prompt", None)
+    if embedding is not None and not embedding.__module__.startswith("diffusers."):  # it embeds prompts by itself
+        lacking = [name for name in lacking if name not in family.text_encoders and "tokenizer" not in name]
     if lacking:
         raise UserError(
             f"expected a whole {type(pipeline).__name__}, and it has no {' and no '.join(lacking)}. Load the pipeline "

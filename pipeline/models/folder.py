@@ -10,7 +10,7 @@ from typing import Any
 
 from ..support.errors import UserError
 from .components import INDEX, Component, components_of, entries
-from .family import Family, tokenizer_of
+from .family import Family
 from .files import read_json
 from .registry import family_of_pipeline, supported_pipelines
 
@@ -56,11 +56,8 @@ def _check_whole(index: Mapping[str, Any], family: type[Family], folder: Path) -
             f"{folder} is an SDXL refiner, which goes on from pictures that another model has begun. Unlearn the base "
             "model."
         )
-    needed = [family.component, "scheduler", *(["vae"] if family.text_encoders else [])]
-    for encoder in family.text_encoders:
-        if encoder not in family.may_lack or encoder in entries(index):
-            needed += [encoder, tokenizer_of(encoder)]
-    lacking = [name for name in needed if name not in entries(index)]
+    held = entries(index)
+    lacking = [name for name in family.needs(held) if name not in held]
     if lacking:
         raise UserError(
             f"expected a whole {index['_class_name']}, and {folder / INDEX} names no {' and no '.join(lacking)}. "

@@ -254,7 +254,7 @@ DAMAGED = {
     "another shape in the text encoder": (
         lambda f: other_values(f / TEXT, "final_layer_norm.bias", torch.zeros(7)), "text_encoder/.* lacks 1 .*norm.bias"
     ),
-    "another shape in the unet": (lambda f: other_values(f / UNET, "conv_in.bias", torch.zeros(7)), "lacks 1 .*conv_in"),
+    "another shape in the unet": (lambda f: other_values(f / UNET, "conv_in.bias", torch.zeros(7)), "lacks 1 .*conv_"),
     "quantised unet": (lambda f: add_tensor(f / UNET, "conv_in.scale_weight"), r"are quantised \(it holds conv_in\.sc"),
     "quantised text encoder": (lambda f: add_tensor(f / TEXT, "a.weight.quant_state.x"), "are quantised"),
     "quantisation config": (
