@@ -68,17 +68,22 @@ def absent(index: Mapping[str, Any]) -> dict[str, None]:
     return {name: None for name, entry in index.items() if entry == [None, None]}
 
 
-def components_of(folder: Path, without: str = "") -> list[Component]:
-    """Look at the files of every component of a folder, but for one that comes from elsewhere.
+def components_of(folder: Path, without: str = "", weights: bool = True) -> list[Component]:
+    """Look at the files of every component of a folder.
+
+    Args:
+        folder: with a `model_index.json`.
+        without: a component that comes from elsewhere.
+        weights: whether those of its networks are needed.
 
     Raises:
         UserError: the first one that is missing or damaged.
     """
-    return [component_of(folder, name) for name in entries(read_json(folder / INDEX)) if name != without]
+    return [component_of(folder, name, weights) for name in entries(read_json(folder / INDEX)) if name != without]
 
 
-def component_of(folder: Path, name: str) -> Component:
-    """A component of a folder, by its name.
+def component_of(folder: Path, name: str, weights: bool = True) -> Component:
+    """A component of a folder, by its name; see `components_of`.
 
     Raises:
         UserError: there is none, or its files are damaged.
@@ -87,7 +92,7 @@ def component_of(folder: Path, name: str) -> Component:
     if name not in entries(index):
         raise UserError(f"{folder / INDEX} names no {name}.")
     component = _component(folder, name, entries(index)[name], index)
-    _check_component(component)
+    _check_component(component, weights)
     return component
 
 
@@ -188,7 +193,7 @@ def _known(library: str) -> str:
     return library
 
 
-def _check_component(component: Component) -> None:
+def _check_component(component: Component, weights: bool) -> None:
     folder, kind = component.folder, component.kind
     if component.is_network:
         config = read_json(folder / "config.json")
@@ -197,7 +202,7 @@ def _check_component(component: Component) -> None:
                 f"the {component.name} is quantised ({folder / 'config.json'} has a quantization_config), and a run "
                 "needs whole weights. Give the same model in float32, float16 or bfloat16."
             )
-        for file in weights_of(component).files:
+        for file in weights_of(component).files if weights else ():
             read_header(file)
         return
     if issubclass(kind, SchedulerMixin):

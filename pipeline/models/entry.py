@@ -63,7 +63,7 @@ def check_state(pipeline: Any, family: type[Family]) -> None:
     _check_hooks(pipeline, parts)
     for name, part in parts.items():
         _check_weights(name, part)
-    _check_adapters(family.component, parts[family.component], family)
+    _check_network(family.component, parts[family.component], family)
     _check_tokenizers(pipeline, family)
     devices = {name: parameter.device for name, part in parts.items() for parameter in part.parameters()}
     if len({*devices.values()}) > 1:
@@ -185,13 +185,18 @@ def _finite(values: Tensor) -> bool:
     return values.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(values.detach()))
 
 
-def _check_adapters(name: str, network: Any, family: type[Family]) -> None:
+def _check_network(name: str, network: Any, family: type[Family]) -> None:
     network = _inside(network)
     if not isinstance(network, family.network):
         wrapper = "; call merge_and_unload() on it" if hasattr(network, "merge_and_unload") else ""
         raise UserError(
             f"expected a {family.network.__name__} as the {name}, got {type(network).__name__}. Give the network "
             f"itself, without a wrapper{wrapper}."
+        )
+    if any(getattr(module, "fused_projections", False) for module in network.modules()):
+        raise UserError(
+            f"the attention of the {name} is fused (fuse_qkv_projections): it would train copies of the weights. Load "
+            "the pipeline again without it."
         )
     if any("IPAdapter" in type(each).__name__ for each in getattr(network, "attn_processors", {}).values()):
         raise UserError(

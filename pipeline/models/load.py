@@ -89,10 +89,9 @@ def _downloaded(model: str) -> Path:
     try:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except FAULTS as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"can't load the model {model!r}: expected one of {sorted(BUNDLED)}, a diffusers folder with safetensors "
-            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason})."
+            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason_of(error)})."
         ) from None
 
 

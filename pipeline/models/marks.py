@@ -97,7 +97,8 @@ def follow(marks: Marks, pipeline: Any, path: Path, folder: Path) -> tuple[str, 
         kind: Any = type(pipeline.scheduler)
         if not {*other} <= {*inspect.signature(kind.__init__).parameters}:  # PNDM can't rescale its betas
             kind = DDIMScheduler
-        pipeline.scheduler = kind.from_config({"clip_sample": False, **config, **other})
+        config.pop("_use_default_values", None)  # what diffusers would set to the class's own defaults again
+        pipeline.scheduler = kind.from_config({"clip_sample": False, **config}, **other)
         said = ", ".join(f"{key} {value}" for key, value in other.items())
         told.append(
             f"{path.name} says of itself ({marks.where or ZERO_SNR}) what the scheduler in {folder} doesn't: {said}. "

@@ -60,6 +60,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
         )
     folder = _checked(Path(config_folder).expanduser(), adapter) if config_folder else _from_hub(meta, path)
     try:
+        components_of(folder, weights=False)
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)
     except NotImplementedError:  # torch's word for a weight that was never given a value
