@@ -120,6 +120,7 @@ def apply_to_folder(
     strength = finite("strength", strength)
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
+    weights, out = weights.expanduser(), out.expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
     metadata = read_header(weights)

@@ -32,7 +32,7 @@ def read_changes(path: Path, module: nn.Module) -> Iterator[Change]:
                 if tuple(change.value.shape) != keys.shapes[change.name]:
                     shape = tuple(change.value.shape)
                     raise ValueError(f"{change.name}: expected {keys.shapes[change.name]}, got {shape}")
-                if not change.value.isfinite().all():
+                if not change.value.float().isfinite().all():
                     raise UserError(f"{change.name}: its values are NaN or infinite there.")
                 yield change
     except (OSError, SafetensorError) as error:

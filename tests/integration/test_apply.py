@@ -190,6 +190,45 @@ def test_any_base_is_told_on_the_terminal(made, tmp_path, capsys):
     assert "warning: " in (told := capsys.readouterr().out) and "applied all the same" in told
 
 
+# states of a pipeline ---------------------------------------------------------------------------
+
+
+def test_a_compiled_network_takes_weights(made):
+    pipe, plain = (load(made, "fp32", "float32") for _ in range(2))
+    before = snapshot(pipe.unet)
+    pipe.unet = torch.compile(pipe.unet)
+    turpentine.apply(pipe, made.files["fp32"]["delta"])
+    turpentine.apply(plain, made.files["fp32"]["delta"])
+    assert same(pipe.unet._orig_mod.state_dict(), plain.unet.state_dict())
+    turpentine.remove(pipe)
+    assert same(pipe.unet._orig_mod.state_dict(), before)
+
+
+def test_weights_in_eight_bits_take_what_fits(made):
+    pipe = load(made, "fp32", "float32")
+    pipe.unet.to(torch.float8_e4m3fn)
+    before = snapshot(pipe.unet)
+    with pytest.warns(Caution, match="applied all the same"):
+        turpentine.apply(pipe, made.files["fp32"]["delta"], any_base=True)
+    assert any(not torch.equal(before[name].float(), value.float()) for name, value in pipe.unet.state_dict().items())
+    with pytest.raises(UserError, match="become NaN or too large for torch"):
+        turpentine.apply(pipe, made.files["fp32"]["delta"], 1e6, any_base=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda unet: unet.to("meta"), "are not in its memory. Apply first, and then offload it"),
+        (lambda unet: setattr(unet.conv_in, "weight", torch.nn.Parameter(torch.ones(2).char(), False)), "is quantised"),
+    ],
+)
+def test_weights_that_can_not_be_changed_are_refused(made, change, words):
+    pipe = load(made, "fp32", "float32")
+    change(pipe.unet)
+    with pytest.raises(UserError, match=words):
+        turpentine.apply(pipe, made.files["fp32"]["delta"], any_base=True)
+
+
 # LoRAs that others wrote ------------------------------------------------------------------------
 
 CONFIGS = {
