@@ -6,7 +6,7 @@ from ..models import Denoiser
 from ..models.load import choose_device
 from ..prompts import PromptSet
 from ..schema.resolve import Setting
-from ..weights import check_dtype, check_formats
+from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
 from .prompts import prompts_of
 
@@ -54,6 +54,8 @@ def preflight_model(setting: Setting, prompts: PromptSet, denoiser: Denoiser) ->
     Raises:
         UserError: the run would fail later.
     """
-    check_formats(denoiser, setting.recipe.output.formats)
-    check_dtype(denoiser, setting.recipe.output.dtype)
+    output = setting.recipe.output
+    check_formats(denoiser, output.formats)
+    if not all(FORMATS[each].of_difference for each in output.formats):
+        check_dtype(denoiser, output.dtype)
     return ()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.lineage import COMPONENTS
-from ..support.errors import Caution, UserError
+from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
 from .provenance import BaseHashes, kinship, read_header
 from .read import read_changes
@@ -44,6 +44,8 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
         >>> pipe = remove(pipe)  # doctest: +SKIP
     """
     strength = finite("strength", strength)
+    if not isinstance(path, str | Path):
+        raise UserError(f"expected the path of a .safetensors file, got {given(path)}.")
     module, path = denoiser_of(pipe), Path(path).expanduser()
     originals = _ORIGINALS.get(module, {})
     _check_base(module, originals, path, any_base)

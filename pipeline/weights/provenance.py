@@ -219,6 +219,8 @@ def read_header(path: Path) -> dict[str, str]:
     Raises:
         UserError: not a safetensors file.
     """
+    if path.is_dir():
+        raise UserError(f"expected a .safetensors file, got the folder {path}. Name a file in it.")
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise UserError(f"{path} is a pickle, which can run any code when it is opened; expected a .safetensors file.")
     try:

@@ -83,6 +83,8 @@ NAN[0, 0, 0, 0] = float("nan")
         (torch.zeros(1, 3, 2, 2, dtype=torch.bool), "got bool"),
         (torch.zeros(1, 3, 2, 2, dtype=torch.uint16), "got uint16"),
         (torch.zeros(1, 3, 2, 2, dtype=torch.complex64), "got complex64"),
+        (torch.zeros(1, 3, 2, 2).to_sparse(), "expected images as a dense tensor, got one that is sparse"),
+        (torch.zeros(1, 3, 2, 2, device="meta"), "on the device 'meta'"),
         (np.zeros((1, 4, 4, 3), np.uint16), "got uint16"),
         (np.zeros((1, 4, 4, 3), bool), "got bool"),
         (np.zeros((1, 4, 4, 3), object), "got object"),

@@ -75,7 +75,8 @@ CONFIGS = [
 def test_a_configuration_of_peft_is_followed(unet, tmp_path, config, scale):
     assert scale_of(read(unet, tmp_path, peft(), packed(config))) == pytest.approx(scale)
     assert scale_of(read(unet, tmp_path, peft(""), packed(config, ""))) == pytest.approx(scale)
-    assert scale_of(read(unet, tmp_path, peft("base_model.model."), config=config)) == pytest.approx(scale)
+    for prefix, name in (("base_model.model.", "renamed.safetensors"), ("unet.", "adapter_model.safetensors")):
+        assert scale_of(read(unet, tmp_path, peft(prefix), config=config, name=name)) == pytest.approx(scale)
 
 
 def test_each_component_has_its_own_configuration(unet, tmp_path):
@@ -161,6 +162,8 @@ def test_other_kinds_are_named(unet, tmp_path, key, whole):
         (f"unet.{LINEAR.removesuffix('.to_q')}.processor.to_q_lora.up.weight", "old versions of diffusers"),
         ("model.diffusion_model.out.2.weight", "a whole checkpoint"),
         ("bundle_emb.thing.string_to_param.*", "an embedding of textual inversion"),
+        ("lora_unet_input_blocks_4_1_proj_in.lora_up.weight", r"belong to no weight of that network"),
+        (f"lora_unet_{LINEAR}.lora_up.weight", r"belong to no weight of that network"),
         ("something.else", r"belong to no weight of that network \(for example something.else\)"),
     ],
 )
@@ -248,3 +251,31 @@ def test_what_is_not_whole_or_not_sure_is_one_line(unet, tmp_path, tensors, meta
 def test_values_that_are_not_finite_in_other_formats(unet, tmp_path, tensors, name):
     with pytest.raises(UserError, match=rf"{name}: its values are NaN or infinite there"):
         read(unet, tmp_path, tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_factors_of_every_dtype(unet, tmp_path, dtype):
+    tensors = {name: tensor.to(dtype) for name, tensor in kohya(alpha=8.0).items()}
+    got = read(unet, tmp_path, tensors)[f"{LINEAR}.weight"]
+    torch.testing.assert_close(got, 2 * UP.to(dtype).float() @ DOWN, rtol=1e-5, atol=1e-5)
+
+
+def test_files_that_are_none(unet, tmp_path):
+    read(unet, tmp_path, kohya())
+    whole = (tmp_path / "lora.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-40])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    for name, words in (
+        ("cut.safetensors", "can't read .*cut.safetensors as safetensors"),
+        ("empty.safetensors", "can't read .*empty.safetensors as safetensors"),
+        ("none.safetensors", "can't read .*none.safetensors as safetensors"),
+        (".", "expected a .safetensors file, got the folder .*Name a file in it"),
+    ):
+        with pytest.raises(UserError, match=words) as told:
+            list(read_changes(tmp_path / name, unet))
+        assert "\n" not in str(told.value)
+
+
+def test_whole_numbers_are_no_weights(unet, tmp_path):
+    with pytest.raises(UserError, match=r"conv_in.weight: expected floating-point numbers, got torch.int8"):
+        read(unet, tmp_path, {"conv_in.weight": torch.ones(16, 4, 3, 3).char()})
