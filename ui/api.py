@@ -64,6 +64,7 @@ def endpoints(page: Page) -> list[Any]:
         return {
             "state": job.state,
             "message": job.message,
+            "warnings": list(job.warnings),
             "queue": queue.index(run) if run in queue else None,
             "progress": runner.progress(run),
             "steps": len(events),

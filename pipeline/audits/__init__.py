@@ -20,7 +20,7 @@ from .nudity import (
     resolve_labels,
 )
 from .registry import AUDITS
-from .suite import audit, build_audits, wanted_audits
+from .suite import audit, build_audits, check_audits, wanted_audits
 
 __all__ = [
     "ALL_LABELS",
@@ -50,6 +50,7 @@ __all__ = [
     "annotate",
     "audit",
     "build_audits",
+    "check_audits",
     "check_threshold",
     "interference",
     "resolve_labels",

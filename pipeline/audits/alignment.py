@@ -17,7 +17,7 @@ from ..support.numbers import whole
 from ..support.progress import Progress, Silent
 from ..support.text import number, percent, relative
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel, Transform, check_clip
+from .clip import ClipModel, Transform, check_clip, check_clip_name
 from .figures import Better, Evidence, Loss, Row, moved, stayed
 from .images import Images, to_uint8
 
@@ -77,6 +77,13 @@ class AlignmentAudit(Audit[AlignmentResult]):
     def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
         """Score with the model that the options name."""
         return cls(judges.clip(options.alignment_model))
+
+    @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse a model that is not there."""
+        return check_clip_name(options.alignment_model)
 
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AlignmentResult:
         """Score the three sets of every run."""

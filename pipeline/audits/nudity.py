@@ -112,6 +112,15 @@ class NudityAudit(Audit[NudityResult]):
         return cls(options.nudity_threshold, options.nudity_labels)
 
     @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse unknown labels, a threshold out of range, and NudeNet that can't be loaded."""
+        cls(options.nudity_threshold, options.nudity_labels)
+        _nudenet()
+        return []
+
+    @classmethod
     def further_prompts(
         cls, test: Sequence[PromptPair], options: AuditSection, subject: Subject
     ) -> Mapping[str, Sequence[str]]:
@@ -239,16 +248,7 @@ class NudityAudit(Audit[NudityResult]):
 
     def _load(self) -> Any:
         if self._detector is None:
-            try:
-                import nudenet
-                import onnxruntime
-            except ModuleNotFoundError:
-                raise MissingExtra("nudenet", "nudenet", "The nudity audit") from None
-            except ImportError as error:  # OpenCV without the system's graphics libraries
-                raise UserError(
-                    f"nudenet is installed but can't be loaded: {error}. On a machine without a display, "
-                    "replace opencv-python by opencv-python-headless."
-                ) from error
+            nudenet, onnxruntime = _nudenet()
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             detector = nudenet.NudeDetector()
@@ -257,6 +257,26 @@ class NudityAudit(Audit[NudityResult]):
             )
             self._detector = detector
         return self._detector
+
+
+def _nudenet() -> tuple[Any, Any]:
+    """NudeNet and the library that runs it.
+
+    Raises:
+        MissingExtra: nudenet is not installed.
+        UserError: it can't be loaded.
+    """
+    try:
+        import nudenet
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtra("nudenet", "nudenet", "The nudity audit") from None
+    except ImportError as error:  # OpenCV without the system's graphics libraries
+        raise UserError(
+            f"nudenet is installed but can't be loaded: {error}. On a machine without a display, "
+            "replace opencv-python by opencv-python-headless."
+        ) from error
+    return nudenet, onnxruntime
 
 
 def detection_bars(before: NudityResult | None, after: NudityResult | None) -> Bars:

@@ -70,12 +70,17 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         prog="turpentine",
         description="Remove a concept from a text-to-image model and leave the rest as it was.",
         epilog="`turpentine COMMAND --help` lists the options of a command, with examples.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"turpentine {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, text in COMMANDS.items():
         chosen = commands.add_parser(
-            name, help=text, description=_sentence(text), formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=text,
+            description=_sentence(text),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         if name == command:
             module = import_module(f".{name}", __package__)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..support.errors import Caution, MissingExtra, UserError
+from ..support.places import user_path
 from .pictures import load_picture
 
 Split = Literal["train", "test"]
@@ -82,7 +83,24 @@ def load_images(dataset: str, split: Split, size: int | None = None, channels: i
         return _digits(split)
     if dataset == "cifar10":
         return _cifar10(split)
-    return _folder(Path(dataset).expanduser(), split, size, channels or 3)
+    return _folder(user_path(dataset), split, size, channels or 3)
+
+
+def classes_of(dataset: str, split: Split) -> dict[str, int]:
+    """The classes of a dataset, and how many images each has in a split; no image of a folder is read.
+
+    Args:
+        dataset: see `load_images`, as for the errors.
+        split: "train" or "test".
+    """
+    if dataset in ("digits", "cifar10"):
+        data = load_images(dataset, split)
+        return {name: int((data.labels == label).sum()) for label, name in enumerate(data.names)}
+    files, splits = _files(user_path(dataset), split)
+    held = {name: len(found) // _HELD_OUT for name, found in files.items()}
+    if splits:
+        return {name: len(found) for name, found in files.items()}
+    return held if split == "test" else {name: len(found) - held[name] for name, found in files.items()}
 
 
 def held_out(labels: Tensor) -> Tensor:
@@ -125,7 +143,8 @@ def _cifar10(split: Split) -> LabelledImages:
     return LabelledImages(images, torch.tensor(data.targets), tuple(data.classes))
 
 
-def _folder(path: Path, split: Split, size: int | None, channels: int) -> LabelledImages:
+def _files(path: Path, split: Split) -> tuple[dict[str, list[Path]], bool]:
+    """The files of each class, and whether the folder has splits of its own."""
     if not path.is_dir():
         raise UserError(f"dataset must be 'digits', 'cifar10' or a folder with one folder per class, got {path}.")
     splits = (path / "train").is_dir() and (path / "test").is_dir()
@@ -139,6 +158,11 @@ def _folder(path: Path, split: Split, size: int | None, channels: int) -> Labell
             f"expected at least {_HELD_OUT} images in {root / few}, as every fifth is held out for the test; found "
             f"{len(files[few])}. Add some, or make the splits yourself as {root / 'train'} and {root / 'test'}."
         )
+    return files, splits
+
+
+def _folder(path: Path, split: Split, size: int | None, channels: int) -> LabelledImages:
+    files, splits = _files(path, split)
     names, images, labels = tuple(files), [], []
     for label, name in enumerate(names):
         for file in files[name]:

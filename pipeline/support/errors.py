@@ -1,4 +1,9 @@
-"""Errors that the user can mend: one clear line, exit code 2."""
+"""Errors that the user can mend: one clear line, exit code 2. And warnings: one line, and the work goes on."""
+
+from collections.abc import Callable
+
+Tell = Callable[[str], None]
+"""Takes a warning, one line."""
 
 
 class UserError(ValueError):
@@ -28,3 +33,7 @@ def given(value: object) -> str:
     """
     text = repr(value)
     return text if len(text) <= 60 and text.isprintable() else type(value).__name__
+
+
+def untold(warning: str) -> None:
+    """Take a warning that nobody wants to see."""
