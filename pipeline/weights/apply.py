@@ -1,5 +1,6 @@
 """Putting unlearned weights into a pipeline that somebody already has, and taking them out again."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
                 replaced[change.name] = current.to("cpu", copy=True)
             original = originals.get(change.name, replaced[change.name])
             result = change.apply(current, original, strength)
-            if not (result.abs() <= torch.finfo(current.dtype).max).all():  # NaN is not, either
+            limit = torch.finfo(current.dtype).max if current.is_floating_point() else math.inf
+            if not (result.abs() <= limit).all():  # NaN is not, either
                 raise UserError(
                     f"{change.name}: at strength {strength:g} its values become NaN or too large for {current.dtype}. "
                     "Take a lower strength, or a model in float32."
