@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..data.pictures import as_rgb, load_picture
 from ..support.errors import UserError
+from ..support.places import user_path
 
 Images: TypeAlias = torch.Tensor | np.ndarray | Sequence[Image.Image | str | Path | np.ndarray]
 """The forms that every audit accepts; see `to_uint8`."""
@@ -65,6 +66,8 @@ def _from_tensor(images: torch.Tensor) -> np.ndarray:
         hint = " Channels come second: use images.permute(0, 3, 1, 2)." if swapped else ""
         raise UserError(f"expected images as {_EXPECTED}, got a tensor of shape {tuple(images.shape)}.{hint}")
     _refuse_none(images.shape)
+    if images.is_meta or images.is_quantized or images.layout != torch.strided:
+        raise UserError("expected images as a dense tensor, got one that is sparse, quantised or on the device 'meta'.")
     images = images.detach().permute(0, 2, 3, 1)
     if images.is_floating_point():
         images = images.float()  # numpy has no bfloat16
@@ -98,7 +101,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 
 def _from_item(item: object, index: int) -> np.ndarray:
     if isinstance(item, str | Path):
-        return np.array(load_picture(Path(item).expanduser()))
+        return np.array(load_picture(user_path(item)))
     if isinstance(item, Image.Image):
         return np.array(as_rgb(item, f"the image at place {index} of the list"))
     if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[-1] == 3:
