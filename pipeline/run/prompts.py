@@ -1,13 +1,14 @@
 """From a concept to its paired prompts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from ..models import Denoiser, class_names
 from ..prompts import LLMSource, PromptSet
 from ..schema.recipe import PromptSection
 from ..schema.resolve import Setting
+from ..support.errors import UserError
+from ..support.places import looks_like_path, user_path
 from ..worlds import World
 from ..worlds.concepts import join_concepts
 
@@ -39,7 +40,7 @@ def make_prompts(
         UserError: a concept or an option that this world doesn't have, or a file that can't be read.
     """
     if spec.file:
-        return PromptSet.load(Path(spec.file), concept=join_concepts(concepts), kind=kind, seed=seed)
+        return PromptSet.load(user_path(spec.file), concept=join_concepts(concepts), kind=kind, seed=seed)
     return PromptSet.build(
         concepts,
         kind,
@@ -77,7 +78,11 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
 
 
 def _llm(spec: PromptSection) -> LLMSource:
+    """The model of a server or of a folder: an absolute path, or without a server's address a path to a folder."""
     model, url = spec.llm_model or "", spec.llm_url
-    if Path(model).is_dir():
-        return LLMSource(local_model=model)
+    folder = user_path(model)
+    if folder.is_absolute() or (looks_like_path(model) and url is None and folder.is_dir()):
+        if not folder.is_dir():
+            raise UserError(f"expected a folder with a language model for llm_model, found none at {folder}.")
+        return LLMSource(local_model=str(folder))
     return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
