@@ -15,15 +15,15 @@ from ..support.files import write_text
 from ..support.text import fold
 from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
-from ..worlds.concepts import Concepts, join_concepts, split_concepts
 from . import tables
 from .banks import Kind, find_concept
 from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleave, shares
 from .composer import Scope
+from .concepts import Concepts, join_concepts, split_concepts
 from .from_file import read_pairs
 from .llm import LLMSource
+from .naming import named_in
 from .templates import PromptRow, Structure
-from .text import named_in
 
 Source = Literal["template", "llm", "file"]
 

@@ -22,8 +22,8 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
+from ..prompts.concepts import Concepts, join_concepts
 from ..support.files import write_text
-from ..worlds.concepts import Concepts, join_concepts
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ..models import Denoiser
 from ..models.lineage import Lineage
+from ..prompts.concepts import join_concepts
 from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.version import __version__
-from ..worlds.concepts import join_concepts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
 _BASE = "turpentine.base_sha256"

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turpentine.pipeline.prompts import EvaluationPrompt, PromptPair, PromptSet, load_prompts, synonyms_of
 from turpentine.pipeline.prompts.banks import find_concept, groups, template_banks
+from turpentine.pipeline.prompts.naming import named_in
 from turpentine.pipeline.prompts.text import (
     fix_articles,
     indefinite_article,
-    named_in,
     with_replacement,
     without_modifier,
 )
