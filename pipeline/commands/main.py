@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..support.errors import Cancelled, UserError
+from ..support.errors import Cancelled, Caution, UserError
 from ..support.version import __version__
-from .terminal import errors, escaped
+from .terminal import errors, escaped, warn
 
 USER_MISTAKE, CANCELLED = 2, 130
 
@@ -95,7 +95,7 @@ def _sentence(text: str) -> str:
 
 
 def _quieten() -> None:
-    """Keep the libraries' chatter off the terminal; TURPENTINE_DEBUG=1 brings it back."""
+    """Keep the libraries' chatter off the terminal, not our own warnings; TURPENTINE_DEBUG=1 brings it back."""
     if os.environ.get("TURPENTINE_DEBUG"):
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -104,6 +104,8 @@ def _quieten() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=Caution)
+    warnings.showwarning = lambda message, *_, **__: warn(str(message))
 
 
 if __name__ == "__main__":

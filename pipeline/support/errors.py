@@ -21,6 +21,10 @@ class Cancelled(Exception):
     """The user stopped the work; what was finished is kept."""
 
 
+class Caution(UserWarning):
+    """Something that the user should know, on one line; the work goes on. Front ends show it."""
+
+
 def given(value: object) -> str:
     """What was given, as an error names it: on one line, and by its type where it is long.
 
