@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..maths.metrics import cmmd, frechet_distance
-from ..models.class_conditional import to_pixels
+from ..models.pixels import to_pixels
 from ..support.errors import MissingExtra, UserError
 from ..support.places import user_path
 from .class_judge import ClassJudge

@@ -21,6 +21,7 @@ from ..support.errors import UserError
 from ..support.progress import Progress
 from .base import cast, drawn_in_batches
 from .family import Family
+from .pixels import to_pixels
 from .protocol import Conditioning, Sampling
 
 
@@ -181,12 +182,6 @@ def _multistep(
     return samples
 
 
-def to_pixels(samples: Tensor) -> Tensor:
-    """[-1, 1], (N, C, H, W), to uint8 RGB, (N, H, W, 3), on the CPU."""
-    pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-
-
 def class_inputs(config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
     """Example inputs: pixels, noise levels and labels."""
     side = side or config.sample_size
@@ -240,15 +235,23 @@ class ClassConditional(Family):
         """{"class_labels": (N,)}, of class names."""
         return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
 
+    def check_image_size(self, image_size: int | None) -> None:
+        """Refuse every size but the training images' own.
+
+        Raises:
+            UserError: another one.
+        """
+        size = self.pipeline.unet.config.sample_size
+        if image_size not in (None, size):
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {image_size}.")
+
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts: a name of a class is read whole."""
         return list(prompts)
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse another size than that of the training images, and guidance of a model without "no class"."""
-        size = self.pipeline.unet.config.sample_size
-        if sampling.image_size not in (None, size):
-            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
+        self.check_image_size(sampling.image_size)
         self.pipeline.check_guidance(sampling.guidance_scale)
 
     @torch.no_grad()
@@ -280,7 +283,7 @@ class ClassConditional(Family):
                 scheduler=chosen,
             ).images
 
-        return drawn_in_batches(draw, pipe.unet, prompts, seeds, sampling.batch_size, progress, stage)
+        return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixels in [-1, 1]; grey where the model has one channel."""

@@ -1,5 +1,6 @@
 """Stable Diffusion 1.x and 2.x: a UNet on VAE latents, conditioned on one text encoder."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -83,7 +84,6 @@ class StableDiffusion(PipelineDenoiser):
     """`Denoiser` over a `StableDiffusionPipeline`."""
 
     family = "stable-diffusion"
-    pixel_multiple = 8
     pipeline_class = StableDiffusionPipeline
     siblings = (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline)
     component = "unet"
@@ -146,6 +146,10 @@ class StableDiffusion(PipelineDenoiser):
                 f"expected a scheduler of DDPM's kind (DDIM, PNDM, Euler, …), got {type(scheduler).__name__}."
             )
         return objective_from_scheduler(scheduler.config, scheduler.alphas_cumprod)
+
+    def size_step(self) -> int:
+        """Also a multiple of 8, which diffusers' pipelines ask for whatever the autoencoder is."""
+        return math.lcm(8, super().size_step())
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D)}."""
