@@ -115,12 +115,18 @@ class Runner:
             path = self.access.new_run(recipe)
             if task == "audit":
                 path = path.with_name(f"audit-{path.name}")
+            file = (path / "pairs.json").resolve()
             if pairs is not None:
-                pairs.save(path / "pairs.json")
-                kept = {"file": str((path / "pairs.json").resolve()), "n": len(pairs.train), "n_test": len(pairs.test)}
+                kept = {"file": str(file), "n": len(pairs.train), "n_test": len(pairs.test)}
                 recipe = recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update=kept)})
-            RunFolder.create(recipe, path)
-            self._write(path.name, Job(task, "queued", device, time.time(), warnings=checked.warnings))
+            run = RunFolder.create(recipe, path)
+            try:
+                if pairs is not None:
+                    pairs.save(file)
+                self._write(path.name, Job(task, "queued", device, time.time(), warnings=checked.warnings))
+            except BaseException:
+                run.delete()
+                raise
         return path.name
 
     def pause(self, name: str) -> None:
@@ -141,7 +147,7 @@ class Runner:
             job = self.job(name)
             if job.state not in RESUMABLE:
                 raise UserError(f"expected a run that was stopped, got {name!r}, which is {job.state}.")
-            device = job.device or str(choose_device(self.access.run(name).recipe().device))
+            device = job.device or str(choose_device(self.access.run(name).begun_with().device))
             self._write(name, Job(job.task, "queued", device, time.time()))
 
     def delete(self, name: str) -> None:

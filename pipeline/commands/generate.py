@@ -45,6 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
         rows += load_prompts(arguments.prompt_file)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
+    files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]
+    taken = next((file for file in files if file.exists()), None)
+    if taken:
+        raise UserError(f"{taken} is there already and would be replaced. Choose another --out, or move it away.")
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     denoiser.check_sampling(part.samples.sampling())
     with TerminalProgress()() as progress:
         images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
-    for index, image in enumerate(images):
-        with replacing(arguments.out / f"{index:05d}.png") as partial:
+    for file, image in zip(files, images, strict=True):
+        with replacing(file) as partial:
             Image.fromarray(image).save(partial)
     console.print(f"{len(images)} images: {escaped(arguments.out)}", soft_wrap=True)

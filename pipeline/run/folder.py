@@ -217,6 +217,15 @@ class RunFolder:
             check_recipe(kept, recipe, self.path)
         return recipe
 
+    def begun_with(self) -> Recipe:
+        """The recipe that was carried out, or that the run began with, whatever `recipe.yaml` says since.
+
+        Raises:
+            UserError: nothing in the folder says so.
+        """
+        kept = self._kept_recipe()
+        return load_recipe(self.path / RECIPE) if kept is None else build_recipe(kept)
+
     def start(self, recipe: Recipe, prompts: PromptSet, denoiser: Denoiser) -> None:
         """Write down what the run begins with; of a run that goes on, compare.
 

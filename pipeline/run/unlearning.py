@@ -90,6 +90,7 @@ def run_recipe(
     out: Path | None = None,
     *,
     denoiser: Denoiser | None = None,
+    prompts: PromptSet | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     processes: Processes = ALONE,
@@ -100,6 +101,7 @@ def run_recipe(
         recipe: what to do.
         out: the run folder; None makes a new one under `runs/`.
         denoiser: a model that is already loaded, instead of `recipe.model`; its weights are trained in place.
+        prompts: those of the run, if they are made already; the recipe is not asked for them then.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
         processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
@@ -113,13 +115,14 @@ def run_recipe(
     check_processes(recipe.method, recipe.training, processes)
     folder = RunFolder.resume(recipe, out) if resume and out else RunFolder.begin(recipe, out)
     with processes.holding(folder) as run:
-        return _carry_out(setting, run, denoiser, progress, processes, resume)
+        return _carry_out(setting, run, denoiser, prompts, progress, processes, resume)
 
 
 def _carry_out(
     setting: Setting,
     run: RunFolder,
     denoiser: Denoiser | None,
+    given: PromptSet | None,
     progress: Progress,
     processes: Processes,
     resume: bool,
@@ -128,7 +131,7 @@ def _carry_out(
     recipe, clock = setting.recipe, _Clock(run, processes)
     warnings: list[str] = []
     with clock("prompts"):
-        checked = processes.on_main(lambda: preflight(setting, run.prompts(warnings.append), denoiser))
+        checked = processes.on_main(lambda: preflight(setting, run.prompts(warnings.append) or given, denoiser))
     warnings += checked.warnings
     prompts = checked.prompts
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)

@@ -92,5 +92,5 @@ def read_events(path: Path, before: int | None = None, running: bool = False, te
             if before is None or event.step < before:
                 steps[event.step] = event
     if wrong:
-        tell(f"{path} has {len(wrong)} lines that can't be read and were left out; the first is {wrong[0]}.")
+        tell(f"{len(wrong)} of {len(lines)} lines of {path} can't be read and were left out; the first is {wrong[0]}.")
     return [steps[step] for step in sorted(steps)]

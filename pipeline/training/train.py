@@ -56,7 +56,9 @@ def train(
         Cancelled: the progress asked to stop.
     """
     with training_lora(denoiser.module, spec, seed) as layers, sharded(denoiser, processes):
-        trainer = Trainer(denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes, tell)
+        trainer = Trainer(
+            denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes, tell
+        )
         if after_step is None:  # the trainer has embedded the empty prompt: nobody needs the other networks now
             denoiser.release()
         try:

@@ -100,9 +100,9 @@ class Trainer:
         began, start, done = time.perf_counter(), 0, 0
         with self._training():
             try:
-                kept = self.checkpoints.newest() if resume else None
-                self._prepare(resumed=self.processes.on_main(lambda: self.checkpoints.prepared(kept)))
-                start = done = self._restore(kept) if resume else 0
+                newest = self.checkpoints.newest() if resume else None
+                self._prepare(resumed=self.processes.on_main(lambda: self.checkpoints.prepared(newest)))
+                start = done = self._restore(newest) if resume else 0
                 self.parallel.start()
                 with self.progress.stage("unlearning", self.spec.steps) as report, torch.enable_grad():
                     advance = self.processes.together(report)

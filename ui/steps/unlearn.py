@@ -134,7 +134,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             parts.append(gr.skip())
         else:
             run = page.access.run(now.name)
-            parts.append(pairs(run.path, run.recipe(), now.preview, limit=4) if now.preview else "")
+            parts.append(pairs(run.path, run.begun_with(), now.preview, limit=4) if now.preview else "")
         return parts
 
     @told
