@@ -78,11 +78,12 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
 
 
 def _llm(spec: PromptSection) -> LLMSource:
-    """The model of a server or of a folder: an absolute path, or without a server's address a path to a folder."""
+    """The model of a server, or without a server's address one in a folder, if its name looks like a path."""
     model, url = spec.llm_model or "", spec.llm_url
-    folder = user_path(model)
-    if folder.is_absolute() or (looks_like_path(model) and url is None and folder.is_dir()):
-        if not folder.is_dir():
-            raise UserError(f"expected a folder with a language model for llm_model, found none at {folder}.")
-        return LLMSource(local_model=str(folder))
-    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
+    if url:
+        return LLMSource(model=model, base_url=url)
+    if looks_like_path(model) and user_path(model).is_dir():
+        return LLMSource(local_model=str(user_path(model)))
+    if model.startswith((".", "~")) or user_path(model).is_absolute():
+        raise UserError(f"expected a folder with a language model for llm_model, found none at {model}.")
+    return LLMSource(model=model)
