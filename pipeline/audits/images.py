@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..data.pictures import as_rgb, load_picture
 from ..support.errors import UserError
+from ..support.places import user_path
 
 Images: TypeAlias = torch.Tensor | np.ndarray | Sequence[Image.Image | str | Path | np.ndarray]
 """The forms that every audit accepts; see `to_uint8`."""
@@ -98,7 +99,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 
 def _from_item(item: object, index: int) -> np.ndarray:
     if isinstance(item, str | Path):
-        return np.array(load_picture(Path(item).expanduser()))
+        return np.array(load_picture(user_path(item)))
     if isinstance(item, Image.Image):
         return np.array(as_rgb(item, f"the image at place {index} of the list"))
     if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[-1] == 3:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .base import tokenizer_of
 from .family import Family
 from .lineage import model_index
@@ -57,7 +58,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
             f"{path} holds a {adapter.component} alone ({adapter.family}), and unlearning needs the whole model. Give "
             "model_config_folder, a diffusers folder of the same model whose other parts are to be used."
         )
-    folder = _checked(Path(config_folder).expanduser(), adapter) if config_folder else _from_hub(meta, path)
+    folder = _checked(user_path(config_folder), adapter) if config_folder else _from_hub(meta, path)
     try:
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from . import tables
 
 _COLUMNS = {
@@ -40,7 +41,7 @@ def load_prompts(path: Path | str) -> list[EvaluationPrompt]:
     Raises:
         UserError: the file can't be read, or a row has no prompt or a wrong number.
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = tables.suffix_of(path)
     if suffix == ".txt":
         return [EvaluationPrompt(prompt=" ".join(line.split())) for _, line in tables.read_lines(path)]

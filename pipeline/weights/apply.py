@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..models.lineage import COMPONENTS
 from ..support.errors import Caution, UserError
 from ..support.numbers import finite
+from ..support.places import user_path
 from .provenance import BaseHashes, kinship, read_header
 from .read import read_changes
 
@@ -44,7 +45,7 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
         >>> pipe = remove(pipe)  # doctest: +SKIP
     """
     strength = finite("strength", strength)
-    module, path = denoiser_of(pipe), Path(path)
+    module, path = denoiser_of(pipe), user_path(path)
     originals = _ORIGINALS.get(module, {})
     _check_base(module, originals, path, any_base)
     state = module.state_dict()
