@@ -10,7 +10,7 @@ from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.places import user_path
 from .options import add_recipe_file, add_recipe_options, check_folder, chosen, nested_options
-from .terminal import TerminalProgress, console, escaped
+from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
   turpentine generate "a photo of a cat at night" --out pictures
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
-        rows += load_prompts(arguments.prompt_file)
+        rows += load_prompts(arguments.prompt_file, warn)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]

@@ -235,7 +235,7 @@ def test_every_field_is_either_always_of_use_or_says_what_it_needs():
         ({"prompts.llm_url": "http://x"}, "without prompts.source 'llm'"),
         ({"prompts.llm_model": "m"}, "without prompts.source 'llm'"),
         ({"prompts.llm_fallback": False}, "without prompts.source 'llm'"),
-        ({"prompts.source": "llm", "prompts.file": "a.csv"}, "with prompts.file"),
+        ({"prompts.llm_url": "http://x", "prompts.source": "llm", "prompts.file": "a.csv"}, "with prompts.file"),
         ({"data.retain_classes": "similar"}, "without kind 'class'"),
         ({"data.retain_per_class": 3}, "without kind 'class'"),
         ({"data.similar_classes": 3}, "without kind 'class'"),
@@ -288,12 +288,6 @@ def test_defaults_are_never_idle(model, method):
     recipe = build_recipe({"concept": concept, "model": model, "method": {"name": method}})
     assert idle_options(resolve(recipe)) == []
     assert idle_options(resolve(build_recipe(recipe.model_dump(mode="json")))) == [], "an app sends every widget"
-
-
-def test_numbers_of_own_prompts_are_those_of_the_file(denoiser, tmp_path):
-    rows = [("a cat", "a dog", "train"), ("one cat", "one dog", "test")]
-    ready = setting(model="a/b", prompts={**own_prompts(tmp_path, *rows), "n": 7, "n_test": 1})
-    assert [line.partition(" ")[0] for line in preflight(ready, denoiser=denoiser).warnings] == ["prompts.n"]
 
 
 def test_a_device_beside_a_loaded_model(denoiser):
