@@ -49,15 +49,14 @@ def run(arguments: argparse.Namespace) -> None:
     taken = next((file for file in files if file.exists()), None)
     if taken:
         raise UserError(f"{taken} is there already and would be replaced. Choose another --out, or move it away.")
+    check_folder(arguments.out)
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
-    check_folder(arguments.out)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
-    denoiser.check_sampling(part.samples.sampling())
     with TerminalProgress()() as progress:
         images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
     for file, image in zip(files, images, strict=True):
         with replacing(file) as partial:
             Image.fromarray(image).save(partial)
-    console.print(f"{len(images)} images: {escaped(arguments.out)}", soft_wrap=True)
+    console.print(f"{len(images)} image{'s' * (len(images) > 1)}: {escaped(arguments.out)}", soft_wrap=True)

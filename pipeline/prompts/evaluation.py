@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from . import tables
 
 _COLUMNS = {
@@ -45,7 +46,7 @@ def load_prompts(path: Path | str, warn: Callable[[str], None] = warnings.warn) 
     Raises:
         UserError: the file can't be read, or a row has no prompt or a wrong number.
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = tables.suffix_of(path)
     where, noticed = "line", tuple[str, ...]()
     if suffix == ".txt":

@@ -11,12 +11,12 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..support.errors import MissingExtra, UserError
+from ..support.places import user_path
 from .banks import Bank, Concept, Layout, template_banks, without_concept
 from .text import PREPOSITIONS, unique
 
@@ -121,7 +121,7 @@ class LLMSource(BaseModel):
         return read_answer(answer, schema, where)
 
     def _ask_local(self, question: str, schema: type[BaseModel]) -> dict[str, list[str]]:
-        folder = Path(str(self.local_model)).expanduser()
+        folder = user_path(str(self.local_model))
         where = f"the model in {folder}"
         if not (folder / "config.json").is_file():
             raise UserError(f"local_model must be a folder with a transformers model (config.json), got {folder}.")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..support.errors import UserError
 from ..support.files import write_text
+from ..support.places import user_path
 from ..support.text import fold, squeezed
 from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
@@ -319,7 +320,7 @@ class PromptSet(BaseModel):
         Raises:
             UserError: an unknown ending, or the file can't be written.
         """
-        path = Path(path)
+        path = user_path(path)
         suffix = tables.suffix_of(path)
         if suffix == ".json":
             return write_text(path, self.model_dump_json(indent=1) + "\n")
@@ -369,7 +370,7 @@ class PromptSet(BaseModel):
         Raises:
             UserError: the file can't be read, or a row is wrong.
         """
-        path = Path(path)
+        path = user_path(path)
         if tables.suffix_of(path) == ".json":
             made = cls._load_json(path)
             if concept is not None and not _same_concepts(concept, made.concepts):

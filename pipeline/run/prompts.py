@@ -1,7 +1,6 @@
 """From a concept to its paired prompts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from ..models import Denoiser, class_names
@@ -10,6 +9,8 @@ from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
 from ..schema.resolve import Setting
+from ..support.errors import UserError
+from ..support.places import looks_like_path, user_path
 from ..worlds import World
 
 
@@ -42,7 +43,7 @@ def make_prompts(
         UserError: a concept or an option that this world doesn't have, or a file that can't be read.
     """
     if spec.file:
-        file = Path(spec.file).expanduser()
+        file = user_path(spec.file)
         read = PromptSet.load(
             file,
             concept=join_concepts(concepts),
@@ -113,7 +114,12 @@ def _without_effect(spec: PromptSection, read: PromptSet, structure: str, usual_
 
 
 def _llm(spec: PromptSection) -> LLMSource:
+    """The model of a server, or without a server's address one in a folder, if its name looks like a path."""
     model, url = spec.llm_model or "", spec.llm_url
-    if Path(model).is_dir():
-        return LLMSource(local_model=model)
-    return LLMSource(model=model, base_url=url) if url else LLMSource(model=model)
+    if url:
+        return LLMSource(model=model, base_url=url)
+    if looks_like_path(model) and user_path(model).is_dir():
+        return LLMSource(local_model=str(user_path(model)))
+    if model.startswith((".", "~")) or user_path(model).is_absolute():
+        raise UserError(f"expected a folder with a language model for llm_model, found none at {model}.")
+    return LLMSource(model=model)

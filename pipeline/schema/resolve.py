@@ -114,7 +114,7 @@ _PLACES: Mapping[Path, Callable[[str], str]] = {
     ("method", "mask"): absolute,
     ("prompts", "file"): absolute,
     ("prompts", "keep_forgotten"): lambda text: absolute(text) if looks_like_path(text) else text,
-    ("prompts", "llm_model"): lambda text: absolute_if_there(text) if looks_like_path(text) else text,
+    ("prompts", "llm_model"): lambda text: absolute(text) if text.startswith((".", "~")) else text,
     ("data", "dataset"): lambda text: absolute(text, ("digits", "cifar10")),
     ("audits", "alignment_model"): _judge,
     ("audits", "class_judge"): lambda text: absolute(text, ("digits",)),
