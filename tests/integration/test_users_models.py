@@ -300,9 +300,12 @@ def test_a_file_with_averaged_weights_only_is_read_right_or_refused(rest, folder
         for key, value in stable_diffusion(pipeline, "unet").items()
     }
     save_file({**averaged, **(stable_diffusion(pipeline, *rest) if rest else {})}, file)
+    told = ""
     try:
         loaded = load_denoiser(str(file), "cpu", str(folder))
     except UserError as error:
-        assert file.name in str(error) and "\n" not in str(error)
+        told = str(error)
+    if told:
+        assert file.name in told and "\n" not in told
     else:
         assert same(weights(pipeline.unet), weights(loaded.module))
