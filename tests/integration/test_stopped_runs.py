@@ -22,13 +22,19 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from turpentine.pipeline.models import load_denoiser
 
-from ..support.command import SHORT, Ended, command, refused
+from ..support.command import SHORT, Ended, command, empty_figures, refused
 from ..support.pipelines import build_family
 from ..support.training import same
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share what is loaded")
 
 FORMATS = ("--formats", "diffusers,denoiser")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with empty_figures():
+        yield
 
 
 class Reference(NamedTuple):
@@ -160,7 +166,7 @@ def assert_as_if_nothing_had_been(reference: Reference, run: Path) -> None:
     assert audits[0] == audits[1]
 
 
-@pytest.mark.parametrize("place", ["prompts.json", "samples.safetensors", "step-000002", "report.html"])
+@pytest.mark.parametrize("place", ["samples.safetensors", "step-000002", "report.html"])
 def test_ctrl_c_stops_at_the_next_safe_place(place, reference, tmp_path):
     code, err = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_file(place, ctrl_c))
     assert code in (0, 130) and "Traceback" not in err, err
@@ -170,9 +176,7 @@ def test_ctrl_c_stops_at_the_next_safe_place(place, reference, tmp_path):
     assert_as_if_nothing_had_been(reference, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "place", ["recipe.yaml", "audit-before.json", "events.jsonl", "sd1-without-cat", "results.json", "report.html"]
-)
+@pytest.mark.parametrize("place", ["recipe.yaml", "audit-before.json", "sd1-without-cat", "report.html"])
 def test_ctrl_c_twice_stops_at_once(place, reference, tmp_path):
     code, err = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_file(place, ctrl_c_twice))
     assert code == 130 and "Traceback" not in err, err
@@ -181,7 +185,7 @@ def test_ctrl_c_twice_stops_at_once(place, reference, tmp_path):
     assert_as_if_nothing_had_been(reference, tmp_path / "run")
 
 
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("part", [0.1, 0.6])
 def test_ctrl_c_while_the_network_works(part, reference, tmp_path):
     number = max(1, round(part * reference.calls))
     code, err = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_call(number, ctrl_c))
@@ -190,7 +194,7 @@ def test_ctrl_c_while_the_network_works(part, reference, tmp_path):
     assert_as_if_nothing_had_been(reference, tmp_path / "run")
 
 
-@pytest.mark.parametrize("place", ["recipe.yaml", "events.jsonl", "weights/diffusers", "report.html"])
+@pytest.mark.parametrize("place", ["events.jsonl", "weights/diffusers", "report.html"])
 def test_a_killed_run_goes_on(place, reference, tmp_path):
     times = 3 if place == "events.jsonl" else 1  # in the middle
     code, _ = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_file(place, kill, times))
@@ -217,7 +221,7 @@ def assert_told_in_one_line(code: int, err: str, reason: str) -> None:
     assert len(told) == 1 and reason in told[0], err
 
 
-@pytest.mark.parametrize("place", ["recipe.yaml", "samples.safetensors", "events.jsonl", "step-000004", "report.html"])
+@pytest.mark.parametrize("place", ["samples.safetensors", "events.jsonl", "step-000004", "report.html"])
 def test_a_full_disk_is_told_and_the_run_goes_on_after_more_room(place, reference, tmp_path):
     code, err = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_file(place, disk_is_full))
     assert_told_in_one_line(code, err, "No space left on device")
@@ -250,9 +254,12 @@ def readonly(reference) -> Iterator[Path]:
     """A folder with a model in it, in which nobody but the administrator may write."""
     place = Path(tempfile.mkdtemp())
     shutil.copytree(reference.model, place / "sd1")
+    for path in place.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     place.chmod(0o555)
     yield place
-    place.chmod(0o755)
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755)
     shutil.rmtree(place)
 
 

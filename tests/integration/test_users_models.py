@@ -1,6 +1,6 @@
 """Pipelines and folders in the states in which people have them: what they draw is kept, or refused in a line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,17 @@ from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.support.errors import UserError
 
+from ..support.command import empty_figures
 from ..support.original_layout import stable_diffusion
 from ..support.pipelines import IMAGE, build_family
 from ..support.training import same, weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with empty_figures():
+        yield
+
 
 PROMPT = "a photo of a cat on a lawn"
 SHORT = {

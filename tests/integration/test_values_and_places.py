@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,15 @@ import turpentine
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.support.errors import UserError
 
-from ..support.command import SHORT, command
+from ..support.command import SHORT, command, empty_figures
 from ..support.pipelines import build_family, tiny_vae
 from ..support.training import same, weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with empty_figures():
+        yield
 
 
 @pytest.fixture(scope="module")
