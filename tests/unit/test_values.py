@@ -5,7 +5,7 @@ import torch
 from turpentine.pipeline.schema.defaults import load_recipe
 from turpentine.pipeline.support.errors import UserError
 
-from ..support.command import refused
+from ..support.command import SHORT, refused
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +37,21 @@ def _elsewhere(tmp_path, monkeypatch) -> None:
     ],
 )  # fmt: skip
 def test_what_is_out_of_range_is_named(option, value, named, tmp_path):
-    message = refused("unlearn", "--concept", "cat", f"{option}={value}")
+    message = refused("unlearn", "--concept", "cat", *SHORT, f"{option}={value}")
     assert named in message and value.split(",")[-1] in message
     assert not any((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize("device", ["gpu", "GPU", "warp", "", "cpu:x", "cuda:99", "cuda:-1", "0", "cuda0"])
 def test_devices_that_are_not_there(device, tmp_path):
-    message = refused("unlearn", "--concept", "cat", f"--device={device}")
+    message = refused("unlearn", "--concept", "cat", *SHORT, f"--device={device}")
     assert "device" in message and device in message
     assert not any((tmp_path / "here").iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_no_cuda(tmp_path):
-    assert "'cuda'" in refused("unlearn", "--concept", "cat", "--device", "cuda")
+    assert "'cuda'" in refused("unlearn", "--concept", "cat", *SHORT, "--device", "cuda")
     assert not any((tmp_path / "here").iterdir())
 
 
@@ -66,7 +66,7 @@ def test_no_cuda(tmp_path):
 )  # fmt: skip
 def test_models_that_are_none(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    message = refused("unlearn", "--concept", "cat", f"--model={model}")
+    message = refused("unlearn", "--concept", "cat", *SHORT, f"--model={model}")
     assert model.rstrip("/").rpartition("/")[2] in message
     assert not any((tmp_path / "here").iterdir())
 
