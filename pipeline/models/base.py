@@ -1,5 +1,6 @@
 """The common part of the adapters of diffusers' text-to-image pipelines: drawing, coding, memory, saving."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -56,6 +57,11 @@ def drawn_in_batches(
     return torch.cat(latents)
 
 
+def tokenizer_of(encoder: str) -> str:
+    """The tokenizer's component beside that of a text encoder, "tokenizer_2" for "text_encoder_2"."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
 class PipelineDenoiser(Family, ABC):
     """`Denoiser` over a diffusers pipeline. A family says what it is conditioned on and how it predicts.
 
@@ -68,6 +74,8 @@ class PipelineDenoiser(Family, ABC):
 
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
+    pixel_multiple: ClassVar[int] = 1
+    """What diffusers' pipeline itself wants image sizes to be a multiple of."""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """Further arguments with which the pipeline is called to draw."""
 
@@ -114,6 +122,42 @@ class PipelineDenoiser(Family, ABC):
         parts = [self.encode(part) for part in batches(prompts, 64)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The part of each prompt that the text encoders read, the longest over the encoders.
+
+        A pipeline that embeds prompts without text encoders of its own may say what it reads: `read_prompt(text)`.
+        """
+        if hasattr(self.pipeline, "read_prompt"):
+            return [self.pipeline.read_prompt(prompt) for prompt in prompts]
+        parts = []
+        for encoder in self.text_encoders:
+            tokenizer = getattr(self.pipeline, tokenizer_of(encoder), None)
+            if tokenizer is not None:
+                limit = min(self.prompt_tokens.get(encoder, tokenizer.model_max_length), tokenizer.model_max_length)
+                parts.append(self._read_by(tokenizer, limit, prompts))
+        return [max(each, key=len) for each in zip(*parts, strict=True)] if parts else list(prompts)
+
+    def _read_by(self, tokenizer: Any, limit: int, prompts: Sequence[str]) -> list[str]:
+        if any(
+            word.endswith("_1") for word in tokenizer.get_added_vocab()
+        ):  # a textual inversion's word of many tokens
+            prompts = [self.pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
+        room = limit - tokenizer.num_special_tokens_to_add()
+        # without `verbose` transformers doesn't call it an error that a prompt is long
+        found = tokenizer(list(prompts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [
+            prompt if len(places) <= room else prompt[: places[room - 1][1]]
+            for prompt, places in zip(prompts, found["offset_mapping"], strict=True)
+        ]
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse an image size that the autoencoder, the patches or diffusers' pipeline can't have."""
+        multiple = math.lcm(self.pipeline.vae_scale_factor * self.patch_size, self.pixel_multiple)
+        if sampling.image_size is not None and sampling.image_size % multiple:
+            raise UserError(
+                f"image_size must be a multiple of {multiple} for {self.family}, got {sampling.image_size}."
+            )
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
@@ -123,10 +167,8 @@ class PipelineDenoiser(Family, ABC):
         Raises:
             UserError: an image size that is no multiple of what the autoencoder and the patches need.
         """
+        self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
-        multiple = pipe.vae_scale_factor * self.patch_size
-        if image_size is not None and image_size % multiple:
-            raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
         own_scheduler = pipe.scheduler
         if sampling.scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)

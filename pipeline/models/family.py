@@ -73,6 +73,8 @@ class Family:
     # where its published checkpoints keep it
     text_encoders: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
+    prompt_tokens: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Text encoder -> tokens of a prompt that its pipelines let it read, where the tokenizer doesn't say."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Text encoders that a complete model may do without."""
     places: ClassVar[Mapping[str, Place]] = MappingProxyType({})

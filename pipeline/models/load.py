@@ -7,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
 from .registry import family_of_pipeline, wrap_pipeline
@@ -25,10 +26,37 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}") from None
     return chosen
+
+
+def check_model(model: str, model_config_folder: str | None = None) -> Path:
+    """Where a model is, as far as that is known without loading it.
+
+    Args:
+        model: see `load_denoiser`.
+        model_config_folder: the same.
+
+    Raises:
+        UserError: no such model, a pickle, or a config folder beside something else than a single file.
+    """
+    path = BUNDLED.get(model) or user_path(model)
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+        )
+    if path.is_file():
+        return path
+    if model_config_folder:
+        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
+    if path.exists() and not (path / "model_index.json").is_file():
+        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
+    return path
 
 
 def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
@@ -42,21 +70,9 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
     Raises:
         UserError: no such model, a pickle, or a pipeline class without an adapter.
     """
-    chosen = choose_device(device)
-    path = Path(BUNDLED.get(model, model)).expanduser()
-    if path.suffix.lower() in _PICKLES:
-        raise UserError(
-            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
-            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
-        )
+    chosen, path = choose_device(device), check_model(model, model_config_folder)
     if path.is_file():
         return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen), model)
-    if model_config_folder:
-        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
-    if path.suffix.lower() == ".safetensors":
-        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
-    if path.exists() and not (path / "model_index.json").is_file():
-        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
     source = str(path) if path.exists() else model
     try:
         pipeline = _pipeline_class(path).from_pretrained(
@@ -82,7 +98,7 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
     if not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..support.errors import UserError
+from .base import tokenizer_of
 from .family import Family
 from .lineage import model_index
 from .registry import ADAPTERS
@@ -142,7 +143,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict
             kind = getattr(transformers, index[part][1])
             other[part] = kind.from_pretrained(folder / part, dtype=torch.float32, use_safetensors=True)
         elif part in adapter.may_lack:
-            other |= {part: None, part.replace("text_encoder", "tokenizer"): None}
+            other |= {part: None, tokenizer_of(part): None}
         else:
             raise ValueError(f"neither of them holds weights of the {part}.")
     return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)

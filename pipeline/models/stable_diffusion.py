@@ -83,6 +83,7 @@ class StableDiffusion(PipelineDenoiser):
     """`Denoiser` over a `StableDiffusionPipeline`."""
 
     family = "stable-diffusion"
+    pixel_multiple = 8
     pipeline_class = StableDiffusionPipeline
     siblings = (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline)
     component = "unet"

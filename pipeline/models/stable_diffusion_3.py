@@ -83,6 +83,7 @@ class StableDiffusion3(FlowTransformer):
         "text_encoder_2": "text_encoders.clip_g.",
         "text_encoder_3": "text_encoders.t5xxl.",
     }
+    prompt_tokens: ClassVar = {"text_encoder_3": 256}
     may_lack = ("text_encoder_3",)
     places: ClassVar = {
         "vae": Place("first_stage_model.", "autoencoder"),

@@ -4,8 +4,9 @@ import itertools
 
 from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
+from .naming import named_in
 from .templates import PromptRow, Split, Structure, draw, generator
-from .text import capitalized, fix_articles, indefinite_article, named_in
+from .text import capitalized, fix_articles, indefinite_article
 
 FORMS = ("with {attribute}", "wearing {attribute}")
 """How a forget prompt says that the object has the attribute."""

@@ -8,8 +8,9 @@ from typing import get_args
 from ..support.errors import UserError
 from . import tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
+from .naming import named_in
 from .templates import PromptRow
-from .text import named_in, with_replacement, without_modifier
+from .text import with_replacement, without_modifier
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Row i of D_f and row i of D_r share everything but the concept. Values of every 
 the train or to the test rows only; the concept's own words are in both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -15,15 +15,15 @@ from ..support.files import write_text
 from ..support.text import fold
 from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
-from ..worlds.concepts import Concepts, join_concepts, split_concepts
 from . import tables
 from .banks import Kind, find_concept
 from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleave, shares
 from .composer import Scope
+from .concepts import Concepts, join_concepts, split_concepts
 from .from_file import read_pairs
 from .llm import LLMSource
+from .naming import named_in
 from .templates import PromptRow, Structure
-from .text import named_in
 
 Source = Literal["template", "llm", "file"]
 
@@ -227,6 +227,28 @@ class PromptSet(BaseModel):
         if self.kind == "class":
             return prompt in self.concepts
         return composer_of(self.world).names(prompt, self.concepts, self.kind, self.synonyms)
+
+    def cut_off(self, read: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
+        """List the rows that teach nothing because a text encoder reads only the start of a prompt.
+
+        A row is lost where the concept stands behind what is read of its forget prompt, or where the same is
+        read of both its prompts.
+
+        Args:
+            read: gives the part of each prompt that the text encoders read.
+
+        Returns:
+            Places such as "train row 3".
+        """
+        lost = []
+        for split, pairs in (("train", self.train), ("test", self.test)):
+            forget, retain = (read([getattr(pair, role) for pair in pairs]) for role in ("forget", "retain"))
+            for number, (pair, *seen) in enumerate(zip(pairs, forget, retain, strict=True), start=1):
+                if fold(seen[0]) == fold(seen[1]) or (
+                    self.names_concept(pair.forget) and not self.names_concept(seen[0])
+                ):
+                    lost.append(f"{split} row {number}")
+        return lost
 
     def check(self) -> None:
         """Check that the rows are what they should be.

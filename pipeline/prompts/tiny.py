@@ -9,8 +9,9 @@ from ..support.text import fold
 from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .composer import Composed, Composer, Scope
+from .naming import named_in
 from .templates import PromptRow, Split, draw, generator
-from .text import named_in, unique
+from .text import unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Split -> its phrases of each value; those of the concept belong to both splits, as in the paper."""

@@ -6,10 +6,10 @@ from typing import Literal
 
 from ..models import Denoiser, class_names
 from ..prompts import LLMSource, PromptSet
+from ..prompts.concepts import join_concepts
 from ..schema.recipe import PromptSection
 from ..schema.resolve import Setting
 from ..worlds import World
-from ..worlds.concepts import join_concepts
 
 
 def make_prompts(

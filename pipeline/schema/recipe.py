@@ -22,15 +22,15 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
+from ..prompts.concepts import Concepts, join_concepts
 from ..support.files import write_text
-from ..worlds.concepts import Concepts, join_concepts
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, allow_inf_nan=False)
 
 
 def called(option: str) -> dict[str, Any]:
@@ -255,6 +255,13 @@ class OutputSection(Section):
         le=1,
         description="share of each layer's squared change that an extracted LoRA keeps, instead of a fixed rank",
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: tuple[WeightFormat, ...]) -> tuple[WeightFormat, ...]:
+        if not formats or len(set(formats)) < len(formats):
+            raise ValueError(f"expected one or several formats, each once, got {','.join(formats) or 'none'}")
+        return formats
 
 
 class Recipe(Section):

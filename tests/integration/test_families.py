@@ -368,3 +368,29 @@ def test_lora_adapters_are_fused_and_told(name):
     assert fused.keys() == plain.keys() and not same(fused, plain)
     drawn = denoiser.decode(draw(denoiser, PROMPTS[:1], (5,))).numpy()
     assert abs(drawn.astype(int) - (expected * 255).round().astype(int)).max() <= 1
+
+
+# what is read of a prompt -------------------------------------------------------------------------
+
+LONG = {"sd1": 75, "sdxl": 75, "sd3-no-t5": 75, "sd3": 255, "flux-dev": 511}
+
+
+@pytest.mark.parametrize(("name", "tokens"), LONG.items())
+def test_a_prompt_is_read_up_to_the_limit_of_the_encoder_that_reads_most(name, tokens, caplog):
+    """One word more at the end of what is read changes the embeddings, one word behind it changes nothing."""
+    denoiser = wrap_pipeline(build_family(name))
+    short, long = "A Cat, (dog)", "q " * 600 + "cat"
+    assert denoiser.read_prompts([short, "", long])[:2] == [short, ""]
+    (read,) = denoiser.read_prompts([long])
+    assert not caplog.text, "no library complains"
+    letters = 2 if tokens > 75 else 1  # T5's test tokenizer has the space as a token of its own
+    assert len(read.split()) == pytest.approx(tokens / letters, abs=1) and long.startswith(read)
+    whole, part, less = (denoiser.encode_prompts([text]) for text in (long, read, read[: len(read) // 2]))
+    assert same(whole, part) and not same(whole, less)
+
+
+def test_a_word_of_a_textual_inversion_counts_as_all_its_tokens():
+    denoiser = wrap_pipeline(build_family("sd1"))
+    denoiser.pipeline.load_textual_inversion(torch.randn(4, 32), token="<toy>")
+    (read,) = denoiser.read_prompts(["<toy> " * 30])
+    assert len(read.split()) == 75 and read.endswith("<toy>_2")

@@ -110,7 +110,7 @@ def test_prompts_are_embedded_row_by_row(denoiser):
         denoiser.encode_prompts(PROMPTS[2:3])["prompt_embeds"], embeds[2:3], rtol=1e-5, atol=1e-5
     )
     many = denoiser.encode_prompts(PROMPTS * 30)["prompt_embeds"]
-    assert many.shape == (150, 16, 32)
+    assert many.shape == (150, 77, 32)
     torch.testing.assert_close(many[145:], embeds, rtol=1e-5, atol=1e-5)
 
 

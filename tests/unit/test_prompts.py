@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turpentine.pipeline.prompts import EvaluationPrompt, PromptPair, PromptSet, load_prompts, synonyms_of
 from turpentine.pipeline.prompts.banks import find_concept, groups, template_banks
+from turpentine.pipeline.prompts.naming import named_in
 from turpentine.pipeline.prompts.text import (
     fix_articles,
     indefinite_article,
-    named_in,
     with_replacement,
     without_modifier,
 )
@@ -351,6 +351,17 @@ def made_of(train, test=(), **changes):
 def test_messages_of_check(made, message):
     with pytest.raises(UserError, match=message):
         made.check()
+
+
+def test_rows_that_a_text_encoder_reads_no_concept_of():
+    rows = [("a cat on a mat", "a dog on a mat"), ("on a mat a cat", "on a mat a dog"), ("x y z w cat", "x y z w dog")]
+    made = made_of(rows, [("one two three cat one", "one two five six")])
+    first = {
+        words: lambda prompts, words=words: [" ".join(text.split()[:words]) for text in prompts] for words in (3, 9)
+    }
+    assert made.cut_off(first[3]) == ["train row 2", "train row 3", "test row 1"]
+    assert made.cut_off(first[9]) == []
+    assert made_of([("a fox", "a dog")], source="file").cut_off(first[9]) == [], "it never named the concept"
 
 
 def test_a_saved_set_without_a_concept_is_refused(tmp_path):
