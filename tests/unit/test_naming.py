@@ -255,7 +255,7 @@ def test_other_names_are_plain_too():
         ("keep_forgotten", ["(dog:1.2)"]),
         ("attribute_of", "cats, dogs"),
     ):
-        with pytest.raises(UserError, match="got '"):
+        with pytest.raises(UserError, match=f"{field}: expected .* got '"):
             PromptSet.build("hat", n=4, n_test=1, **{field: value})
     with pytest.raises(UserError, match="than those to remove, got 'kitten' in both"):
         PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["kitten"])
