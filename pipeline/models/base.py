@@ -86,6 +86,7 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
+        self._decoded = False
         self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
@@ -203,7 +204,13 @@ class PipelineDenoiser(Family, ABC):
                 callback_on_step_end=after_step,
                 **self.call_options,
             )
-            return self.unpack(result.images, image_size)
+            latents = self.unpack(result.images, image_size)
+            if not self._decoded and latents.isfinite().all():
+                self.decode(
+                    latents[:1].float().cpu()
+                )  # an autoencoder that overflows is told now, not after all images
+                self._decoded = True
+            return latents
 
         try:
             return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)

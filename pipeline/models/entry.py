@@ -6,6 +6,7 @@ LoRA adapters are worked in as far as they are switched on; whatever else would 
 (offloading, quantised networks, IP-Adapters, a component that is missing) is refused by its name.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_QUANTISED = re.compile(r"quant|bitsandbytes|torchao")
+"""In the modules that the layers of quantised networks come from."""
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -103,9 +106,9 @@ def make_trainable(pipeline: Any) -> tuple[tuple[str, ...], ExitStack]:
         quiet = getattr(pipeline, "_progress_bar_config", {})
         undo.callback(setattr, pipeline, "_progress_bar_config", quiet)
     for dtype in dict.fromkeys(dtype for dtype in came.values() if dtype is not None):
-        names = " and ".join(name for name, own in came.items() if own == dtype)
+        names = ", ".join(name for name, own in came.items() if own == dtype)
         kind = str(dtype).removeprefix("torch.")
-        warnings.append(f"the pipeline came with {names} in {kind}; they are taken to float32 for the run.")
+        warnings.append(f"the pipeline came in {kind} ({names}); the run takes it to float32.")
     return tuple(warnings), undo
 
 
@@ -165,6 +168,7 @@ def _check_weights(name: str, part: nn.Module) -> None:
         for each in part.parameters()
         if type(each.data) is not Tensor or each.dtype not in _PLAIN
     }
+    kinds |= {type(each).__name__ for each in part.modules() if _QUANTISED.search(type(each).__module__)}
     if method or kinds:
         found = str(getattr(method, "value", method)) if method else " and ".join(sorted(kinds))
         raise UserError(

@@ -102,7 +102,7 @@ def class_names(model: str) -> list[str]:
         UserError: it is none, or not a folder.
     """
     named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
-    if not named:
+    if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
             f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."
