@@ -101,7 +101,7 @@ def _stem(model: Model) -> str:
     from ..pipeline.run.weights import weights_name
 
     if model.run is not None:
-        return f"{weights_name(RunFolder.open(model.run).recipe())}-{model.run.name[-6:]}"
+        return f"{weights_name(RunFolder.open(model.run).begun_with())}-{model.run.name[-6:]}"
     return model.applied[0].stem if model.applied else "unlearned"
 
 
@@ -117,7 +117,9 @@ def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -
     if model.run is not None:
         run = RunFolder.open(model.run)
         results = run.results()
-        told = run_header(denoiser, resolve(run.recipe()), base_hashes(own), results.audits.after if results else None)
+        told = run_header(
+            denoiser, resolve(run.begun_with()), base_hashes(own), results.audits.after if results else None
+        )
     if model.applied is None:
         return told
     file, strength = model.applied

@@ -6,7 +6,6 @@ cancelled one continues from its checkpoint.
 
 import hashlib
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +37,10 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         measure: whether to run the recipe's audits.
 
     Raises:
-        UserError: prompts of another world, invalid values, or an audit that would use the network.
+        UserError: prompts of another world, invalid values, an audit that would use the network, or what `preflight`
+            finds.
     """
+    from ..pipeline.run.preflight import preflight
     from ..pipeline.schema.defaults import build_recipe, merge
     from ..pipeline.schema.resolve import resolve
 
@@ -70,6 +71,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if "denoiser" not in recipe.output.formats:  # a finished run is loaded from this file
         formats = (*recipe.output.formats, "denoiser")
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
+    preflight(resolve(recipe), prompts, model.denoiser)
     return recipe
 
 
@@ -96,6 +98,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
         UserError: a problem that the user can solve.
         Cancelled: the user stopped it; a checkpoint is kept and the model is as it was.
     """
+    from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.unlearning import run_recipe
     from ..pipeline.weights import snapshot
 
@@ -105,16 +108,24 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             _load_finished(denoiser, folder)
             done = "found on disk, nothing was trained"
         else:
-            resume = (folder / "recipe.yaml").is_file()
-            prompts.save(folder / "prompts.json")
+            run = RunFolder(folder)
+            resume = run.is_there
+            # so that the recipe can be repeated outside of ComfyUI; a folder that was moved keeps the old place
             spec = recipe.prompts.model_copy(update={"file": str(folder / "prompts.json")})
+            spec = run.begun_with().prompts if resume else spec
             progress = host.NodeProgress(lambda: live_preview(folder))
             finished = run_recipe(
-                recipe.model_copy(update={"prompts": spec}), folder, denoiser=denoiser, resume=resume, progress=progress
+                recipe.model_copy(update={"prompts": spec}),
+                folder,
+                denoiser=denoiser,
+                prompts=prompts,
+                resume=resume,
+                progress=progress,
             )
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size
+            run.forget_checkpoints()  # three times the model's size
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
+            done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
     return replace(model, weights=weights, run=folder, applied=None), folder, done
 
@@ -131,6 +142,7 @@ def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
 
 
 def _load_finished(denoiser: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from ..pipeline.schema.results import Results
@@ -138,7 +150,7 @@ def _load_finished(denoiser: Any, folder: Path) -> None:
     written = [each for each in Results.load(folder / "results.json").weights if each.format == "denoiser"]
     try:
         denoiser.module.load_state_dict(load_file(folder / written[0].path))
-    except (OSError, IndexError, RuntimeError) as error:
+    except (OSError, IndexError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the weights of the finished run in {folder} can't be read ({reason}). Delete the folder to train anew."

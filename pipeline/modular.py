@@ -18,6 +18,7 @@ from .api import recipe_for
 from .models import Denoiser, borrowed
 from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
+from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.samples import samples_of
 from .schema.recipe import Recipe
@@ -134,6 +135,7 @@ class UnlearnBlock(_ModelBlock):
         block: Any = self.get_block_state(state)
         recipe, progress = block.recipe, block.progress or Silent()
         with self.denoiser(components, recipe.model) as denoiser:
+            _check(block, denoiser, progress, trains=True)
             samples = samples_of(denoiser, block.prompts, recipe, progress)
             trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
             block.training, _ = trained
@@ -176,10 +178,19 @@ class AuditBlock(_ModelBlock):
         recipe, progress, subject = block.recipe, block.progress or Silent(), subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
         with self.denoiser(components, recipe.model) as denoiser:
+            _check(block, denoiser, progress, trains=False)
             images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
             setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
         self.set_block_state(state, block)
         return components, state
+
+
+def _check(block: Any, denoiser: Denoiser, progress: Progress, trains: bool) -> None:
+    """Find out, before anything is drawn, what would stop the block later; tell warnings."""
+    setting = resolve(block.recipe)
+    checked = preflight(setting, block.prompts, denoiser, trains=trains)
+    for warning in (*checked.warnings, *preflight_model(setting, block.prompts, denoiser, trains=trains)):
+        progress.warn(warning)
 
 
 def unlearning_blocks(

@@ -7,12 +7,13 @@ place. docs/app.md lists the protections.
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.models import BUNDLED as _BUNDLED
-from ..pipeline.run.folder import RunFolder, new_run_path
+from ..pipeline.run.folder import RECIPE, RECORD, RunFolder, new_run_path
 from ..pipeline.schema.defaults import build_recipe
 from ..pipeline.schema.fields import Field, fields_of, value_at
 from ..pipeline.schema.recipe import Recipe
@@ -67,14 +68,14 @@ class Access:
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(f"expected the name of a run, got {str(name)[:80]!r}. Choose one from the list.")
-        path = self.runs / name
-        if path.is_symlink() or not (path / "recipe.yaml").is_file():
+        run = RunFolder(self.runs / name)
+        if run.path.is_symlink() or not run.is_there:
             raise UserError(f"expected a run named {name!r}, found none. It may have been deleted; reload the page.")
-        return RunFolder(path)
+        return run
 
     def run_names(self) -> list[str]:
         """Every run that `run` gives, the newest first."""
-        found = [file.parent for file in self.runs.glob("*/recipe.yaml")]
+        found = [path for path in self.runs.glob("*") if RunFolder(path).is_there]
         named = [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]
         return [path.name for path in sorted(named, key=_age, reverse=True)]
 
@@ -100,8 +101,12 @@ class Access:
         return sum(path.lstat().st_size for path in self.runs.rglob("*") if path.is_file() and not path.is_symlink())
 
     def delete(self, name: str) -> None:
-        """Delete a run folder."""
-        shutil.rmtree(self.run(name).path)
+        """Delete a run folder.
+
+        Raises:
+            UserError: there is none, or a process is at work in it.
+        """
+        self.run(name).delete()
 
     # models -------------------------------------------------------------------------------------
 
@@ -223,10 +228,11 @@ def upload(path: object, suffixes: tuple[str, ...], largest: int) -> Path:
 
 
 def _age(run: Path) -> float:
-    try:
-        return (run / "recipe.yaml").stat().st_mtime
-    except OSError:  # deleted meanwhile
-        return 0.0
+    """When the run was made, in seconds since 1970; 0 if it was deleted meanwhile."""
+    for name in (RECIPE, RECORD):
+        with suppress(OSError):
+            return (run / name).stat().st_mtime
+    return 0.0
 
 
 def _short(value: object, what: str, longest: int = _TEXT) -> str:

@@ -6,7 +6,6 @@ whole pictures are blurred.
 
 import base64
 import io
-import json
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import NamedTuple
 from PIL import Image, ImageFilter
 
 from ..pipeline.audits import NudityAudit, annotate
+from ..pipeline.data.pictures import as_rgb, load_picture
 from ..pipeline.prompts import PromptSet
-from ..pipeline.report.images import LARGEST, SMALL
+from ..pipeline.report.images import LARGEST, SMALL, read_prompts
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
-from ..pipeline.support.errors import MissingExtra
+from ..pipeline.support.errors import MissingExtra, UserError
 from .render import render
 
 _SHOWN_SIDE = 512
@@ -35,7 +35,7 @@ def sensitive(recipe: Recipe) -> bool:
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
     """Blur a picture where visitors should not see it."""
-    picture = image.convert("RGB")
+    picture = as_rgb(image)
     if reveal or not sensitive(recipe):
         return picture
     try:
@@ -53,8 +53,7 @@ def _detector(threshold: float, labels: str) -> NudityAudit:
 @lru_cache(maxsize=512)
 def _uri(path: Path, changed: float, recipe: Recipe, reveal: bool) -> str:
     """A picture of a run as data URI. `changed` makes a new version of the file a new entry."""
-    with Image.open(path) as image:
-        picture = shown(image, recipe, reveal)
+    picture = shown(load_picture(path), recipe, reveal)
     picture.thumbnail((LARGEST, LARGEST))
     stream = io.BytesIO()
     kind = "PNG" if max(picture.size) < SMALL else "JPEG"
@@ -63,8 +62,11 @@ def _uri(path: Path, changed: float, recipe: Recipe, reveal: bool) -> str:
 
 
 def _data(path: Path, recipe: Recipe, reveal: bool) -> str | None:
-    """A picture of a run as data URI; None where there is no such file."""
-    return _uri(path, path.stat().st_mtime, recipe, reveal) if path.is_file() else None
+    """A picture of a run as data URI; None where there is no such file, or none that can be read."""
+    try:
+        return _uri(path, path.stat().st_mtime, recipe, reveal) if path.is_file() else None
+    except (OSError, UserError):
+        return None
 
 
 class Pair(NamedTuple):
@@ -107,8 +109,7 @@ def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, l
 
 def run_prompts(run: Path) -> dict[str, list[str]]:
     """The prompts of a run's pictures."""
-    path = run / "images" / "prompts.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_prompts(run / "images")
 
 
 def newest_preview(run: Path) -> str | None:

@@ -1,12 +1,12 @@
 """`turpentine export`: more weights formats of a finished run."""
 
 import argparse
-from pathlib import Path
 
 from ..schema.defaults import build_recipe, merge
 from ..support.errors import UserError
+from ..support.places import user_path
 from .options import add_recipe_options, chosen
-from .terminal import TerminalProgress
+from .terminal import TerminalProgress, warn
 
 EXAMPLES = """examples:
   turpentine export runs/cat-rgd-20260101-120000 --formats lora,delta
@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder and the options of the output."""
     add_recipe_options(parser, "output")
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
     parser.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     wanted = chosen(arguments)
     if not wanted.get("output", {}).get("formats"):
         raise UserError("expected the formats to write, for example --formats single_file,lora.")
-    recipe = RunFolder.open(arguments.folder).recipe()
+    recipe = RunFolder.open(arguments.folder).recipe(warn)
     output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
     with TerminalProgress()() as progress:
         records = export_run(arguments.folder, output, arguments.base, progress)

@@ -1,9 +1,10 @@
 """`turpentine report`: the page and the model card of a run, written again."""
 
 import argparse
-from pathlib import Path
 
-from .terminal import console, escaped
+from ..support.errors import UserError
+from ..support.places import user_path
+from .terminal import console, escaped, warn
 
 EXAMPLES = """examples:
   turpentine report runs/cat-rgd-20260101-120000"""
@@ -11,11 +12,20 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write both."""
     from ..report import write_report  # heavy: matplotlib
+    from ..run.folder import RunFolder  # heavy: torch and diffusers
 
-    console.print(f"report: {escaped(write_report(arguments.folder))}", soft_wrap=True)
+    run = RunFolder(arguments.folder)
+    if run.is_there:
+        try:
+            run.recipe(warn)
+        except UserError as error:
+            warn(f"{error} The report shows the recipe that was carried out.")
+    with run.locked():
+        page = write_report(run.path, warn)
+    console.print(f"report: {escaped(page)}", soft_wrap=True)

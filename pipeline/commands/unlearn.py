@@ -6,6 +6,7 @@ from pathlib import Path
 from ..schema.defaults import build_recipe
 from ..schema.recipe import Recipe
 from ..support.errors import Cancelled, UserError
+from ..support.places import user_path
 from .options import add_progress_file, add_recipe_file, add_recipe_options, chosen, nested_options
 from .terminal import TerminalProgress, console, escaped, warn
 
@@ -22,19 +23,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options: the whole recipe, and where the run goes."""
     add_recipe_options(parser)
     add_recipe_file(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="run folder; default a new one under runs/")
+    parser.add_argument("--resume", type=user_path, metavar="DIR", help="continue the run in this folder")
     add_progress_file(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Start a run, or continue one."""
-    from ..run.folder import RunFolder  # heavy: torch and diffusers
+    from ..report import write_report  # heavy: matplotlib
+    from ..run.folder import REPORT, RunFolder  # heavy: torch and diffusers
 
     if arguments.resume:
         if chosen(arguments) or arguments.recipe or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
-        recipe = RunFolder.open(arguments.resume).recipe()
+        folder = RunFolder.open(arguments.resume)
+        recipe = folder.recipe(warn)
+        missing = folder.missing(warn)
+        if missing is not None and set(missing) <= set(REPORT):
+            if missing:
+                with folder.locked():
+                    write_report(folder.path)
+            console.print(
+                f"{escaped(folder.path)} is finished: its weights are in {escaped(folder.path / 'weights')}. "
+                "`turpentine export` writes more formats.",
+                soft_wrap=True,
+            )
+            return
         carry_out(recipe, arguments.resume, resume=True, progress_file=arguments.progress_file)
     else:
         carry_out(build_recipe(nested_options(arguments)), arguments.out, progress_file=arguments.progress_file)
@@ -59,7 +73,8 @@ def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progres
     results = unlearned.results
     console.print(before_after_table(results))
     for warning in results.warnings:
-        warn(warning)
+        if warning not in progress.told:
+            warn(warning)
     console.print(
         f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -154,21 +155,28 @@ class SampleSet:
         for term, samples in (("forget", self.forget), ("retain", self.retain)):
             tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
             tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}
-        with replacing(path) as partial:
+        with replacing(path, lasting=True) as partial:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
 
     @classmethod
     def load(cls, path: Path) -> "SampleSet":
-        """Read what `save` wrote; a file of a version that wrote no pairs has them in order."""
-        tensors = load_file(path)
+        """Read what `save` wrote; a file of a version that wrote no pairs has them in order.
+
+        Raises:
+            UserError: damaged.
+        """
 
         def part(term: str) -> Samples:
             prefix = f"{term}.conditioning."
             conditioning = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             return Samples(tensors[f"{term}.latents"], conditioning, tensors[f"{term}.rows"])
 
-        forget, retain = part("forget"), part("retain")
-        return cls(forget, retain, tensors["pairs"]) if "pairs" in tensors else cls.in_order(forget, retain)
+        try:
+            tensors = load_file(path)
+            forget, retain = part("forget"), part("retain")
+            return cls(forget, retain, tensors["pairs"]) if "pairs" in tensors else cls.in_order(forget, retain)
+        except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+            raise UserError(f"the training images in {path} can't be read: {str(error).splitlines()[0]}.") from None
 
 
 def draw_latents(

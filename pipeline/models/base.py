@@ -133,18 +133,6 @@ class PipelineDenoiser(Family, ABC):
         """The largest side of an image that it can draw."""
         return math.inf
 
-    def check_image_size(self, image_size: int | None) -> None:
-        """Refuse an image size that the model can't draw; None is its own.
-
-        Raises:
-            UserError: no multiple of what the autoencoder and the network need, or too large.
-        """
-        step, largest = self.size_step(), self.largest_size()
-        if image_size is not None and image_size % step:
-            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
-        if image_size is not None and image_size > largest:
-            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
-
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The part of each prompt that the text encoders read, the longest over the encoders.
 
@@ -173,6 +161,14 @@ class PipelineDenoiser(Family, ABC):
             for prompt, places in zip(prompts, found["offset_mapping"], strict=True)
         ]
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse an image size that is no multiple of what the autoencoder and the network need, or too large."""
+        image_size, step, largest = sampling.image_size, self.size_step(), self.largest_size()
+        if image_size is not None and image_size % step:
+            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
+        if image_size is not None and image_size > largest:
+            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
@@ -180,10 +176,10 @@ class PipelineDenoiser(Family, ABC):
         """Draw with the pipeline, its scheduler exchanged meanwhile if DPM-Solver++ is asked for.
 
         Raises:
-            UserError: see `check_image_size`; or what is drawn holds something that is no number.
+            UserError: see `check_sampling`; or what is drawn holds something that is no number.
         """
+        self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
-        self.check_image_size(image_size)
         own_scheduler = pipe.scheduler
         if sampling.scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)

@@ -84,6 +84,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
             )
         return torch.tensor([known[name] for name in names])
 
+    def check_guidance(self, guidance_scale: float) -> None:
+        """Refuse guidance where there is nothing to start it from.
+
+        Raises:
+            UserError: a scale other than 1, and the model knows no "no class".
+        """
+        if guidance_scale != 1 and self.null_label is None:
+            raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+
     def denoise(self, noisy_samples: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
         """D(x; sigma) of Karras et al. 2022, Eq. 7."""
 
@@ -118,8 +127,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         names = [prompt] if isinstance(prompt, str) else list(prompt)
         labels = self.labels(names).to(self.unet.device)
-        if guidance_scale != 1 and self.null_label is None:
-            raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+        self.check_guidance(guidance_scale)
         no_class = torch.full_like(labels, self.null_label or 0)
         size, config = self.unet.config.sample_size, self.scheduler.config
         shape = (self.unet.config.in_channels, *(size if isinstance(size, list | tuple) else (size, size)))
@@ -227,19 +235,16 @@ class ClassConditional(Family):
         """{"class_labels": (N,)}, of class names."""
         return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
 
-    def check_image_size(self, image_size: int | None) -> None:
-        """Refuse every size but the training images' own.
-
-        Raises:
-            UserError: another one.
-        """
-        size = self.pipeline.unet.config.sample_size
-        if image_size not in (None, size):
-            raise UserError(f"this model draws images of {size} pixels only, got image_size {image_size}.")
-
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts: a name of a class is read whole."""
         return list(prompts)
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse another size than that of the training images, and guidance of a model without "no class"."""
+        size = self.pipeline.unet.config.sample_size
+        if sampling.image_size not in (None, size):
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
+        self.pipeline.check_guidance(sampling.guidance_scale)
 
     @torch.no_grad()
     def sample(
@@ -250,8 +255,8 @@ class ClassConditional(Family):
         Raises:
             UserError: another `image_size`.
         """
+        self.check_sampling(sampling)
         pipe, chosen = self.pipeline, None
-        self.check_image_size(sampling.image_size)
         if sampling.scheduler == "dpm-solver++":
             chosen = EDMDPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 

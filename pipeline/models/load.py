@@ -7,8 +7,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .components import absent, load_networks
-from .files import FAULTS, reason_of
+from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
@@ -28,11 +29,40 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # "meta" has no values, and fails here
+        torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
     except (RuntimeError, AssertionError, ImportError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"device {device!r} can't be used here: {reason[0]}") from None
     return chosen
+
+
+def check_model(model: str, model_config_folder: str | None = None) -> Path:
+    """Where a model is, as far as that is known without loading it.
+
+    Args:
+        model: see `load_denoiser`.
+        model_config_folder: the same.
+
+    Raises:
+        UserError: no such model, a pickle, a file that is missing or damaged, or a config folder beside something
+            else than a single file.
+    """
+    path = BUNDLED.get(model) or user_path(model)
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+        )
+    if path.is_file():
+        read_header(path)
+        return path
+    if model_config_folder:
+        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
+    if path.exists():
+        check_folder(path)
+    return path
 
 
 def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
@@ -46,20 +76,10 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
     Raises:
         UserError: no such model, a pickle, a file that is missing or damaged, or a pipeline class without an adapter.
     """
-    chosen = choose_device(device)
-    path = Path(BUNDLED.get(model, model)).expanduser()
-    if path.suffix.lower() in _PICKLES:
-        raise UserError(
-            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
-            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
-        )
+    chosen, path = choose_device(device), check_model(model, model_config_folder)
     source = None
     if path.is_file():
         pipeline, warnings = load_single_file(path, model_config_folder)
-    elif model_config_folder:
-        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
-    elif path.suffix.lower() == ".safetensors":
-        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
     else:
         source = path if path.exists() else _downloaded(model)
         pipeline, warnings = _load_folder(source, model)
@@ -101,7 +121,7 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
+    named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
     if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "

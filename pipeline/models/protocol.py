@@ -81,18 +81,18 @@ class Denoiser(Protocol):
         """Embed prompts; row i belongs to prompt i."""
         ...
 
-    def check_image_size(self, image_size: int | None) -> None:
-        """Refuse a side of images, in pixels, that the model can't draw.
-
-        Raises:
-            UserError: which sizes it draws.
-        """
-        ...
-
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The part of each prompt that the model reads: what stands behind its text encoders' limit is cut off.
 
         Where several encoders read to different places, the longest part counts. Needs the tokenizers alone.
+        """
+        ...
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse, before anything is drawn, what `sample` can't draw.
+
+        Raises:
+            UserError: an image size or a guidance scale that this model doesn't have.
         """
         ...
 

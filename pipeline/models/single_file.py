@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .components import INDEX, absent, component_of, components_of, load_network, load_networks
 from .family import Family, tokenizer_of
 from .files import FAULTS, read_header, read_json, reason_of
@@ -58,7 +59,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
             f"{path} holds a {adapter.component} alone ({adapter.family}), and unlearning needs the whole model. Give "
             "model_config_folder, a diffusers folder of the same model whose other parts are to be used."
         )
-    folder = _checked(Path(config_folder).expanduser(), adapter) if config_folder else _from_hub(meta, path)
+    folder = _checked(user_path(config_folder), adapter) if config_folder else _from_hub(meta, path)
     try:
         components_of(folder, weights=False)
         load = _load_complete if complete else _load_denoiser_into

@@ -2,16 +2,18 @@
 
 import base64
 import io
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
+from ..data.pictures import as_rgb
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
-from ..support.errors import UserError
+from ..support.errors import Tell, UserError, untold
 
+_PROMPTS = TypeAdapter(dict[str, list[str]])
 SMALL = 128
 """Sides below this many pixels are kept as they are and shown pixelated."""
 LARGEST = 384
@@ -35,10 +37,10 @@ def _data_uri(path: Path) -> tuple[str, bool]:
             small = max(image.size) < SMALL
             if small:
                 return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", True
-            picture = image.convert("RGB")
+            picture = as_rgb(image, f"the image {path}")
     except OSError as error:
         raise UserError(
-            f"expected a PNG at {path}, got a file that can't be read: {' '.join(str(error).split())}"
+            f"expected a PNG at {path}, got a file that can't be read: {' '.join(str(error).split())}."
         ) from None
     picture.thumbnail((LARGEST, LARGEST))
     stream = io.BytesIO()
@@ -46,26 +48,31 @@ def _data_uri(path: Path) -> tuple[str, bool]:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", False
 
 
-def _prompts(folder: Path) -> dict[str, list[str]]:
+def read_prompts(folder: Path, tell: Tell = untold) -> dict[str, list[str]]:
+    """The prompts of the pictures, by their sets; none where the file is missing, or damaged, with a word.
+
+    Args:
+        folder: the run's `images/`.
+        tell: told of a damaged file.
+    """
     path = folder / "prompts.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return _PROMPTS.validate_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
-        raise UserError(f"expected the prompts of the pictures as JSON at {path}, got something else.") from None
-    if not isinstance(found, dict) or not all(isinstance(value, list) for value in found.values()):
-        raise UserError(f'expected {{"forget_test": [prompt, …], "retain_test": [prompt, …]}} in {path}.')
-    return found
+    except (OSError, ValidationError):
+        tell(f"{path} can't be read: pictures are shown without their prompts.")
+        return {}
 
 
-def pairs(folder: Path) -> dict[str, list[PicturePair]]:
+def pairs(folder: Path, tell: Tell = untold) -> dict[str, list[PicturePair]]:
     """Pictures that exist both before and after, for each of `TEST_SETS`, in the order of their prompts.
 
     Args:
         folder: the run's `images/`; it may be missing.
+        tell: told of files that can't be read and are left out.
     """
-    prompts = _prompts(folder)
+    prompts = read_prompts(folder, tell)
     found: dict[str, list[PicturePair]] = {}
     for name in TEST_SETS:
         found[name] = []
@@ -76,6 +83,10 @@ def pairs(folder: Path) -> dict[str, list[PicturePair]]:
                 continue
             listed, place = prompts.get(name, []), int(index.group(1))
             prompt = str(listed[place]) if place < len(listed) else ""
-            (first, small), (second, _) = _data_uri(before), _data_uri(after)
+            try:
+                (first, small), (second, _) = _data_uri(before), _data_uri(after)
+            except UserError as error:
+                tell(f"{error} It is left out.")
+                continue
             found[name].append(PicturePair(prompt, first, second, small))
     return found

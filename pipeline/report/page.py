@@ -8,7 +8,7 @@ from ..methods import find, names
 from ..methods.mask import MASK_FILE, mask_shares, read_mask
 from ..schema.events import EVENTS_FILE
 from ..schema.results import Results
-from ..support.errors import UserError
+from ..support.errors import Tell, UserError, untold
 from ..support.files import write_text
 from .events import read_columns
 from .figures import POINTS
@@ -30,9 +30,13 @@ def _ascends(results: Results) -> bool:
     return find(results.method).config.ascends if results.method in names() else True
 
 
-def _mask(run: Path) -> dict[str, tuple[float, int]]:
+def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
     path = run / MASK_FILE
-    return mask_shares(read_mask(path)) if path.exists() else {}
+    try:
+        return mask_shares(read_mask(path)) if path.exists() else {}
+    except UserError as error:
+        tell(f"{error} It is left out.")
+        return {}
 
 
 def _mood(found: Verdict) -> str:
@@ -41,26 +45,27 @@ def _mood(found: Verdict) -> str:
     return "good" if found.forgetting == "forgotten" and found.keeping == "kept" else ""
 
 
-def _recipe_text(run: Path, results: Results) -> str:
-    try:
-        return (run / "recipe.yaml").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {run / 'recipe.yaml'}: {' '.join(str(error).split())}.") from None
-
-
-def page(run: Path, results: Results) -> str:
+def page(run: Path, results: Results, tell: Tell = untold) -> str:
     """Build the page of a run folder from its results, events and pictures.
 
-    Raises:
-        UserError: a broken line of events, a broken picture or broken prompts.
+    What can't be read of events and pictures is left out. The recipe is the one that the results name.
+
+    Args:
+        run: the folder.
+        results: of the run.
+        tell: told of what was left out; the page tells it too.
     """
-    found, events = verdict(results), read_columns(run / EVENTS_FILE)
+    unread: list[str] = []
+    found, events = verdict(results), read_columns(run / EVENTS_FILE, unread.append)
+    pictures = pairs(run / "images", unread.append)
     steps = len(events["step"])
+    shares = _mask(run, unread.append)
+    for warning in unread:
+        tell(warning)
     return render(
         "page.html",
         results=results,
+        warnings=[*results.warnings, *unread],
         title=title(results),
         verdict=found,
         mood=_mood(found),
@@ -68,32 +73,33 @@ def page(run: Path, results: Results) -> str:
         thresholds=THRESHOLDS,
         interference_text=interference_text(results.interference) if results.interference else "",
         sections=audit_sections(results.audits.before, results.audits.after),
-        pictures=pairs(run / "images"),
+        pictures=pictures,
         curves=curves(events, forget_limit(results), _ascends(results)),
         steps=steps,
         averaged=POINTS if steps > POINTS else 0,
-        mask=mask(_mask(run)),
-        recipe=_recipe_text(run, results),
+        mask=mask(shares),
+        recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
         snippet=snippet(results),
         reproduce=REPRODUCE,
     )
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, tell: Tell = untold) -> Path:
     """Write `report.html` and `MODEL_CARD.md` into a run folder.
 
     Args:
-        run: folder with `results.json`; `events.jsonl`, `recipe.yaml` and `images/` are used where present.
+        run: folder with `results.json`; `events.jsonl` and `images/` are used where present.
+        tell: told of what can't be read and is left out.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: no results, or something in the folder can't be read.
+        UserError: no results, or they can't be read.
     """
     run = Path(run)
     results = Results.load(run / "results.json")
-    text = page(run, results)
+    text = page(run, results, tell)
     write_text(run / "MODEL_CARD.md", model_card(results))
     write_text(run / "report.html", text)
     return run / "report.html"

@@ -1,38 +1,45 @@
 """More weights of a run that has ended, and weights put onto another model on disk."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..models import Denoiser, load_denoiser
 from ..models.lineage import denoiser_files
 from ..report import write_report
+from ..schema.defaults import build_recipe
 from ..schema.recipe import OutputSection, Recipe
-from ..schema.resolve import resolve
+from ..schema.resolve import Setting, resolve
 from ..schema.results import Results, WeightsFile
 from ..support.errors import UserError
 from ..support.files import sha256
+from ..support.numbers import finite
+from ..support.places import user_path
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter
 from ..training.train import training_lora
 from ..weights import (
+    DTYPES,
     Adapter,
     BaseHashes,
     Job,
     base_hashes,
     check_formats,
+    kinship,
     needs_base,
     read_header,
     snapshot,
+    tensors_sha256,
     write_weights,
 )
 from ..weights.apply import apply
 from ..weights.formats.diffusers import write_diffusers
 from ..weights.provenance import applied_header
-from .folder import RunFolder
+from .folder import RESULTS, RunFolder
 from .weights import run_job
 
 
@@ -51,43 +58,51 @@ def export_run(
         UserError: no finished run, another base, or a format that this model can't have.
     """
     run = RunFolder.open(run_path)
-    setting, results = resolve(run.recipe()), run.results()
+    recipe, results = run.recipe(), run.results()
     if results is None:
         raise UserError(
             f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
         )
+    with run.locked():
+        setting = resolve(build_recipe(results.recipe))
+        return _export(run, setting, results, output, base or recipe.model, progress or Silent())
+
+
+def _export(
+    run: RunFolder, setting: Setting, results: Results, output: OutputSection, base: str, progress: Progress
+) -> list[WeightsFile]:
     folder = run.path / "weights" / "diffusers"
-    written = {file.format: file for file in results.weights}
-    if not needs_base(output.formats) and _is_exact(folder):
+    written = {file.format: file for file in results.weights if _state(run.path, file) == "unchanged"}
+    if not needs_base(output.formats) and "diffusers" in written and _is_exact(folder):
         denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
-        hashes = _recorded_hashes(folder, results)
+        hashes = _recorded_hashes(run.path, results)
     else:
-        denoiser = _load_base(base or setting.recipe.model, results)
+        denoiser = _load_base(base, run.path, results)
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
         trained = _restore(denoiser, run, setting.recipe, results.training.steps, written)
     after = results.audits.after
-    job = run_job(denoiser, run.path, setting, output, hashes, after, before, trained, progress or Silent())
+    job = run_job(denoiser, run.path, setting, output, hashes, after, before, trained, progress)
     records = write_weights(job, output.formats)
     others = [file for file in results.weights if file.format not in output.formats]
-    results.model_copy(update={"weights": [*others, *records]}).save(run.path / "results.json")
+    results.model_copy(update={"weights": [*others, *records]}).save(run.path / RESULTS)
     write_report(run.path)
     return records
 
 
 def check_run_files(run_path: Path, results: Results) -> dict[str, str]:
     """Path of each weights file of a run -> "unchanged", "changed" or "missing"."""
-    states = {}
-    for file in results.weights:
-        path = run_path / file.path
-        files = [path] if path.is_file() else denoiser_files(path)
-        if not files:
-            states[file.path] = "missing"
-        else:
-            states[file.path] = "unchanged" if sha256(*files) == file.sha256 else "changed"
-    return states
+    return {file.path: _state(run_path, file) for file in results.weights}
+
+
+def _state(run_path: Path, file: WeightsFile) -> str:
+    path = run_path / file.path
+    files = [path] if path.is_file() else denoiser_files(path)
+    if not files:
+        return "missing"
+    return "unchanged" if sha256(*files) == file.sha256 else "changed"
 
 
 def apply_to_folder(
@@ -111,8 +126,12 @@ def apply_to_folder(
         any_base: go on with another base.
 
     Raises:
-        UserError: see `turpentine.apply`; or the folder is not empty.
+        UserError: see `turpentine.apply`; the folder is not empty; or `dtype` can't hold the result.
     """
+    strength = finite("strength", strength)
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
+    weights, out = user_path(weights), user_path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
     metadata = read_header(weights)
@@ -122,18 +141,23 @@ def apply_to_folder(
     return write_diffusers(Job(denoiser, out.parent, out.name, dtype, kept), out).path
 
 
-def _load_base(model: str, results: Results) -> Denoiser:
+def _load_base(model: str, run: Path, results: Results) -> Denoiser:
     try:
         denoiser = load_denoiser(model, "cpu")
     except UserError as error:
         raise UserError(f"{error} The run started from {model!r}; say where that model is with --base.") from None
-    found = base_hashes(denoiser.module.state_dict()).sha256
-    if found != results.model.sha256:
-        raise UserError(
-            f"{model!r} is not the model that the run started from: its weights' sha256 is {found[:12]}…, expected "
-            f"{results.model.sha256[:12]}…. Say where the right one is with --base."
-        )
-    return denoiser
+    state = denoiser.module.state_dict()
+    kin = kinship(_recorded_hashes(run, results), state)
+    if kin == "same":
+        return denoiser
+    reasons = {
+        "half copy": "it is that model's half-precision copy, and a difference from it would hold the rounding, too",
+        "original": "the run started from a half-precision copy of it, and a difference would hold the rounding, too",
+        None: f"its weights' sha256 is {tensors_sha256(state)[:12]}…, expected {results.model.sha256[:12]}…",
+    }
+    raise UserError(
+        f"{model!r} is not the model that the run started from: {reasons[kin]}. Say where the right one is with --base."
+    )
 
 
 def _restore(
@@ -144,21 +168,25 @@ def _restore(
     Gives the LoRA that was trained, if one was and the checkpoint is there.
     """
     checkpoint = run.path / "checkpoints" / f"step-{steps:06d}.safetensors"
-    if checkpoint.exists():
+    if _is_readable(checkpoint):
         with training_lora(denoiser.module, recipe.training, recipe.seed) as layers:
             _load(denoiser.module, [checkpoint], "weights.")
         return as_adapter(layers) if layers else None
     for name in ("denoiser", "diffusers"):
         if name in written:
             path = run.path / written[name].path
-            files = [path] if path.is_file() else denoiser_files(path)
-            if files:
-                _load(denoiser.module, files, "")
-                return None
+            _load(denoiser.module, [path] if path.is_file() else denoiser_files(path), "")
+            return None
     raise UserError(
-        f"{run.path} no longer holds its weights: expected its last checkpoint, weights/diffusers or the denoiser "
-        "file. Run the recipe again with the formats that you want."
+        f"{run.path} no longer holds its weights as it wrote them: expected its last checkpoint, weights/diffusers or "
+        "the denoiser file. Run the recipe again with the formats that you want."
     )
+
+
+def _is_readable(file: Path) -> bool:
+    with suppress(OSError, SafetensorError), safe_open(file, "pt"):
+        return True
+    return False
 
 
 @torch.no_grad()
@@ -176,5 +204,10 @@ def _is_exact(folder: Path) -> bool:
     return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
-def _recorded_hashes(folder: Path, results: Results) -> BaseHashes:
-    return replace(BaseHashes.from_header(read_header(denoiser_files(folder)[0])), sha256=results.model.sha256)
+def _recorded_hashes(run: Path, results: Results) -> BaseHashes:
+    """The hashes of a run's base, those of its half copies as the weights that it wrote say."""
+    paths = [run / file.path for file in results.weights]
+    files = [file for path in paths for file in ([path] if path.is_file() else denoiser_files(path))]
+    headers = (BaseHashes.from_header(read_header(file)) for file in files)
+    found = next((hashes for hashes in headers if hashes.sha256), BaseHashes(""))
+    return replace(found, sha256=results.model.sha256)

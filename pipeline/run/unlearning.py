@@ -18,9 +18,9 @@ from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
+from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
-from ..training.optimizers import check_optimizer
 from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
@@ -31,7 +31,7 @@ from ..weights import (
     write_weights,
 )
 from .audit import audit_prompts, draw, measure, subject_of, undrawable
-from .folder import PREVIEWS, RunFolder, preview_name
+from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .samples import samples_of
 from .weights import run_job
@@ -54,10 +54,15 @@ class Unlearned:
 
 @dataclass
 class _Clock:
-    """Seconds of each stage."""
+    """Seconds of each stage, with those of earlier sittings of the same run."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
+    run: RunFolder
+    processes: Processes
+    spent: dict[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.spent = self.run.seconds()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -65,12 +70,19 @@ class _Clock:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+            self._add(stage, time.perf_counter() - began)
+            self._add("total", time.perf_counter() - self.since)
+            self.since = time.perf_counter()
+            if self.processes.main and self.run.began:
+                self.run.save_seconds(self.spent)
 
     def timings(self) -> Timings:
         """The seconds of every stage, and of the whole run so far."""
-        stages = {stage: self.seconds.get(stage, 0.0) for stage in Timings.model_fields if stage != "total"}
-        return Timings(**stages, total=time.perf_counter() - self.began)
+        self._add("total", time.perf_counter() - self.since)
+        return Timings(**{stage: self.spent.get(stage, 0.0) for stage in Timings.model_fields})
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
 def run_recipe(
@@ -78,6 +90,7 @@ def run_recipe(
     out: Path | None = None,
     *,
     denoiser: Denoiser | None = None,
+    prompts: PromptSet | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     processes: Processes = ALONE,
@@ -88,6 +101,7 @@ def run_recipe(
         recipe: what to do.
         out: the run folder; None makes a new one under `runs/`.
         denoiser: a model that is already loaded, instead of `recipe.model`; its weights are trained in place.
+        prompts: those of the run, if they are made already; the recipe is not asked for them then.
         resume: continue the run in `out`.
         progress: told how far the work has come; may cancel it.
         processes: who else carries out the same recipe, see `launched`; the first one writes the run folder.
@@ -96,25 +110,42 @@ def run_recipe(
         UserError: something that the user can mend.
         Cancelled: the progress asked to stop; `--resume` goes on from there.
     """
-    progress, clock = progress or Silent(), _Clock()
-    setting = resolve(recipe)
-    check_optimizer(recipe.training)
+    setting, progress = resolve(recipe), progress or Silent()
+    recipe = setting.recipe
     check_processes(recipe.method, recipe.training, processes)
-    opened = RunFolder.open(out) if resume and out else None
+    folder = RunFolder.resume(recipe, out) if resume and out else RunFolder.begin(recipe, out)
+    with processes.holding(folder) as run:
+        return _carry_out(setting, run, denoiser, prompts, progress, processes, resume)
+
+
+def _carry_out(
+    setting: Setting,
+    run: RunFolder,
+    denoiser: Denoiser | None,
+    given: PromptSet | None,
+    progress: Progress,
+    processes: Processes,
+    resume: bool,
+) -> Unlearned:
+    """Every stage of a run, in a folder that is held for it."""
+    recipe, clock = setting.recipe, _Clock(run, processes)
+    warnings: list[str] = []
     with clock("prompts"):
-        checked = processes.on_main(lambda: preflight(setting, opened.prompts() if opened else None, denoiser))
+        checked = processes.on_main(lambda: preflight(setting, run.prompts(warnings.append) or given, denoiser))
+    warnings += checked.warnings
     prompts = checked.prompts
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    noticed = preflight_model(setting, prompts, denoiser)
-    run = processes.on_main(lambda: opened or RunFolder.create(recipe, out))
-    processes.on_main(lambda: prompts.save(run.path / "prompts.json"))
+    warnings += preflight_model(setting, prompts, denoiser, run.path)
+    for warning in warnings:
+        progress.warn(warning)
+    processes.on_main(lambda: run.start(recipe, prompts, denoiser))
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
-    work = _Work(setting, run, denoiser, prompts, progress, processes)
+    work = _Work(setting, run, denoiser, prompts, progress, processes, warnings.append)
     with clock("samples"):
         samples = work.samples()
     with clock("audits"):
-        before = processes.on_main(lambda: run.audit(BEFORE)) or work.audit(BEFORE)
+        before = processes.on_main(lambda: run.audit(BEFORE, warnings.append)) or work.audit(BEFORE)
     with clock("training"):
         after_step = work.draw_preview if recipe.training.preview_every else None
         training, trained = train(
@@ -128,6 +159,7 @@ def run_recipe(
             progress=progress,
             processes=processes,
             after_step=after_step,
+            tell=warnings.append,
         )
     with clock("audits"):
         after = work.audit(AFTER)
@@ -146,7 +178,7 @@ def run_recipe(
         timings=clock.timings(),
         weights=written,
         versions=versions(),
-        warnings=[*checked.warnings, *denoiser.warnings, *noticed, *undrawable(subject_of(setting), before)],
+        warnings=[*warnings, *undrawable(subject_of(setting), before)],
     )
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(denoiser.pipeline, results, run.path)
@@ -162,14 +194,16 @@ class _Work:
     prompts: PromptSet
     progress: Progress
     processes: Processes
+    tell: Tell
 
     def samples(self) -> SampleSet:
         """D_f and D_r: those that the run made before it was stopped, else new ones."""
-        kept, processes = self.run.samples, self.processes
-        if processes.on_main(kept.exists):
-            return SampleSet.load(kept)
+        run, processes = self.run, self.processes
+        kept = run.samples(self.tell)
+        if kept and processes.on_main(lambda: kept is not None):
+            return kept
         made = samples_of(self.denoiser, self.prompts, self.setting.recipe, self.progress, processes)
-        processes.on_main(lambda: made.save(kept))
+        processes.on_main(lambda: run.save_samples(made))
         return made
 
     def audit(self, when: str) -> AuditResult:
@@ -201,6 +235,6 @@ class _Work:
 
 
 def _finish(run: RunFolder, results: Results) -> None:
-    results.save(run.path / "results.json")
+    results.save(run.path / RESULTS)
     write_report(run.path)
-    run.samples.unlink(missing_ok=True)
+    run.forget_samples()

@@ -54,7 +54,8 @@ def run_job(
 
 def weights_name(recipe: Recipe) -> str:
     """The stem of the names of a run's weights files."""
-    return file_name(f"{Path(recipe.model).name.removesuffix('.safetensors')}-without-{recipe.concept}").lower()
+    model = Path(recipe.model).name.removesuffix(".safetensors")
+    return file_name(f"{model}-without-{recipe.concept}".lower())
 
 
 def run_header(denoiser: Denoiser, setting: Setting, base: BaseHashes, after: AuditResult | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..support.errors import UserError
+from ..support.errors import Tell, UserError, untold
 from ..support.files import write_text
 
 EVENTS_FILE = "events.jsonl"
@@ -56,44 +56,41 @@ def write_events(path: Path, events: Iterable[Event]) -> None:
     write_text(path, "".join(event.line() for event in events))
 
 
-def read_events(path: Path, first: int | None = None, running: bool = False) -> list[Event]:
-    """Read the steps of a run; a missing or empty file has none.
+def read_events(path: Path, before: int | None = None, running: bool = False, tell: Tell = untold) -> list[Event]:
+    """Read the steps of a run in their order; a missing or empty file has none.
+
+    A line that can't be read is left out, with a word. Of a step that stands there twice the last is taken.
 
     Args:
         path: the file.
-        first: how many steps to read; None for all.
-        running: whether the run goes on, so that the last line may be half written and is left out if it has no end.
+        before: leave out this step and those that follow; None for all.
+        running: whether the run goes on, so that a last line without an end is being written.
+        tell: told how many lines were left out, and what is wrong with the first.
 
     Raises:
-        UserError: a line is not a JSON object, lacks a key, or has a value of another kind.
+        UserError: the file can't be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"can't read {path}: {' '.join(str(error).split())}.") from None
     if running:
         lines.pop()
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    return [_parsed(line, f"{path}, line {number}") for number, line in numbered[:first]]
-
-
-def _parsed(line: str, where: str) -> Event:
-    try:
-        content = json.loads(line)
-    except ValueError:
-        raise UserError(
-            f"{where}: expected one JSON object, got {line[:40]!r}. Delete the line or resume the run."
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected a JSON object, got a {type(content).__name__}.")
-    try:
-        return Event.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = problem["loc"][0]
-        if problem["type"] == "missing":
-            raise UserError(f"{where}: expected the key {key!r}, found {sorted(content)}.") from None
-        kind = "true or false" if problem["type"].startswith("bool") else "a number"
-        raise UserError(f"{where}: expected {kind} for {key!r}, got {problem['input']!r}.") from None
+    steps: dict[int, Event] = {}
+    wrong: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = Event.model_validate_json(line)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            wrong.append(f"line {number}: {'.'.join(map(str, [*problem['loc'], problem['msg']]))}")
+        else:
+            if before is None or event.step < before:
+                steps[event.step] = event
+    if wrong:
+        tell(f"{len(wrong)} of {len(lines)} lines of {path} can't be read and were left out; the first is {wrong[0]}.")
+    return [steps[step] for step in sorted(steps)]

@@ -225,9 +225,11 @@ class Results(Record):
             UserError: no such file, or not a results file of a known version.
         """
         try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+            return cls.model_validate_json(Path(path).read_bytes())
         except FileNotFoundError:
             raise UserError(f"expected the results of a finished run at {path}, found no such file.") from None
+        except OSError as error:
+            raise UserError(f"can't read {path}: {error.strerror}.") from None
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the file"

@@ -5,8 +5,8 @@ run in its own memory; files are written, and figures measured, by the first one
 """
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -112,6 +112,12 @@ class Processes:
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+    @contextmanager
+    def holding(self, context: AbstractContextManager[Result]) -> Iterator[Result]:
+        """Hold something in the first process while all do the block; all get what it gives, or its error."""
+        with ExitStack() as held:
+            yield self.on_main(lambda: held.enter_context(context))
 
     def main_first(self) -> AbstractContextManager[None]:
         """The block, in the first process before it starts in the others, who find the files that it left."""

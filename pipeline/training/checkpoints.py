@@ -4,19 +4,41 @@ Tensors are whole on disk, however many processes hold parts of them, so that a 
 number of processes.
 """
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..support.files import replacing
+from ..methods.limit import LIMIT_FILE
+from ..methods.mask import MASK_FILE
+from ..support.errors import Tell, untold
+from ..support.files import replacing, sha256
 from .optimizers import moments, restore_moments
 from .parallel import Parallel
 
+PREPARED = (MASK_FILE, LIMIT_FILE)
+"""Files in a run's folder in which methods keep what they prepare before the first step."""
+
+CHECKPOINTS = "checkpoints"
+"""Where a run keeps what it is resumed from, in its folder."""
+
+_NAME = re.compile(r"step-\d{6,}\.safetensors")
 _KEPT = 2
+
+
+def checkpoint_files(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; files that others put beside them are none."""
+    found = [path for path in (run / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 class Checkpoints:
@@ -26,15 +48,18 @@ class Checkpoints:
         folder: of the run; None keeps nothing.
         parallel: says what of each tensor this process holds.
         optimizer: whose memory is kept beside the weights.
+        tell: told of a checkpoint that is damaged.
     """
 
-    def __init__(self, folder: Path | None, parallel: Parallel, optimizer: torch.optim.Optimizer) -> None:
-        self.folder = folder / "checkpoints" if folder else None
-        self.parallel, self.optimizer = parallel, optimizer
+    def __init__(
+        self, folder: Path | None, parallel: Parallel, optimizer: torch.optim.Optimizer, tell: Tell = untold
+    ) -> None:
+        self.folder, self.parallel, self.optimizer, self.tell = folder, parallel, optimizer, tell
+        self._prepared: dict[str, str] = {}
 
     def found(self) -> list[Path]:
         """The checkpoints on disk, oldest first."""
-        return sorted(self.folder.glob("step-*.safetensors")) if self.folder else []
+        return checkpoint_files(self.folder) if self.folder else []
 
     def save(self, step: int) -> Path | None:
         """Write one for the end of a step and drop all but the newest few; all processes have to ask."""
@@ -45,22 +70,67 @@ class Checkpoints:
             tensors[f"weights.{name}"] = self._whole(name, parameter.detach())
             for key, value in moments(self.optimizer, parameter).items():
                 tensors[f"optimizer.{key}.{name}"] = self._whole(name, value)
-        path = self.folder / f"step-{step:06d}.safetensors"
+        path = self.folder / CHECKPOINTS / f"step-{step:06d}.safetensors"
         if self.parallel.processes.main:
-            with replacing(path) as partial:
-                save_file(tensors, partial, metadata={"step": str(step)})
+            with replacing(path, lasting=True) as partial:
+                save_file(tensors, partial, metadata={"step": str(step), **self._prepared})
             for old in self.found()[:-_KEPT]:
                 old.unlink()
         return path
 
+    def newest(self) -> Path | None:
+        """The newest one that is whole and of this training; all processes have to ask. Removes damaged newer ones."""
+        return self.parallel.processes.on_main(self._newest)
+
+    def remember_prepared(self) -> None:
+        """Let the checkpoints that follow vouch for the files that the method prepared."""
+        self._prepared = self._prepared_now() if self.parallel.processes.main else {}
+
+    def prepared(self, path: Path | None) -> bool:
+        """Whether the files that the method prepared are still those of a checkpoint."""
+        if path is None:
+            return False
+        with safe_open(path, "pt") as file:
+            then = {name: value for name, value in (file.metadata() or {}).items() if name in PREPARED}
+        now = self._prepared_now()
+        for name in sorted({*then, *now}):
+            if then.get(name) != now.get(name):
+                self.tell(f"{name} is not what the run made before it was stopped: it was made again.")
+                return False
+        return True
+
+    def _prepared_now(self) -> dict[str, str]:
+        paths = [self.folder / name for name in PREPARED] if self.folder else []
+        return {path.name: sha256(path) for path in paths if path.is_file()}
+
+    def _newest(self) -> Path | None:
+        for path in reversed(self.found()):
+            if self._is_whole(path):
+                return path
+            path.unlink()
+            self.tell(f"the checkpoint {path} was damaged: the run went on from an older one, or began again.")
+        return None
+
+    def _is_whole(self, path: Path) -> bool:
+        with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+            found, known = set(file.keys()), self.parallel.named
+            remembered = {key.split(".", 2)[2] for key in found if key.startswith("optimizer.")}
+            return (
+                (file.metadata() or {}).get("step") == str(_step_of(path))
+                and remembered in (set(), set(known))  # before the first step nothing is
+                and {key for key in found if key.startswith("weights.")} == {f"weights.{name}" for name in known}
+                and all(
+                    file.get_slice(f"weights.{name}").get_shape() == [*weight.shape] for name, weight in known.items()
+                )
+            )
+        return False
+
     @torch.no_grad()
-    def restore(self) -> int:
-        """Load the newest one; gives its step, 0 if there is none."""
-        found = self.found()
-        if not found:
+    def restore(self, path: Path | None) -> int:
+        """Load one that `newest` gave; gives its step, 0 if there is none."""
+        if path is None:
             return 0
-        with safe_open(found[-1], "pt") as file:
-            step = int(file.metadata()["step"])
+        with safe_open(path, "pt") as file:
             kept: dict[str, dict[str, Tensor]] = {name: {} for name in self._held()}
             for key in file.keys():
                 if key.startswith("optimizer."):
@@ -69,7 +139,7 @@ class Checkpoints:
             for name, parameter in self._held().items():
                 parameter.copy_(self.parallel.part(name, file.get_tensor(f"weights.{name}")))
                 restore_moments(self.optimizer, parameter, kept[name])
-        return step
+        return _step_of(path)
 
     def _held(self) -> Mapping[str, nn.Parameter]:
         return dict(zip(self.parallel.named, self.parallel.parameters, strict=True))

@@ -11,12 +11,13 @@ from ..schema.results import Pair, TrainingResult
 
 
 def outcome(
-    events: Sequence[Event], settled: int | None, seconds: float | None, device: torch.device
+    events: Sequence[Event], steps: int, settled: int | None, seconds: float | None, device: torch.device
 ) -> TrainingResult:
     """Sum up a training.
 
     Args:
-        events: of all steps.
+        events: of all steps that are known.
+        steps: how many were taken.
         settled: the number of steps after which the concept was forgotten, where the run looked for that.
         seconds: what the whole run took; None for the sum of the steps, where it was cut and went on.
         device: where it ran.
@@ -24,7 +25,7 @@ def outcome(
     total = sum(event.seconds for event in events)
     tail = events[-max(1, len(events) // 10) :]
     return TrainingResult(
-        steps=len(events),
+        steps=steps,
         settled=settled,
         seconds=total if seconds is None else seconds,
         seconds_per_step=total / max(1, len(events)),

@@ -67,7 +67,7 @@ class Schedule:
         """Take in what the next step saw."""
         self._seen.append(event)
         if self.early_stop and self.settled is None and self.early_stop.settled(self._seen):
-            self.settled = len(self._seen)
+            self.settled = event.step + 1
 
     @property
     def end(self) -> int:

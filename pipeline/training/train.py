@@ -10,6 +10,7 @@ from ..methods import MethodConfig, build_method
 from ..models import Denoiser
 from ..schema.recipe import TrainingSection
 from ..schema.results import TrainingResult
+from ..support.errors import Tell, untold
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
 from ..weights.factors import Adapter, Factors
@@ -30,6 +31,7 @@ def train(
     progress: Progress | None = None,
     processes: Processes = ALONE,
     after_step: Callable[[int, Progress], None] | None = None,
+    tell: Tell = untold,
 ) -> tuple[TrainingResult, Adapter | None]:
     """Train a denoiser's network in place.
 
@@ -44,6 +46,7 @@ def train(
         progress: told of every step; may cancel.
         processes: who else trains the same network.
         after_step: called after each step; it may draw with the model, which then stays whole in memory.
+        tell: told of what was damaged in `folder`.
 
     Returns:
         How it went, and the LoRA if one was trained; it is fused into the network's weights too.
@@ -53,7 +56,9 @@ def train(
         Cancelled: the progress asked to stop.
     """
     with training_lora(denoiser.module, spec, seed) as layers, sharded(denoiser, processes):
-        trainer = Trainer(denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes)
+        trainer = Trainer(
+            denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes, tell
+        )
         if after_step is None:  # the trainer has embedded the empty prompt: nobody needs the other networks now
             denoiser.release()
         try:

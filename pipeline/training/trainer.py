@@ -23,7 +23,7 @@ from ..models import Denoiser
 from ..schema.events import EVENTS_FILE, Event, append_event, read_events, write_events
 from ..schema.recipe import TrainingSection
 from ..schema.results import TrainingResult
-from ..support.errors import Cancelled, UserError
+from ..support.errors import Cancelled, Tell, UserError, untold
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent, Within
 from .checkpoints import Checkpoints
@@ -52,6 +52,7 @@ class Trainer:
         processes: who else trains the same network. Each takes its share of every micro-batch, with the
             noise and timesteps that one process alone would draw; `parallel.check_processes` and
             `parallel.sharded` come before.
+        tell: told of what was damaged in `folder`.
 
     Attributes:
         events: what every step saw, also those before a resumed run was cut.
@@ -69,8 +70,9 @@ class Trainer:
         progress: Progress | None = None,
         after_step: Callable[[int, Progress], None] | None = None,
         processes: Processes = ALONE,
+        tell: Tell = untold,
     ) -> None:
-        self.after_step = after_step
+        self.after_step, self.tell = after_step, tell
         self.denoiser, self.method, self.samples, self.spec = denoiser, method, samples, spec
         self.folder, self.progress, self.processes = folder, progress or Silent(), processes
         try:
@@ -80,7 +82,7 @@ class Trainer:
         self.parallel = parallel_network(denoiser.module, self.named, processes)
         self.parameters = self.parallel.parameters
         self.optimizer = build_optimizer(spec, self.parameters)
-        self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer)
+        self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer, tell)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.config.terms
         self.unconditional = denoiser.encode_prompts([""]) if method.config.needs_unconditional or drops else None
         objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
@@ -98,8 +100,9 @@ class Trainer:
         began, start, done = time.perf_counter(), 0, 0
         with self._training():
             try:
-                self._prepare(resume)
-                start = done = self._restore() if resume else 0
+                newest = self.checkpoints.newest() if resume else None
+                self._prepare(resumed=self.processes.on_main(lambda: self.checkpoints.prepared(newest)))
+                start = done = self._restore(newest) if resume else 0
                 self.parallel.start()
                 with self.progress.stage("unlearning", self.spec.steps) as report, torch.enable_grad():
                     advance = self.processes.together(report)
@@ -121,7 +124,7 @@ class Trainer:
                 raise UserError(f"{stop}{kept} {self._advice(done)}") from None
         self.checkpoints.save(done)
         seconds = time.perf_counter() - began if start == 0 else None
-        return outcome(self.events, self.schedule.settled, seconds, self.denoiser.device)
+        return outcome(self.events, done, self.schedule.settled, seconds, self.denoiser.device)
 
     def _step(self, step: int) -> Event:
         began, rate = time.perf_counter(), self.schedule.rate(step)
@@ -212,19 +215,23 @@ class Trainer:
                 parameter.requires_grad_(True)
             module.train(was_training)
 
-    def _prepare(self, resume: bool) -> None:
-        """Let the method and the early stop look at the base model: before the checkpoint is loaded."""
+    def _prepare(self, resumed: bool) -> None:
+        """Let the method and the early stop look at the base model: before the checkpoint is loaded.
+
+        What was prepared before the run was stopped is kept where a checkpoint vouches for it, else made again.
+        """
         context = Context(
             denoiser=self.denoiser,
             parameters=self.named,
             batches=self.feed.one_pass,
             unconditional=self.unconditional,
             folder=self.folder,
-            resumed=resume or not self.processes.main,  # the others find what the first process kept
+            resumed=resumed or not self.processes.main,  # the others find what the first process kept
             progress=self.progress,
         )
         with self.processes.main_first():
             self.method.prepare(context)
+        self.checkpoints.remember_prepared()
         if self.spec.early_stop:
             self.schedule = Schedule(self.spec, self.processes.on_main(self._early_stop))
 
@@ -252,15 +259,17 @@ class Trainer:
         if self.folder and self.processes.main:
             append_event(self.folder / EVENTS_FILE, event)
 
-    def _restore(self) -> int:
-        """Load the newest checkpoint and forget what was recorded after it; gives its step."""
-        step = self.checkpoints.restore()
+    def _restore(self, checkpoint: Path | None) -> int:
+        """Load a checkpoint and forget what was recorded after it; gives its step."""
+        step = self.checkpoints.restore(checkpoint)
         if self.folder is None:
             return step
         path = self.folder / EVENTS_FILE
-        self.events = read_events(path, first=step)
+        self.events = read_events(path, before=step, tell=self.tell)
         for event in self.events:
             self.schedule.observe(event)
+        if self.spec.early_stop and len(self.events) < step:
+            self.tell(f"{path} lacks steps before {step}, so early_stop may end the run elsewhere than it would have.")
         if self.processes.main and path.exists():
             write_events(path, self.events)
         return step

@@ -80,7 +80,7 @@ def test_the_umask_decides_who_may_read(tmp_path, umask):
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     def write(text, failure=None):
-        with replacing(tmp_path / "folder") as partial:
+        with replacing(tmp_path / "folder", stale=lambda file: file.name == "old") as partial:
             partial.mkdir()
             (partial / text).write_text(text)
             if failure:

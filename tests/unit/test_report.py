@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -327,24 +328,31 @@ def test_no_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "message"),
+    ("file", "content", "message"),
     [
-        ("events.jsonl", '{"step": 1', r"line 1: expected one JSON object"),
-        ("events.jsonl", "[1]", r"line 1: expected a JSON object, got a list"),
-        ("events.jsonl", '{"step": 1}', r"expected the key 'loss_forget'"),
-        ("events.jsonl", json.dumps(event(1, random.Random(0)) | {"cosine": "x"}), r"expected a number for 'cosine'"),
-        ("images/prompts.json", "{", r"expected the prompts of the pictures as JSON"),
-        ("images/prompts.json", "[]", r"prompts\.json"),
-        ("images/before/forget_test-000.png", "no picture", r"expected a PNG"),
+        ("events.jsonl", b'{"step": 1', r"1 of 1 lines of .*events\.jsonl can't be read .* line 1: "),
+        ("events.jsonl", b"[1]", r"1 of 1 lines of"),
+        ("events.jsonl", b"\xff\xfe\x00\n\x80", r"2 of 2 lines of"),
+        ("images/prompts.json", b"{", r"prompts\.json can't be read: pictures are shown without their prompts"),
+        ("images/prompts.json", b"[]", r"prompts\.json can't be read"),
+        ("images/prompts.json", b"\xff", r"prompts\.json can't be read"),
+        ("images/before/forget_test-000.png", b"no picture", r"expected a PNG at .* It is left out"),
+        ("images/after/retain_test-001.png", b"", r"expected a PNG at .* It is left out"),
+        ("mask.safetensors", b"no mask", r"can't read the mask .* It is left out"),
     ],
 )
-def test_user_errors(tmp_path, file, text, message):
+def test_what_cannot_be_read_is_left_out_with_a_word(tmp_path, file, content, message):
+    run, told = make_run(tmp_path / "run", steps=2), []
+    (run / file).write_bytes(content)
+    page = write_report(run, told.append).read_text()
+    assert len(told) == 1 and re.search(message, told[0]) and "\n" not in told[0]
+    assert Path(file).name in unescape(page), "the page tells it too"
+
+
+def test_the_page_shows_the_recipe_that_was_carried_out(tmp_path):
     run = make_run(tmp_path / "run", steps=2)
-    (run / file).write_text(text)
-    with pytest.raises(UserError, match=message) as error:
-        write_report(run)
-    assert "\n" not in str(error.value)
-    assert not (run / "report.html").exists()
+    (run / "recipe.yaml").write_text("concept: of-a-later-edit\n")
+    assert "of-a-later-edit" not in write_report(run).read_text()
 
 
 def test_no_results(tmp_path):

@@ -10,7 +10,8 @@ RULE = EarlyStop(steps=3, highest=0.2)
 
 
 def events(above, retain):
-    return [SimpleNamespace(above_limit=a, loss_retain=r) for a, r in zip(above, retain, strict=True)]
+    pairs = enumerate(zip(above, retain, strict=True))
+    return [SimpleNamespace(step=step, above_limit=a, loss_retain=r) for step, (a, r) in pairs]
 
 
 def observed(seen, **spec):

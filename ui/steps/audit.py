@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from pydantic import ValidationError
 
+from ...pipeline.data.pictures import load_picture
 from ...pipeline.report import rows, verdict
 from ...pipeline.report.sections import audit_section, figures_table, warnings_box
 from ...pipeline.report.summary import audit_sections
 from ...pipeline.schema.image_sets import AFTER, BEFORE
 from ...pipeline.schema.results import AuditResult, Results
+from ...pipeline.support.errors import UserError
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import enlarged, pairs, run_prompts, sensitive, shown
@@ -63,7 +65,7 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
         run = page.access.run(name)
         listed = [text for texts in run_prompts(run.path).values() for text in texts]
         choices = list(dict.fromkeys(listed)) if (run.path / "images" / AFTER).exists() else []
-        flagged = gr.update(value=False, visible=sensitive(run.recipe()))
+        flagged = gr.update(value=False, visible=sensitive(run.begun_with()))
         listing = gr.Dropdown(choices=choices, value=choices[0] if choices else None)
         return figures_html(run.path), flagged, gr.update(visible=bool(choices)), listing
 
@@ -72,21 +74,21 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
         if not name:
             return ""
         run = page.access.run(name)
-        return pairs(run.path, run.recipe(), reveal=revealed)
+        return pairs(run.path, run.begun_with(), reveal=revealed)
 
     @told
     def slide(name: str | None, text: str | None, revealed: bool) -> Any:
         files = pair_files(page.access.run(name).path, text) if name and text else None
         if name is None or files is None:
             return None
-        recipe = page.access.run(name).recipe()
-        return tuple(enlarged(shown(Image.open(file), recipe, revealed)) for file in files)
+        recipe = page.access.run(name).begun_with()
+        return tuple(enlarged(shown(load_picture(file), recipe, revealed)) for file in files)
 
     @told
     def draw_both(name: str | None, text: str, number: Any, revealed: bool) -> Any:
         text, number = short_text(text, "prompt"), seed_of(number)
         run = page.access.run(name or "")
-        recipe = run.recipe()
+        recipe = run.begun_with()
         models = page.access.model(recipe.model), page.access.model(f"run:{run.path.name}")
         drawn = [page.studio.draw(model, recipe.device, text, number, recipe.samples) for model in models]
         return tuple(enlarged(shown(image, recipe, revealed)) for image in drawn)
@@ -119,7 +121,12 @@ def figures_html(run: Path) -> str:
             sections=[audit_section(section, level=3) for section in audit_sections(audits.before, audits.after)],
         )
     if (run / "audit.json").exists():
-        found = AuditResult.model_validate_json((run / "audit.json").read_text(encoding="utf-8"))
+        try:
+            found = AuditResult.model_validate_json((run / "audit.json").read_bytes())
+        except ValidationError:
+            raise UserError(
+                f"the figures in {run.name}/audit.json are damaged. Delete the run and audit again."
+            ) from None
         return render("one_model", figures=_numbers(found))
     return note("This run has no figures yet. They appear when it is done.")
 

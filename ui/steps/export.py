@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 from ...pipeline.run.folder import RunFolder
-from ...pipeline.schema.results import Results
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name, replacing
 from ...pipeline.support.text import size
@@ -56,6 +55,7 @@ def build(page: Page) -> None:
 def _wire(
     page: Page, weights: Any, prepare: Any, download: Any, folder: Any, copy: Any, copied: Any, texts: tuple[Any, ...]
 ) -> None:
+    @told
     def show(name: str | None, chosen: str | None) -> tuple[Any, ...]:
         hidden = gr.update(visible=False)
         if not name:
@@ -68,10 +68,10 @@ def _wire(
             gr.Radio(choices=[(label, path) for path, label in choices.items()], value=kept),
             hidden,
             command_line(run),
-            _without_front_matter(card.read_text(encoding="utf-8"))
+            _without_front_matter(card.read_text(encoding="utf-8", errors="replace"))
             if card.exists()
             else "The model card is written when the run ends.",
-            (run.path / "recipe.yaml").read_text(encoding="utf-8"),
+            run.begun_with().to_yaml(),
         )
 
     @told
@@ -93,8 +93,8 @@ def _wire(
 
 
 def _written(run: RunFolder) -> list[Any]:
-    results = run.results() if (run.path / "results.json").exists() else None
-    return list(results.weights) if isinstance(results, Results) else []
+    results = run.results()
+    return list(results.weights) if results else []
 
 
 def written(run: RunFolder, path: str | None) -> Path:

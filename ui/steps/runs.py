@@ -72,7 +72,7 @@ def _wire(page: Page, table: Any, used: Any, buttons: tuple[Any, ...], compare: 
     @told
     def recipe_of(name: str | None) -> tuple[Any, ...]:
         run = page.access.run(name or "")
-        recipe = run.recipe()
+        recipe = run.begun_with()
         prompts: PromptSet = run.prompts() or prompts_of(resolve(recipe))
         if recipe.prompts.file:
             prompts = prompts.model_copy(update={"source": "file"})
@@ -110,12 +110,20 @@ def runs_table(page: Page) -> dict[str, Any]:
     columns = list(dict.fromkeys(row.name for found in figures.values() for row in found))
     data = []
     for name, found in figures.items():
-        recipe = page.access.run(name).recipe()
         texts = _texts(found)
         state = STATES[page.runner.job(name).state]
-        data.append([name, state, recipe.concept, recipe.method.name, *(texts.get(column, "") for column in columns)])
+        data.append([name, state, *_named(page, name), *(texts.get(column, "") for column in columns)])
     headers = [*_HEADERS, *columns]
     return {"headers": headers, "data": data or [["no run yet", *[""] * (len(headers) - 1)]]}  # a table needs a row
+
+
+def _named(page: Page, name: str) -> tuple[str, str]:
+    """The concept and the method of a run."""
+    try:
+        recipe = page.access.run(name).begun_with()
+    except UserError:
+        return "can't be read", ""
+    return recipe.concept, recipe.method.name
 
 
 def figures_of(page: Page, name: str) -> list[Row]:
@@ -133,7 +141,7 @@ def comparison(page: Page, one: str, other: str) -> str:
     runs = []
     for name in (one, other):
         run = page.access.run(name)
-        runs.append(Compared(name, _texts(figures_of(page, name)), picture_sets(run.path, run.recipe(), limit=4)))
+        runs.append(Compared(name, _texts(figures_of(page, name)), picture_sets(run.path, run.begun_with(), limit=4)))
     return render("comparison", runs=runs, names=list(dict.fromkeys(name for run in runs for name in run.figures)))
 
 

@@ -134,7 +134,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             parts.append(gr.skip())
         else:
             run = page.access.run(now.name)
-            parts.append(pairs(run.path, run.recipe(), now.preview, limit=4) if now.preview else "")
+            parts.append(pairs(run.path, run.begun_with(), now.preview, limit=4) if now.preview else "")
         return parts
 
     @told
@@ -183,7 +183,7 @@ def status_html(page: Page, name: str, job: Job) -> str:
             told_of = "loading the model"
     if job.message:
         told_of += f": {job.message}"
-    return render("status", name=name, state=job.state, text=told_of, share=share)
+    return render("status", name=name, state=job.state, text=told_of, share=share, warnings=job.warnings)
 
 
 def _buttons(state: str | None) -> list[Any]:

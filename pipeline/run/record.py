@@ -1,0 +1,204 @@
+"""`run.json`: what a run began with, so that it can be told from any other.
+
+The recipe as it was, and hashes of what lies outside of it: the model, the prompts, and the files that the recipe
+names. Whoever goes on with a run compares them with what is there now.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from ..models import Denoiser
+from ..prompts import PromptSet
+from ..schema.defaults import build_recipe
+from ..schema.fields import value_at
+from ..schema.recipe import Recipe
+from ..support.errors import UserError
+from ..support.files import sha256, write_text
+from ..support.places import user_path
+from ..weights import tensors_sha256
+
+MAY_CHANGE = {
+    "device": "where the same is computed",
+    "model": "the place of the model, which its hashes tell",
+    "model_config_folder": "the same of its configs",
+    "training.gradient_checkpointing": "the same numbers in less memory",
+    "training.checkpoint_every": "how much work a crash costs",
+    "training.preview_every": "pictures that nothing is made of",
+    "output.formats": "what is written of the weights",
+    "output.dtype": "how it is written",
+    "output.lora_rank": "the same",
+    "output.lora_energy": "the same",
+}
+"""Fields of a recipe that may be edited while a run is stopped -> why. Every other field decides the weights or the
+figures, one that comes later too."""
+
+_OUTSIDE = ("method.mask", "data.dataset")
+"""Fields that may name a file or folder whose content decides the weights. Prompts have a hash of their own."""
+
+_NO_FOLDERS = ("digits", "cifar10")
+"""Data sets that are named, whatever lies around."""
+
+
+class RunRecord(BaseModel):
+    """The content of `run.json`.
+
+    Attributes:
+        format: version of this file.
+        recipe: the recipe that the run began with, complete.
+        prompts: hash of the prompts; None as long as the run waits for its turn, with the two below empty.
+        model: component -> hash of its weights, of the scheduler of its settings.
+        files: field of the recipe -> hash of the file that it names. Of a folder the names and sizes are hashed.
+        sha256: of all that decides the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    recipe: dict[str, Any]
+    prompts: str | None = None
+    model: dict[str, str] = {}
+    files: dict[str, str] = {}
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, recipe: Recipe, prompts: PromptSet | None = None, denoiser: Denoiser | None = None) -> "RunRecord":
+        """The record of a run that begins; without prompts and model, of one that waits."""
+        return cls(
+            recipe=recipe.model_dump(mode="json"),
+            prompts=prompts_sha256(prompts) if prompts else None,
+            model=model_sha256(denoiser) if denoiser else {},
+            files=dict(_outside(recipe)) if denoiser else {},
+        )._signed()
+
+    @classmethod
+    def load(cls, path: Path) -> "RunRecord":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: damaged, edited, or of a newer version.
+        """
+        try:
+            record = cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{path} can't be read: {_reason(error)}.") from None
+        if record._signed().sha256 != record.sha256:
+            raise UserError(f"{path} was edited: its hash is that of another run.")
+        return record
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=1) + "\n", lasting=True)
+
+    @property
+    def began(self) -> bool:
+        """False as long as the run waits for its turn."""
+        return self.prompts is not None
+
+    def check_outside(self, now: "RunRecord", run: Path) -> None:
+        """Compare what lies outside of the recipe with what was there when the run began.
+
+        Raises:
+            UserError: another model, prompts or file.
+        """
+        anew = f"Put it back, or {start_anew(run)}"
+        for name in sorted({*self.model, *now.model}):
+            if self.model.get(name) != now.model.get(name):
+                raise UserError(
+                    f"the model {now.recipe['model']!r} is not the one that {run} began with: its {name} is another. "
+                    f"{anew}"
+                )
+        for field in sorted({*self.files, *now.files}):
+            if self.files.get(field) != now.files.get(field):
+                place = value_at(now.recipe, tuple(field.split(".")))
+                raise UserError(f"{place} ({field}) has changed or gone since {run} began. {anew}")
+        if self.prompts != now.prompts:
+            raise UserError(f"the prompts are not those that {run} began with. {anew}")
+
+    def _signed(self) -> "RunRecord":
+        decisive = {key: value for key, value in _flat(self.recipe) if key not in MAY_CHANGE}
+        return self.model_copy(
+            update={"sha256": _sha256([self.format, decisive, self.prompts, self.model, self.files])}
+        )
+
+
+def check_recipe(before: Mapping[str, Any], now: Recipe, run: Path) -> None:
+    """Compare a recipe with the one that a run began with.
+
+    Args:
+        before: the recipe as it was; what it leaves out, as one of an older version does, has its default.
+        now: as it is.
+        run: its folder.
+
+    Raises:
+        UserError: a field differs that decides the weights or the figures.
+    """
+    old, new = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (build_recipe(before), now))
+    keys = [key for key in dict.fromkeys((*old, *new)) if key not in MAY_CHANGE and old.get(key) != new.get(key)]
+    if "method.name" in keys:  # the options of another method say no more
+        keys = ["method.name"]
+    if keys:
+        found = "; ".join(f"{key} {old.get(key)!r}, and the recipe now says {new.get(key)!r}" for key in keys)
+        raise UserError(f"{run} was begun with {found}. Put it back in recipe.yaml, or {start_anew(run)}")
+
+
+def start_anew(run: Path) -> str:
+    """What to do instead of going on with a run."""
+    return f"start anew: turpentine unlearn --recipe {run / 'recipe.yaml'} --out NEW"
+
+
+def prompts_sha256(prompts: PromptSet) -> str:
+    """Hash of what prompts ask for; not of where they came from and how they are kept."""
+    rows = [[[pair.forget, pair.retain] for pair in pairs] for pairs in (prompts.train, prompts.test)]
+    return _sha256([prompts.concepts, rows])
+
+
+def model_sha256(denoiser: Denoiser) -> dict[str, str]:
+    """Hashes of the networks of a pipeline and of its scheduler's settings, by component."""
+    found = {}
+    for name, component in denoiser.pipeline.components.items():
+        if isinstance(component, nn.Module):
+            found[name] = tensors_sha256(component.state_dict())
+    settings = denoiser.pipeline.scheduler.config
+    plain = {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith("_") and isinstance(value, str | int | float | bool)
+    }
+    return found | {"scheduler": _sha256(plain)}
+
+
+def _outside(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for field in _OUTSIDE:
+        named = value_at(recipe, tuple(field.split(".")))
+        path = user_path(named) if named and named not in _NO_FOLDERS else None
+        if path and path.is_file():
+            yield field, sha256(path)
+        elif path and path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            yield field, _sha256([[file.relative_to(path).as_posix(), file.stat().st_size] for file in files])
+
+
+def _flat(nested: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a recipe by their keys with dots."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
