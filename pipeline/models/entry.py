@@ -50,6 +50,12 @@ def networks_of(pipeline: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
 
 
+def embeds_itself(pipeline: Any) -> bool:
+    """Tell whether a pipeline's class brings its own way to embed prompts, as ComfyUI's bridge does."""
+    embedding = getattr(pipeline, "encode_prompt", None)
+    return embedding is not None and not embedding.__module__.startswith("diffusers.")
+
+
 def _inside(module: Any) -> Any:
     """The network in what `torch.compile` gives for one; any other module is it itself."""
     return getattr(module, "_orig_mod", module)
@@ -122,8 +128,7 @@ def _check_components(pipeline: Any, family: type[Family]) -> None:
         )
     held = {name for name, part in pipeline.components.items() if part is not None}
     lacking = [name for name in family.needs(held) if name not in held]
-    embedding = getattr(pipeline, "encode_prompt", None)
-    if embedding is not None and not embedding.__module__.startswith("diffusers."):  # it embeds prompts by itself
+    if embeds_itself(pipeline):
         lacking = [name for name in lacking if name not in family.text_encoders and "tokenizer" not in name]
     if lacking:
         raise UserError(
@@ -191,11 +196,12 @@ def _finite(values: Tensor) -> bool:
 
 def _check_network(name: str, network: Any, family: type[Family]) -> None:
     network = _inside(network)
-    if not isinstance(network, family.network):
+    if not family.owns(network):
         wrapper = "; call merge_and_unload() on it" if hasattr(network, "merge_and_unload") else ""
         raise UserError(
-            f"expected a {family.network.__name__} as the {name}, got {type(network).__name__}. Give the network "
-            f"itself, without a wrapper{wrapper}."
+            f"expected a {family.network.__name__} of the family {family.family} as the {name}, got "
+            f"{type(network).__name__}{' of another' * isinstance(network, family.network)}. Give the network itself, "
+            f"without a wrapper{wrapper}."
         )
     if any(getattr(module, "fused_projections", False) for module in network.modules()):
         raise UserError(

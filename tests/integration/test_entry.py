@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from turpentine.pipeline.models import borrowed, wrap_pipeline
 from turpentine.pipeline.support.errors import Cancelled, UserError
 
-from ..support.pipelines import BUILDERS, build_family
+from ..support.pipelines import BUILDERS, build_family, tiny_vae
 from ..support.stopping import StopWhen
 
 FIELDS = {
@@ -341,7 +341,7 @@ REFUSED = {
     "ip adapter": (ip_adapter, r"IP-Adapter.* Call pipe\.unload_ip_adapter\(\)"),
     "quantised": (quantised, r"the unet is quantised .*Linear8bitLt"),
     "layerwise": (
-        lambda pipe: pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32),
+        lambda pipe: pipe.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32),
         r"hooks of diffusers \(layerwise_casting\)",
     ),
     "fused attention": (lambda pipe: pipe.fuse_qkv_projections(), r"attention of the unet is fused \(fuse_qkv_proj"),
@@ -349,8 +349,27 @@ REFUSED = {
     "no tokenizer": (without("tokenizer"), "it has no tokenizer"),
     "no vae": (without("vae", "scheduler"), "it has no scheduler and no vae"),
     "no unet": (without("unet"), "it has no unet"),
-    "peft model": (wrapped, r"expected a UNet2DConditionModel as the unet, got PeftModel.*merge_and_unload\(\)"),
-    "parallel": (parallel, "expected a UNet2DConditionModel as the unet, got DataParallel"),
+    "unet of another family": (
+        lambda pipe: setattr(pipe, "unet", build_family("sdxl").unet),
+        "of the family stable-diffusion as the unet, got UNet2DConditionModel of another",
+    ),
+    "text encoder of another width": (
+        lambda pipe: setattr(pipe, "text_encoder", build_family("sdxl").text_encoder_2),
+        "the parts of the model .* don't fit together: .* must be of one model",
+    ),
+    "vae of another kind": (
+        lambda pipe: setattr(pipe, "vae", tiny_vae(channels=8)),
+        "the parts of the model .* don't fit together",
+    ),
+    "vae that overflows": (
+        lambda pipe: pipe.vae.decoder.conv_out.weight.data.fill_(3e38),
+        r"from the autoencoder \(vae\), got NaN",
+    ),
+    "peft model": (
+        wrapped,
+        r"expected a UNet2DConditionModel of the family stable-diffusion as the unet, got PeftModel.*merge_and_unload\(\)",
+    ),
+    "parallel": (parallel, "as the unet, got DataParallel"),
     "float8": (lambda pipe: pipe.unet.to(torch.float8_e4m3fn), r"the unet is quantised .*float8_e4m3fn.* Load it in"),
     "nan": (nan, r"weights of the vae hold values that are not a number \(NaN\).*decoder\.conv_out\.bias"),
     "longer tokenizer": (longer_tokenizer, r"the tokenizer has \d+ tokens and the text_encoder knows \d+"),
