@@ -367,7 +367,7 @@ REFUSED = {
     ),
     "peft model": (
         wrapped,
-        r"expected a UNet2DConditionModel of the family stable-diffusion as the unet, got PeftModel.*merge_and_unload\(\)",
+        r"of the family stable-diffusion as the unet, got PeftModel.*merge_and_unload\(\)",
     ),
     "parallel": (parallel, "as the unet, got DataParallel"),
     "float8": (lambda pipe: pipe.unet.to(torch.float8_e4m3fn), r"the unet is quantised .*float8_e4m3fn.* Load it in"),
