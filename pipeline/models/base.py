@@ -17,6 +17,7 @@ from ..support.errors import UserError
 from ..support.progress import Progress, batches
 from .components import component_of, load_network
 from .family import Family, tokenizer_of
+from .files import FAULTS, reason_of
 from .pixels import check_latents, to_pixels
 from .protocol import Conditioning, Sampling
 
@@ -86,6 +87,7 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
+        self._decoded = False
         self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
@@ -117,6 +119,28 @@ class PipelineDenoiser(Family, ABC):
     def sampler(self, config: Any) -> Any:
         """DPM-Solver++ with the settings of the pipeline's own scheduler."""
         return DPMSolverMultistepScheduler.from_config(config)
+
+    @torch.no_grad()
+    def check_parts(self) -> None:
+        """Embed, predict and decode once, as small as possible, so that parts of different models are told at once.
+
+        Raises:
+            UserError: they don't fit together, or what is decoded are no numbers.
+        """
+        vae, generator = self.pipeline.vae, torch.Generator().manual_seed(0)
+        try:
+            latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
+            self.predict(
+                latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
+            )
+            self.decode(latents)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except FAULTS as error:
+            raise UserError(
+                f"the parts of the model {self.name!r} don't fit together: {reason_of(error)}. Its text encoders, "
+                f"{self.component} and vae must be of one model."
+            ) from None
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -199,7 +223,13 @@ class PipelineDenoiser(Family, ABC):
                 callback_on_step_end=after_step,
                 **self.call_options,
             )
-            return self.unpack(result.images, image_size)
+            latents = self.unpack(result.images, image_size)
+            if not self._decoded and latents.isfinite().all():
+                self.decode(
+                    latents[:1].float().cpu()
+                )  # an autoencoder that overflows is told now, not after all images
+                self._decoded = True
+            return latents
 
         try:
             return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)

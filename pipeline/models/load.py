@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 from ..support.errors import UserError
 from ..support.places import user_path
 from .components import absent, load_networks
-from .files import FAULTS, reason_of
+from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index
 from .protocol import Denoiser
@@ -54,6 +54,7 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
             "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
         )
     if path.is_file():
+        read_header(path)
         return path
     if model_config_folder:
         raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
@@ -121,7 +122,7 @@ def class_names(model: str) -> list[str]:
         UserError: it is none, or not a folder.
     """
     named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
-    if not named:
+    if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
             f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."
