@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..maths.metrics import cmmd, frechet_distance
-from ..models.class_conditional import to_pixels
+from ..models.pixels import to_pixels
 from ..support.errors import MissingExtra, UserError
 from ..support.places import user_path
 from .class_judge import ClassJudge
@@ -80,11 +80,11 @@ def check_features(name: str | None) -> list[str]:
 
 
 def _inception(path: Path) -> Callable[[Tensor], Tensor]:
+    if not path.is_file():
+        raise UserError(f"expected a file with InceptionV3's weights after 'inception:', found none at {path}.")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        if not path.is_file():
-            raise UserError(f"expected a file with InceptionV3's weights after 'inception:', found none at {path}.")
         torch.load(path, weights_only=True)  # torch-fidelity loads any pickle: refuse one that is more than tensors
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
     except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:

@@ -4,6 +4,7 @@ import argparse
 
 from ..support.errors import UserError
 from ..support.places import user_path
+from .options import check_folder
 from .terminal import TerminalProgress, console, escaped
 
 EXAMPLES = """examples:
@@ -26,9 +27,16 @@ def run(arguments: argparse.Namespace) -> None:
     from ...benchmarks.table import Options
 
     try:
-        seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+        seeds: tuple[int, ...] = tuple(int(seed) for seed in arguments.seeds.split(","))
     except ValueError:
-        raise UserError(f"expected whole numbers joined by commas for --seeds, got {arguments.seeds!r}.") from None
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"expected different whole numbers from 0, joined by commas, for --seeds, got {arguments.seeds!r}."
+        )
+    for folder in (arguments.results, arguments.pages):
+        if folder is not None:
+            check_folder(folder)
     with TerminalProgress()() as progress:
         pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
     for page in pages:

@@ -10,7 +10,7 @@ from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.places import user_path
 from .options import add_recipe_file, add_recipe_options, check_folder, chosen, nested_options
-from .terminal import TerminalProgress, console, escaped
+from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
   turpentine generate "a photo of a cat at night" --out pictures
@@ -42,22 +42,21 @@ def run(arguments: argparse.Namespace) -> None:
 
     rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
-        rows += load_prompts(arguments.prompt_file)
+        rows += load_prompts(arguments.prompt_file, warn)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]
     taken = next((file for file in files if file.exists()), None)
     if taken:
         raise UserError(f"{taken} is there already and would be replaced. Choose another --out, or move it away.")
+    check_folder(arguments.out)
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
-    check_folder(arguments.out)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
-    denoiser.check_sampling(part.samples.sampling())
     with TerminalProgress()() as progress:
         images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
     for file, image in zip(files, images, strict=True):
         with replacing(file) as partial:
             Image.fromarray(image).save(partial)
-    console.print(f"{len(images)} images: {escaped(arguments.out)}", soft_wrap=True)
+    console.print(f"{len(images)} image{'s' * (len(images) > 1)}: {escaped(arguments.out)}", soft_wrap=True)

@@ -114,7 +114,7 @@ def check_folder(path: FilePath) -> None:
         UserError: a file, or a place where no folder can be made or written to.
     """
     if path.exists() and not path.is_dir():
-        raise UserError(f"expected a folder for --out, got the file {path}.")
+        raise UserError(f"expected a folder to write into, got the file {path}.")
     check_writable(path)
 
 

@@ -32,13 +32,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_file(arguments.out)
     setting = resolve(build_recipe(nested_options(arguments)))
-    told = idle_options(setting, None, FIELDS, trains=False)  # before a language model takes its time
-    for warning in told:
+    for warning in idle_options(setting, FIELDS, trains=False):  # before a language model takes its time
         warn(warning)
     prompts = prompts_of(setting)
-    for warning in (*prompts.warnings, *idle_options(setting, prompts, FIELDS, trains=False)):
-        if warning not in told:
-            warn(warning)
+    for warning in prompts.warnings:
+        warn(warning)
     if arguments.out:
         prompts.save(arguments.out)
         console.print(f"{len(prompts.train)} training and {len(prompts.test)} test pairs: {escaped(arguments.out)}")

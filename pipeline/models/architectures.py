@@ -5,13 +5,13 @@ of the shapes that training gives it.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .lineage import COMPONENTS
 from .registry import ADAPTERS, family_of
 
@@ -31,7 +31,7 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
     if model in known:
         return known[model]
     for part in COMPONENTS:
-        path = Path(model) / part / "config.json"
+        path = user_path(model) / part / "config.json"
         if path.is_file():
             config = json.loads(path.read_text(encoding="utf-8"))
             classes = {each.network.__name__: each.network for each in ADAPTERS}

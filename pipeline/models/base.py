@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
-from .family import Family
+from .components import component_of, load_network
+from .family import Family, tokenizer_of
+from .pixels import check_latents, to_pixels
 from .protocol import Conditioning, Sampling
 
 
 def drawn_in_batches(
     draw: Callable[[list[str], list[torch.Generator], Callable[[], None]], Tensor],
-    module: nn.Module,
+    pipeline: Any,
+    component: str,
     prompts: Sequence[str],
     seeds: Sequence[int],
     batch_size: int,
@@ -33,7 +36,8 @@ def drawn_in_batches(
     Args:
         draw: gives the latents of a batch from its prompts and generators; calls what it is given as the
             third argument after each denoising step, so that the drawing can be cancelled.
-        module: the network that draws; afterwards in the mode in which it was.
+        pipeline: whose scheduler draws.
+        component: name of the network that draws; afterwards it is in the mode in which it was.
         prompts: one for each image.
         seeds: as many.
         batch_size: images at once.
@@ -42,7 +46,11 @@ def drawn_in_batches(
 
     Returns:
         (N, C, h, w) in float32 on the CPU.
+
+    Raises:
+        UserError: a batch holds something that is no number.
     """
+    module = getattr(pipeline, component)
     was_training = module.training
     module.eval()
     latents: list[Tensor] = []
@@ -51,15 +59,11 @@ def drawn_in_batches(
             for part in batches(zip(prompts, seeds, strict=True), batch_size):
                 texts, generators = [text for text, _ in part], [torch.Generator("cpu").manual_seed(s) for _, s in part]
                 latents.append(draw(texts, generators, lambda: advance(0)).float().cpu())
+                check_latents(latents[-1], pipeline, component)
                 advance(len(part))
     finally:
         module.train(was_training)
     return torch.cat(latents)
-
-
-def tokenizer_of(encoder: str) -> str:
-    """The tokenizer's component beside that of a text encoder, "tokenizer_2" for "text_encoder_2"."""
-    return encoder.replace("text_encoder", "tokenizer")
 
 
 class PipelineDenoiser(Family, ABC):
@@ -74,8 +78,6 @@ class PipelineDenoiser(Family, ABC):
 
     patch_size: ClassVar[int] = 1
     """Side of the square of latents that makes one token; image sizes must fit it."""
-    pixel_multiple: ClassVar[int] = 1
-    """What diffusers' pipeline itself wants image sizes to be a multiple of."""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """Further arguments with which the pipeline is called to draw."""
 
@@ -84,7 +86,7 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
-        self._released: dict[str, tuple[type, torch.dtype, nn.Module | None]] = {}
+        self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -122,6 +124,14 @@ class PipelineDenoiser(Family, ABC):
         parts = [self.encode(part) for part in batches(prompts, 64)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def size_step(self) -> int:
+        """What the side of its images must be a multiple of: what one token, or one latent, stands for."""
+        return self.pipeline.vae_scale_factor * self.patch_size
+
+    def largest_size(self) -> float:
+        """The largest side of an image that it can draw."""
+        return math.inf
+
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The part of each prompt that the text encoders read, the longest over the encoders.
 
@@ -151,12 +161,12 @@ class PipelineDenoiser(Family, ABC):
         ]
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse an image size that the autoencoder, the patches or diffusers' pipeline can't have."""
-        multiple = math.lcm(self.pipeline.vae_scale_factor * self.patch_size, self.pixel_multiple)
-        if sampling.image_size is not None and sampling.image_size % multiple:
-            raise UserError(
-                f"image_size must be a multiple of {multiple} for {self.family}, got {sampling.image_size}."
-            )
+        """Refuse an image size that is no multiple of what the autoencoder and the network need, or too large."""
+        image_size, step, largest = sampling.image_size, self.size_step(), self.largest_size()
+        if image_size is not None and image_size % step:
+            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
+        if image_size is not None and image_size > largest:
+            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
 
     @torch.no_grad()
     def sample(
@@ -165,7 +175,7 @@ class PipelineDenoiser(Family, ABC):
         """Draw with the pipeline, its scheduler exchanged meanwhile if DPM-Solver++ is asked for.
 
         Raises:
-            UserError: an image size that is no multiple of what the autoencoder and the patches need.
+            UserError: see `check_sampling`; or what is drawn holds something that is no number.
         """
         self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
@@ -192,7 +202,7 @@ class PipelineDenoiser(Family, ABC):
             return self.unpack(result.images, image_size)
 
         try:
-            return drawn_in_batches(draw, self.module, prompts, seeds, sampling.batch_size, progress, stage)
+            return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
         finally:
             pipe.scheduler = own_scheduler
 
@@ -217,8 +227,7 @@ class PipelineDenoiser(Family, ABC):
         images = []
         for part in latents.split(batch_size):
             scaled = (part / scale + shift).to(vae.device, vae.dtype)
-            image = vae.decode(scaled, return_dict=False)[0].float()
-            images.append(image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
+            images.append(to_pixels(vae.decode(scaled, return_dict=False)[0], "the autoencoder (vae)"))
         return torch.cat(images)
 
     def release(self) -> None:
@@ -226,16 +235,13 @@ class PipelineDenoiser(Family, ABC):
         for name, part in self.pipeline.components.items():
             if name == self.component or not isinstance(part, nn.Module):
                 continue
-            kept = None if self.source else part.to("cpu")
-            self._released[name] = (type(part), next(part.parameters()).dtype, kept)
+            self._released[name] = None if self.source else part.to("cpu")
             setattr(self.pipeline, name, None)
 
     def restore(self) -> None:
         """Put back what `release` took away, loaded again from the source where there is one."""
-        for name, (kind, dtype, kept) in self._released.items():
-            part = kept
-            if part is None:
-                part = kind.from_pretrained(self.source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
+        for name, kept in self._released.items():
+            part = load_network(component_of(Path(self.source or ""), name)) if kept is None else kept
             # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
             self.pipeline.register_modules(**{name: part.to(self.device)})
         self._released = {}

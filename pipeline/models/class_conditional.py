@@ -21,6 +21,7 @@ from ..support.errors import UserError
 from ..support.progress import Progress
 from .base import cast, drawn_in_batches
 from .family import Family
+from .pixels import to_pixels
 from .protocol import Conditioning, Sampling
 
 
@@ -181,12 +182,6 @@ def _multistep(
     return samples
 
 
-def to_pixels(samples: Tensor) -> Tensor:
-    """[-1, 1], (N, C, H, W), to uint8 RGB, (N, H, W, 3), on the CPU."""
-    pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-
-
 def class_inputs(config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
     """Example inputs: pixels, noise levels and labels."""
     side = side or config.sample_size
@@ -280,7 +275,7 @@ class ClassConditional(Family):
                 scheduler=chosen,
             ).images
 
-        return drawn_in_batches(draw, pipe.unet, prompts, seeds, sampling.batch_size, progress, stage)
+        return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixels in [-1, 1]; grey where the model has one channel."""

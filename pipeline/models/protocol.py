@@ -109,7 +109,7 @@ class Denoiser(Protocol):
             stage: what the progress calls it.
 
         Raises:
-            UserError: an image size that the model can't draw.
+            UserError: an image size that the model can't draw, or latents that are not numbers.
         """
         ...
 
@@ -118,7 +118,11 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them."""
+        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them.
+
+        Raises:
+            UserError: what comes out are not numbers.
+        """
         ...
 
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

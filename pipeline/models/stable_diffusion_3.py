@@ -123,6 +123,10 @@ class StableDiffusion3(FlowTransformer):
         if not _has_room_for_t5(pipeline):
             self.call_options = {"max_sequence_length": 0}
 
+    def largest_size(self) -> float:
+        """As many tokens as it has places for."""
+        return self.module.config.pos_embed_max_size * self.size_step()
+
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D), "pooled_prompt_embeds": (N, P)}.
 

@@ -1,5 +1,6 @@
 """The words that prompts are made of: sub-concepts per dimension, and the names of a concept."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -98,12 +99,23 @@ def main_name(concept: str) -> str | None:
     return value
 
 
+def is_token(name: str) -> bool:
+    """Tell whether a name is a token of textual inversion, which is taken as it is.
+
+    >>> is_token("<cat-toy>"), is_token("<lora:cat:1>")
+    (True, False)
+    """
+    return re.fullmatch(r"<[^\s<>:|,;]+>", name) is not None
+
+
 def plain_name(concept: str, kind: Kind) -> str:
     """Write a name without what does not belong to it: an article, the word "style", underscores.
 
     >>> plain_name("a Cat", "object"), plain_name("the style of van_gogh", "style")
     ('Cat', 'van gogh')
     """
+    if is_token(concept):
+        return concept
     name = " ".join(concept.replace("_", " ").split())
     if kind == "object":
         for article in ("a ", "an ", "the "):

@@ -2,7 +2,8 @@
 
 A name is plain words. What other tools would read as a list or as syntax (commas, "cat and dog", quotation marks,
 brackets, weights, `<lora:…>`) is refused with a word on how to write it, never taken literally, and so is the plural of
-a concept that the tables know. The names of classes come from a model and may be anything.
+a concept that the tables know. A token of textual inversion, <cat-toy>, is a name. The names of classes come from a
+model and may be anything.
 """
 
 import re
@@ -14,10 +15,13 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from ..support.errors import UserError
 from ..support.text import squeezed
-from .banks import main_name, plain_name
+from .banks import is_token, main_name, plain_name
 from .plurals import head, respelled, singulars
 
 _JOINT = " + "
+
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+"""Soft hyphens and the like, which come along when a name is copied from a page."""
 
 _QUOTES = r"[\"“”„«»「」『』]"
 _BRACKETS = r"[()\[\]{}<>（）［］｛｝＜＞【】]"
@@ -91,7 +95,11 @@ def read_concept(text: str) -> str:
     >>> read_concept("van_gogh"), read_concept("AC/DC"), read_concept("salt and pepper")
     ('van gogh', 'AC/DC', 'salt and pepper')
     """
-    text = text.strip()
+    given, text = text, text.translate(_UNSEEN).strip()
+    if not text:
+        raise UserError(f"the concept must be at least one word, got {given!r}.")
+    if is_token(text):
+        return text
     _one_only(text)
     for pattern, called in _SYNTAX:
         if pattern.search(text):
@@ -137,7 +145,7 @@ def _one_only(text: str) -> None:
     """Refuse what other tools read as a list."""
     listed = not text.isupper() and _LIST.search(text)
     parts = [part for part in map(_words, _LIST.split(text) if listed else [text]) if part]
-    names = []
+    names: list[str] = []
     for part in parts:
         sides = _AND.split(part)
         names += [_singular(side) or side for side in sides] if all(map(_known, sides)) else [part]

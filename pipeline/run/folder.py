@@ -28,6 +28,7 @@ from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results
 from ..support.errors import Tell, UserError, untold
 from ..support.files import file_name, replacing, write_text
+from ..support.places import user_path
 from ..training.checkpoints import CHECKPOINTS, PREPARED, checkpoint_files
 from .record import RunRecord, check_recipe, prompts_sha256, start_anew
 
@@ -142,6 +143,13 @@ class RunFolder:
             return bool((record := self.record()) and record.began)
         return True
 
+    @property
+    def _is_run(self) -> bool:
+        """Whether `run.json` is there, and ours."""
+        with suppress(UserError):
+            return self.record() is not None
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one to write into the folder while the block works; the lock of a killed process is free.
@@ -172,7 +180,7 @@ class RunFolder:
             (self.path / _LOCK).unlink(missing_ok=True)
 
     def _check_place(self, model: str) -> None:
-        if (self.path / RECORD).exists():
+        if self._is_run:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
             )
@@ -184,7 +192,7 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)}, which this run did not write and would replace. Choose "
                 "another --out, or move it away."
             )
-        base = Path(BUNDLED.get(model, model)).expanduser()
+        base = BUNDLED.get(model) or user_path(model)
         if base.is_dir() and self.path.resolve().is_relative_to(base.resolve()):
             raise UserError(f"{self.path} lies in the folder of the model {model!r}. Choose another --out.")
 

@@ -68,7 +68,7 @@ def preflight(
         check_tuning(recipe.training, device)
     prompts = prompts or prompts_of(setting, denoiser)
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
-    warnings = [*prompts.warnings, *idle_options(setting, prompts, () if trains else AUDITED, trains)]
+    warnings = [*prompts.warnings, *idle_options(setting, () if trains else AUDITED, trains)]
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)

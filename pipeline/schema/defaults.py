@@ -1,13 +1,12 @@
 """Complete recipes from what a person chose: shipped recipes, and the defaults of a model and a method."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError, create_model
-from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
 from ..methods import find, names
@@ -193,19 +192,25 @@ def _unknown(place: str) -> str:
 def describe(error: ValidationError) -> str:
     """A pydantic error as lines that a person can act on: the key, the option that sets it, expected, got."""
     options = {field.key: field.option for field in fields_of() if len(field.path) > 1}
-    lines = []
+    wrong: dict[tuple[str, str], list[str]] = {}  # place and what came -> what was expected, one thing or another
     for problem in error.errors():
         parts = [str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part))]
         place = ".".join(part for part in parts if not part.isdigit())  # an item of a list goes by the list's name
+        start, got = f"{place} ({options[place]}): " if place in options else f"{place}: " if place else "", ""
         if problem["type"] == "extra_forbidden":
-            lines.append(_of_another_method(problem["loc"]) or _unknown(place))
+            start, expected = _of_another_method(problem["loc"]) or _unknown(place), ""
         elif problem["type"] == "missing":
-            lines.append(f"expected a {place}: --{place} cat" if place == "concept" else f"expected {place}, got none")
+            start, expected = f"expected a {place}: --{place} cat" if place == "concept" else f"expected {place}", ""
         else:
-            option = f" ({options[place]})" if place in options else ""
-            message = _in_words(problem)
-            lines.append(f"{place}{option}: {message}" if place else message)
-    return "; ".join(dict.fromkeys(lines))
+            expected = _expected(problem)
+            got = f", got {given(problem['input'])}" if place and ", got " not in expected else ""
+        wrong.setdefault((start, got), []).append(expected)
+    return "; ".join(f"{start}{_either(expected)}{got}" for (start, got), expected in wrong.items())
+
+
+def _either(expected: Sequence[str]) -> str:
+    first, *others = dict.fromkeys(expected)
+    return " or ".join([first, *(other.removeprefix("expected ") for other in others)])
 
 
 _WORDS = {
@@ -214,7 +219,7 @@ _WORDS = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be below {lt}",
     "finite_number": "expected a finite number",
-    "literal_error": "must be one of {expected}",
+    "literal_error": "expected {expected}",
 }
 """Kind of a pydantic error -> what was expected, of its bounds."""
 
@@ -230,12 +235,10 @@ _KINDS = (
 """The same by the beginning of the kind's name."""
 
 
-def _in_words(problem: ErrorDetails) -> str:
-    kind, context = problem["type"], problem.get("ctx", {})
-    fallback = problem["msg"].removeprefix("Value error, ")
-    expected = _WORDS.get(kind) or next((words for start, words in _KINDS if kind.startswith(start)), fallback)
-    if expected is fallback:
-        expected = expected.replace("{", "{{").replace("}", "}}")
-    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
-    text = expected.format(**shown)
-    return text if ", got " in text or not problem["loc"] else f"{text}, got {given(problem['input'])}"
+def _expected(problem: Mapping[str, Any]) -> str:
+    """What pydantic expected, in plain words."""
+    kind, bounds = problem["type"], problem.get("ctx", {})
+    words = _WORDS.get(kind) or next((words for start, words in _KINDS if kind.startswith(start)), None)
+    if words is None:
+        return str(problem["msg"].removeprefix("Value error, "))
+    return words.format(**{key: f"{value:g}" if isinstance(value, float) else value for key, value in bounds.items()})

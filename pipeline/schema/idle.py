@@ -6,14 +6,10 @@ method, as the app and the nodes send every widget. A switch that is off asks fo
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .defaults import build_recipe
 from .fields import Field, fields_of, value_at
 from .resolve import Setting
-
-if TYPE_CHECKING:
-    from ..prompts import PromptSet
 
 _LORAS = {"lora", "lora_diffusers"}
 
@@ -24,37 +20,32 @@ class Need:
 
     Attributes:
         told: in words, after "has no effect": without what, or with what.
-        met: whether a setting has it; `PromptSet` is that of the run, None where it is not made yet.
+        met: whether a setting has it.
     """
 
     told: str
-    met: "Callable[[Setting, PromptSet | None], bool]"
+    met: Callable[[Setting], bool]
 
 
-def _need(told: str, met: Callable[[Setting], bool]) -> Need:
-    """The same of the setting alone."""
-    return Need(told, lambda setting, prompts: met(setting))
-
-
-_TEXT = _need("with kind 'class', whose prompts are names of classes", lambda its: its.recipe.kind != "class")
-_CLASS = _need("without kind 'class'", lambda its: its.recipe.kind == "class")
-_MADE = _need("with prompts.file", lambda its: its.recipe.prompts.file is None)
-_LLM = _need("without prompts.source 'llm'", lambda its: its.recipe.prompts.source == "llm")
-_NUDITY = _need("where nudity is not counted (audits.nudity)", lambda its: its.counts_nudity)
-_ALIGNMENT = _need("without audits.alignment", lambda its: its.recipe.audits.alignment)
-_DATASET = _need("without data.dataset", lambda its: its.recipe.data.dataset is not None)
-_DRAWN = _need("with data.dataset, as no training images are drawn", lambda its: its.recipe.data.dataset is None)
-_SIMILAR = _need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
-_RETAIN = _need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
-_LORA_FILE = _need(
+_TEXT = Need("with kind 'class', whose prompts are names of classes", lambda its: its.recipe.kind != "class")
+_CLASS = Need("without kind 'class'", lambda its: its.recipe.kind == "class")
+_MADE = Need("with prompts.file", lambda its: its.recipe.prompts.file is None)
+_LLM = Need("without prompts.source 'llm'", lambda its: its.recipe.prompts.source == "llm")
+_NUDITY = Need("where nudity is not counted (audits.nudity)", lambda its: its.counts_nudity)
+_ALIGNMENT = Need("without audits.alignment", lambda its: its.recipe.audits.alignment)
+_DATASET = Need("without data.dataset", lambda its: its.recipe.data.dataset is not None)
+_DRAWN = Need("with data.dataset, as no training images are drawn", lambda its: its.recipe.data.dataset is None)
+_SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
+_RETAIN = Need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
+_LORA_FILE = Need(
     "without the format lora or lora_diffusers", lambda its: not _LORAS.isdisjoint(its.recipe.output.formats)
 )
-_EXTRACTED = _need(
+_EXTRACTED = Need(
     "with training.parameters 'lora', whose own rank is written",
     lambda its: its.recipe.training.parameters != "lora",
 )
-_RANK = _need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None)
-_LORA = _need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
+_RANK = Need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None)
+_LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
 def _reached(key: str) -> Need:
@@ -63,30 +54,7 @@ def _reached(key: str) -> Need:
     def met(setting: Setting) -> bool:
         return int(getattr(setting.recipe.training, key)) <= setting.recipe.training.steps
 
-    return _need("with fewer training.steps", met)
-
-
-def _as_many(key: str, rows: str) -> Need:
-    """Own prompts are taken as they are: a number of them that is not theirs was ignored."""
-
-    def met(setting: Setting, prompts: "PromptSet | None") -> bool:
-        asked = getattr(setting.recipe.prompts, key)
-        return setting.recipe.prompts.file is None or prompts is None or asked == len(getattr(prompts, rows))
-
-    return Need(f"with prompts.file, which has other {rows} rows", met)
-
-
-def _attribute(setting: Setting, prompts: "PromptSet | None") -> bool:
-    """A saved set says itself whose attribute its concept is."""
-    asked, own = setting.recipe.attribute_of, setting.recipe.prompts.file
-    return own is None or prompts is None or asked == prompts.attribute_of
-
-
-def _structure(setting: Setting, prompts: "PromptSet | None") -> bool:
-    """Own prompts are one pair or many, as the file has them."""
-    if setting.recipe.prompts.file is None or prompts is None:
-        return True
-    return (setting.recipe.method.data == "uniform") == (len(set(prompts.train)) == 1)
+    return Need("with fewer training.steps", met)
 
 
 ALWAYS: tuple[Need, ...] = ()
@@ -97,15 +65,15 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "kind": ALWAYS,
     "model": ALWAYS,
     "model_config_folder": ALWAYS,  # refused beside anything but a single file
-    "attribute_of": (Need("with prompts.file", _attribute),),
+    "attribute_of": ALWAYS,
     "seed": ALWAYS,
     "device": ALWAYS,
-    "method.data": (_TEXT, Need("with prompts.file", _structure)),
-    "prompts.n": (_DRAWN, _as_many("n", "train")),
-    "prompts.n_test": (_as_many("n_test", "test"),),
+    "method.data": (_TEXT,),
+    "prompts.n": (_DRAWN,),
+    "prompts.n_test": ALWAYS,
     "prompts.file": (_TEXT,),
     "prompts.synonyms": (_TEXT,),
-    "prompts.source": (_TEXT, _MADE),
+    "prompts.source": (_TEXT,),
     "prompts.llm_url": (_TEXT, _MADE, _LLM),
     "prompts.llm_model": (_TEXT, _MADE, _LLM),
     "prompts.keep_forgotten": (_TEXT,),
@@ -161,18 +129,16 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
 }
 """Every field that all methods have, by its path with dots -> what it needs; the first need that is not met is told.
 
-The methods' own options are in `MethodConfig.idle`.
+The methods' own options are in `MethodConfig.idle`. What a file of prompts leaves without effect is told by whoever
+reads it (`run.prompts.make_prompts`), who knows its rows.
 """
 
 
-def idle_options(
-    setting: Setting, prompts: "PromptSet | None" = None, only: Iterable[str] = (), trains: bool = True
-) -> list[str]:
+def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True) -> list[str]:
     """A line for each option that was given and has no effect.
 
     Args:
         setting: what is to be done.
-        prompts: of the run, where they are made already.
         only: sections and fields as `fields_of` takes them, for a command that has no others.
         trains: whether a model is trained; the methods' options need that.
     """
@@ -184,17 +150,15 @@ def idle_options(
     for field in fields_of(*only):
         if value_at(recipe, _attributes(field)) == value_at(usual, _attributes(field)):
             continue
-        reasons = _unmet(field, setting, prompts, own, trains)
+        reasons = _unmet(field, setting, own, trains)
         lines += [f"{field.key} ({field.option}) has no effect {reason}." for reason in reasons]
     return lines
 
 
-def _unmet(
-    field: Field, setting: Setting, prompts: "PromptSet | None", own: Mapping[str, str], trains: bool
-) -> Iterable[str]:
+def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.key in NEEDS:
-        return [need.told for need in NEEDS[field.key] if not need.met(setting, prompts)][:1]
+        return [need.told for need in NEEDS[field.key] if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]
     return [own[field.path[-1]]] if field.path[-1] in own else []

@@ -22,7 +22,8 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
-from ..prompts.concepts import Concepts, join_concepts
+from ..prompts.concepts import Concepts, join_concepts, read_concepts
+from ..support.errors import UserError
 from ..support.files import write_text
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
@@ -297,6 +298,20 @@ class Recipe(Section):
     training: TrainingSection = Field(default_factory=TrainingSection)
     audits: AuditSection = Field(default_factory=AuditSection)
     output: OutputSection = Field(default_factory=OutputSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_names(cls, given: Any) -> Any:
+        """Read the concepts as plain names; those of classes are the model's."""
+        concepts = given.get("concept") if isinstance(given, dict) and given.get("kind") != "class" else None
+        if isinstance(concepts, str) and not concepts.strip():
+            return given
+        if concepts and (isinstance(concepts, str) or all(isinstance(name, str) for name in concepts)):
+            try:
+                return {**given, "concept": read_concepts(concepts)}
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return given
 
     @field_validator("method", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.lineage import BUNDLED, Lineage, lineage_of
+from ..prompts.concepts import different_concepts, same_concept
 from ..support.errors import UserError
 from ..support.places import absolute, absolute_if_there, looks_like_path, user_path
 from ..worlds import World, world_of
@@ -48,7 +49,7 @@ def resolve(recipe: Recipe) -> Setting:
 
 
 def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Sequence[str] = ()) -> tuple[str, ...]:
-    """The concepts that must stay removed, each once.
+    """The concepts that must stay removed, each once, whatever the spelling.
 
     A text that looks like a path names what was removed there; any other is a concept, whatever the working folder
     holds.
@@ -74,7 +75,9 @@ def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Se
                 f"expected concepts, run folders or weights files for keep_forgotten, got {name!r}, which looks like a "
                 "path and is not there. Correct the path."
             )
-    return tuple(name for name in dict.fromkeys(found) if name not in concepts)
+    return tuple(
+        name for name in different_concepts(found) if not any(same_concept(name, concept) for concept in concepts)
+    )
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -111,7 +114,7 @@ _PLACES: Mapping[Path, Callable[[str], str]] = {
     ("method", "mask"): absolute,
     ("prompts", "file"): absolute,
     ("prompts", "keep_forgotten"): lambda text: absolute(text) if looks_like_path(text) else text,
-    ("prompts", "llm_model"): lambda text: absolute_if_there(text) if looks_like_path(text) else text,
+    ("prompts", "llm_model"): lambda text: absolute(text) if text.startswith((".", "~")) else text,
     ("data", "dataset"): lambda text: absolute(text, ("digits", "cifar10")),
     ("audits", "alignment_model"): _judge,
     ("audits", "class_judge"): lambda text: absolute(text, ("digits",)),

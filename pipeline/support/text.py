@@ -84,13 +84,13 @@ _SAME = str.maketrans(
     | {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
     | dict.fromkeys("™℠", " ")
 )
-"""Apostrophes of all kinds; letters with a stroke and ligatures, which Unicode does not take apart; signs of letters."""
+"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters."""
 
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 )
-"""Marks that may be left out of a word in Latin, Greek, Cyrillic, Hebrew or Arabic letters; elsewhere they are letters."""
+"""Marks that may be left out in Latin, Greek, Cyrillic, Hebrew or Arabic; in other scripts they are letters."""
 
 _VARIATIONS = range(0xFE00, 0xFE10)
 """Choose the look of the letter before them."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models import Denoiser
 from ..models.lineage import Lineage
-from ..prompts.concepts import join_concepts
+from ..prompts.concepts import join_concepts, same_concept
 from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.version import __version__
@@ -153,7 +153,7 @@ def header(
     """
     predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
     concept = join_concepts(concepts)
-    forgotten = [name for name in lineage.forgotten if name not in concepts]
+    forgotten = [name for name in lineage.forgotten if not any(same_concept(name, concept) for concept in concepts)]
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",

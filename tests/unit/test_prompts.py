@@ -124,7 +124,7 @@ def test_synonyms():
     assert "cosmonaut" in synonyms_of("astronaut")
     assert synonyms_of("Quokka") == ("quokka",)
     assert synonyms_of("the style of Monet", "style") == synonyms_of("monet style", "style")
-    assert PromptSet.build("cat", n=9, n_test=1, synonyms=["moggy"]).synonyms == ("cat", "moggy")
+    assert PromptSet.build("cat", n=9, n_test=1, synonyms=["moggy"]).synonyms == (*synonyms_of("cat"), "moggy")
 
 
 # Open world
@@ -268,8 +268,10 @@ def test_tiny_canvas_names():
     kitten = PromptSet.build("kitten", n=9, n_test=1, world="tiny-canvas")
     assert kitten.synonyms == ("cat", "kitten", "tabby", "feline")
     assert PromptSet.build("astronaut", "nudity", n=9, n_test=1, world="tiny-canvas").kind == "nudity"
-    one = PromptSet.build("cat", n=20, n_test=1, world="tiny-canvas", synonyms=["feline"])
-    assert all("feline" in prompt for prompt in one.forget_train)
+    assert kitten.synonyms == PromptSet.build("cat", n=9, n_test=1, world="tiny-canvas", synonyms=["Feline"]).synonyms
+    assert (
+        kitten.names_concept("two cats") and kitten.names_concept("cat_girl") and not kitten.names_concept("category")
+    )
 
 
 @pytest.mark.parametrize(
@@ -493,12 +495,11 @@ def test_more_messages_of_load(tmp_path):
     made.save(tmp_path / "a.json")
     with pytest.raises(UserError, match="has concept 'cat', got 'dog'"):
         PromptSet.load(tmp_path / "a.json", "dog")
-    with pytest.raises(UserError, match="has synonyms of its own"):
-        PromptSet.load(tmp_path / "a.json", synonyms=["puss"])
+    assert PromptSet.load(tmp_path / "a.json", synonyms=["Puss"]).names_concept("two pusses")
     with pytest.raises(UserError, match="must end in one of"):
         made.save(tmp_path / "a.xlsx")
-    with pytest.raises(UserError, match="can't start with '#'"):
-        made_of([("#1 cat", "#1 dog")]).save(tmp_path / "b.txt")
+    with pytest.raises(UserError, match="can't start with '# '"):
+        made_of([("# 1 cat", "# 1 dog")]).save(tmp_path / "b.txt")
     assert not (tmp_path / "b.txt").exists()
 
 

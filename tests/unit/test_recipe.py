@@ -200,18 +200,18 @@ def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
             r"audits\.nudity_threshold .*must be at least 0\.25, got 0\.1",
         ),
         ({"seed": -1}, r"seed: must be at least 0, got -1"),
-        ({"kind": "person"}, r"kind: must be one of 'object', 'style', 'nudity' or 'class', got 'person'"),
+        ({"kind": "person"}, r"kind: expected 'object', 'style', 'nudity' or 'class', got 'person'"),
         (
             {"training": {"parameters": "attn"}},
-            r"training\.parameters .*must be one of 'full', 'xattn', 'noxattn' or 'lora'",
+            r"training\.parameters .*expected 'full', 'xattn', 'noxattn' or 'lora'",
         ),
         (
             {"output": {"formats": ["ckpt"]}},
-            r"output\.formats \(--formats\): must be one of 'diffusers', 'denoiser', .*'delta'",
+            r"output\.formats \(--formats\): expected 'diffusers', 'denoiser', .*'delta'",
         ),
         (
             {"output": {"dtype": "int8"}},
-            r"output\.dtype \(--dtype\): must be one of 'fp32', 'fp16' or 'bf16', got 'int8'",
+            r"output\.dtype \(--dtype\): expected 'fp32', 'fp16' or 'bf16', got 'int8'",
         ),
         ({"training": {"learning_rate": math.nan}}, r"training\.learning_rate .*expected a finite number, got nan"),
         ({"samples": {"guidance_scale": "inf"}}, r"samples\.guidance_scale .*expected a finite number, got 'inf'"),
