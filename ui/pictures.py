@@ -20,7 +20,7 @@ from ..pipeline.report.images import LARGEST, SMALL, read_prompts
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
-from ..pipeline.support.errors import MissingExtra
+from ..pipeline.support.errors import MissingExtra, UserError
 from .render import render
 
 _SHOWN_SIDE = 512
@@ -65,7 +65,7 @@ def _data(path: Path, recipe: Recipe, reveal: bool) -> str | None:
     """A picture of a run as data URI; None where there is no such file, or none that can be read."""
     try:
         return _uri(path, path.stat().st_mtime, recipe, reveal) if path.is_file() else None
-    except OSError:
+    except (OSError, UserError):
         return None
 
 

@@ -106,7 +106,13 @@ class ClassAudit(Audit[ClassResult]):
 
         Returns:
             FID and CMMD are of the other classes' images against real images of those classes.
+
+        Raises:
+            UserError: images that the judge can't take, without a class for each, or not of the concept and others.
         """
+        _checked((images, asked), self.judge)
+        if len({name == concept for name in asked}) != 2:
+            raise UserError(f"expected images of {concept!r} and of other classes, got {sorted(set(asked))}.")
         guesses = self.judge.classify(images)
         forget = [guess for guess, name in zip(guesses, asked, strict=True) if name == concept]
         kept = [(guess, name) for guess, name in zip(guesses, asked, strict=True) if name != concept]
@@ -182,14 +188,16 @@ def _dataset(subject: Subject) -> str:
     return subject.dataset
 
 
-def _checked(real: tuple[Tensor, Sequence[str]], judge: ClassJudge) -> tuple[Tensor, Sequence[str]]:
-    images, names = real if isinstance(real, tuple | list) and len(real) == 2 else (None, ())
+def _checked(labelled: tuple[Tensor, Sequence[str]], judge: ClassJudge) -> tuple[Tensor, Sequence[str]]:
+    images, names = labelled if isinstance(labelled, tuple | list) and len(labelled) == 2 else (None, ())
     if not isinstance(images, Tensor) or not images.is_floating_point() or isinstance(names, str):
-        raise UserError(f"expected real images as (float tensor (N, C, H, W), names of classes), got {given(real)}.")
+        raise UserError(f"expected (float tensor (N, C, H, W), names of classes), got {given(labelled)}.")
     size = (judge.channels, judge.size, judge.size)
     if tuple(images.shape[1:]) != size or len(images) != len(names) or not len(names):
         raise UserError(
-            f"expected real images of the shape (N, {', '.join(map(str, size))}) and a name for each, got the shape "
-            f"{tuple(images.shape)} and {len(names)} names."
+            f"expected images of the shape (N, {', '.join(map(str, size))}) and a class for each, got the shape "
+            f"{tuple(images.shape)} and {len(names)} classes."
         )
+    if not images.isfinite().all():
+        raise UserError("expected images in [-1, 1], got some with NaN or infinite pixels: the model has diverged.")
     return images, names

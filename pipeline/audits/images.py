@@ -66,6 +66,8 @@ def _from_tensor(images: torch.Tensor) -> np.ndarray:
         hint = " Channels come second: use images.permute(0, 3, 1, 2)." if swapped else ""
         raise UserError(f"expected images as {_EXPECTED}, got a tensor of shape {tuple(images.shape)}.{hint}")
     _refuse_none(images.shape)
+    if images.is_meta or images.is_quantized or images.layout != torch.strided:
+        raise UserError("expected images as a dense tensor, got one that is sparse, quantised or on the device 'meta'.")
     images = images.detach().permute(0, 2, 3, 1)
     if images.is_floating_point():
         images = images.float()  # numpy has no bfloat16

@@ -18,6 +18,7 @@ from ..schema.results import Results, WeightsFile
 from ..support.errors import UserError
 from ..support.files import sha256
 from ..support.numbers import finite
+from ..support.places import user_path
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter
 from ..training.train import training_lora
@@ -130,6 +131,7 @@ def apply_to_folder(
     strength = finite("strength", strength)
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
+    weights, out = user_path(weights), user_path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
     metadata = read_header(weights)

@@ -22,7 +22,7 @@ from ..support.errors import UserError
 from ..training.feed import check_parts
 from ..training.optimizers import check_optimizer
 from ..training.tuning import check_tuning
-from ..weights import check_dtype, check_formats
+from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
 from .cost import trained_tensors
 from .prompts import prompts_of
@@ -108,7 +108,8 @@ def preflight_model(
             denoiser.encode_prompts([""])
         if out is not None:
             check_formats(denoiser, recipe.output.formats)
-            check_dtype(denoiser, recipe.output.dtype)
+            if not all(FORMATS[each].of_difference for each in recipe.output.formats):
+                check_dtype(denoiser, recipe.output.dtype)
             check_room(out, room_needed(denoiser, recipe, prompts, trained))
     return (*warnings, *_unread(prompts, denoiser))
 

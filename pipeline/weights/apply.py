@@ -1,5 +1,6 @@
 """Putting unlearned weights into a pipeline that somebody already has, and taking them out again."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.lineage import COMPONENTS
-from ..support.errors import Caution, UserError
+from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
 from ..support.places import user_path
 from .provenance import BaseHashes, kinship, read_header
@@ -45,6 +46,8 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
         >>> pipe = remove(pipe)  # doctest: +SKIP
     """
     strength = finite("strength", strength)
+    if not isinstance(path, str | Path):
+        raise UserError(f"expected the path of a .safetensors file, got {given(path)}.")
     module, path = denoiser_of(pipe), user_path(path)
     originals = _ORIGINALS.get(module, {})
     _check_base(module, originals, path, any_base)
@@ -56,8 +59,9 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
             if change.name not in replaced:
                 replaced[change.name] = current.to("cpu", copy=True)
             original = originals.get(change.name, replaced[change.name])
-            result = change.apply(current, original, strength).to(current.dtype)
-            if not result.isfinite().all():
+            result = change.apply(current, original, strength)
+            limit = torch.finfo(current.dtype).max if current.is_floating_point() else math.inf
+            if not (result.abs() <= limit).all():  # NaN is not, either
                 raise UserError(
                     f"{change.name}: at strength {strength:g} its values become NaN or too large for {current.dtype}. "
                     "Take a lower strength, or a model in float32."
@@ -88,16 +92,29 @@ def remove(pipe: Any) -> Any:
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
-    """The UNet or transformer of a diffusers pipeline.
+    """The UNet or transformer of a diffusers pipeline, itself where it was compiled.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or its weights are not there or not numbers that can be added to.
     """
     for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
-            return module
+            original: nn.Module = getattr(module, "_orig_mod", module)
+            _check_weights(component, original)
+            return original
     raise UserError(f"expected a diffusers pipeline with a unet or a transformer, got {type(pipe).__name__}.")
+
+
+def _check_weights(component: str, module: nn.Module) -> None:
+    for name, tensor in module.named_parameters():
+        if tensor.is_meta:
+            raise UserError(
+                f"the weights of the pipeline's {component} are not in its memory. Apply first, and then offload it "
+                "(enable_sequential_cpu_offload)."
+            )
+        if not tensor.is_floating_point():
+            raise UserError(f"the pipeline's {component} is quantised ({name} is {tensor.dtype}): expected floats.")
 
 
 def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:

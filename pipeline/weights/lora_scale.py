@@ -18,6 +18,8 @@ from ..support.numbers import finite
 
 PEFT = "base_model.model"
 """Stands before the names of layers in files that peft itself saved; `adapter_config.json` beside them has the rest."""
+PEFT_FILE = "adapter_model.safetensors"
+"""How peft calls such a file."""
 
 _CONFIG = "adapter_config.json"
 _METADATA = "lora_adapter_metadata"

@@ -107,18 +107,21 @@ def kinship(base: BaseHashes, state: Mapping[str, Tensor]) -> Kinship | None:
         what these weights become when they are so rounded. None: other weights, by however little.
     """
     rounded = {base.fp16, base.bf16} - {None}
-    as_is, full = tensors_sha256(state), tensors_sha256(state, torch.float32)
-    if base.sha256 in (as_is, full):
-        return "same"
-    if {as_is, full} & rounded:
-        return "half copy"
-    for half in HALVES.values():
-        cast, back = tensors_sha256(state, half), tensors_sha256(state, half, torch.float32)
-        if back != full and base.sha256 in (cast, back):
-            return "original"
-        if back == full and cast == base.sha256:  # nothing was lost by the cast
+    floats = [tensor for tensor in state.values() if tensor.is_floating_point()]
+    for dtypes in ((), (torch.float32,)) if any(tensor.dtype != torch.float32 for tensor in floats) else ((),):
+        found = tensors_sha256(state, *dtypes)
+        if found == base.sha256:
             return "same"
-        if back == full and cast in rounded:
+        if found in rounded:
+            return "half copy"
+    for half in HALVES.values():
+        found = tensors_sha256(state, half)
+        if not all(torch.equal(tensor, tensor.to(half).to(tensor.dtype)) for tensor in floats):
+            if base.sha256 in (found, tensors_sha256(state, half, torch.float32)):
+                return "original"
+        elif found == base.sha256:  # nothing was lost by the cast
+            return "same"
+        elif found in rounded:
             return "half copy"
     return None
 
@@ -219,6 +222,8 @@ def read_header(path: Path) -> dict[str, str]:
     Raises:
         UserError: not a safetensors file.
     """
+    if path.is_dir():
+        raise UserError(f"expected a .safetensors file, got the folder {path}. Name a file in it.")
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise UserError(f"{path} is a pickle, which can run any code when it is opened; expected a .safetensors file.")
     try:

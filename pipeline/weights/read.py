@@ -25,6 +25,7 @@ def read_changes(path: Path, module: nn.Module) -> Iterator[Change]:
         UserError: not such a file, one of another network, or one with values that are NaN or infinite.
     """
     metadata = read_header(path)
+    floats = {name for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
     try:
         with safe_open(path, "pt") as file:
             keys = Keys(path, set(file.keys()), file.get_tensor, metadata, module)
@@ -32,7 +33,9 @@ def read_changes(path: Path, module: nn.Module) -> Iterator[Change]:
                 if tuple(change.value.shape) != keys.shapes[change.name]:
                     shape = tuple(change.value.shape)
                     raise ValueError(f"{change.name}: expected {keys.shapes[change.name]}, got {shape}")
-                if not change.value.isfinite().all():
+                if change.name in floats and not change.value.is_floating_point():
+                    raise UserError(f"{change.name}: expected floating-point numbers, got {change.value.dtype}.")
+                if not change.value.float().isfinite().all():
                     raise UserError(f"{change.name}: its values are NaN or infinite there.")
                 yield change
     except (OSError, SafetensorError) as error:

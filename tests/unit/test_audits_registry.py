@@ -1,5 +1,7 @@
 """The registries of audits and worlds, and what goes over them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -141,10 +143,22 @@ REAL = torch.zeros(2, 1, 8, 8)
         (AccuracyAudit, {"clip": JUDGE}, "expected a CLIP model"),
         (AccuracyAudit, {"clip": ClipModel, "world": "tiny-canvas"}, "expected a world, got 'tiny-canvas'"),
         (ClassAudit, {"judge": "digits", "real": (REAL, "01")}, "expected a ClassJudge, got 'digits'"),
-        (ClassAudit, {"judge": JUDGE, "real": REAL}, "expected real images as"),
-        (ClassAudit, {"judge": JUDGE, "real": (REAL, "01")}, "expected real images as"),
-        (ClassAudit, {"judge": JUDGE, "real": (REAL.byte(), ["0", "1"])}, "expected real images as"),
-        (ClassAudit, {"judge": JUDGE, "real": (REAL, ["0"])}, "a name for each, got .* 1 names"),
+        (ClassAudit, {"judge": JUDGE, "real": REAL}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL, "01")}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL.byte(), ["0", "1"])}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL, ["0"])}, "a class for each, got .* 1 classes"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL * math.nan, ["0", "1"])}, "with NaN or infinite pixels"),
+        (ClassAudit(JUDGE, (REAL, ["0", "1"])), {"concept": "0", "images": REAL, "asked": ["0"]}, "1 classes"),
+        (
+            ClassAudit(JUDGE, (REAL, ["0", "1"])),
+            {"concept": "0", "images": REAL * math.inf, "asked": ["0", "1"]},
+            "with NaN or infinite pixels",
+        ),
+        (
+            ClassAudit(JUDGE, (REAL, ["0", "1"])),
+            {"concept": "2", "images": REAL, "asked": ["0", "1"]},
+            "expected images of '2' and of other classes",
+        ),
         (ClassAudit, {"judge": JUDGE, "real": (REAL.expand(2, 3, 8, 8), ["0", "1"])}, r"\(N, 1, 8, 8\)"),
         (ClassAudit, {"judge": JUDGE, "real": (REAL, ["0", "1"]), "features": 3}, "expected a CLIP model as .* got 3"),
         (ClassJudge.load, {"judge": None}, "expected the name of a judge or a folder, got None"),

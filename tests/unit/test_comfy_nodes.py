@@ -201,3 +201,12 @@ def test_an_image_that_holds_no_numbers_is_refused(bad):
     image[1, 0, 0, 2] = bad
     with pytest.raises(UserError, match=r"got an IMAGE with NaN \(not a number\)"):
         from_image(image)
+
+
+def test_pictures_of_every_number_of_channels_are_rgb():
+    grey = torch.linspace(-0.5, 1.5, 16).reshape(1, 4, 4, 1)
+    wanted = (grey.clamp(0, 1) * 255).round().byte().expand(1, 4, 4, 3).numpy()
+    for image in (grey, grey.expand(1, 4, 4, 3), torch.cat([grey.expand(1, 4, 4, 3), grey], -1), grey.half()):
+        assert from_image(image).shape == (1, 4, 4, 3)
+    assert (from_image(grey) == wanted).all()
+    assert (from_image(torch.cat([grey.expand(1, 4, 4, 3), grey], -1)) == wanted).all(), "transparency is dropped"

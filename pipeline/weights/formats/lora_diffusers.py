@@ -13,7 +13,7 @@ from ..format import BASE, Claim, Format, Keys
 from ..job import Job, Written
 from ..layouts import Entry
 from ..lora_file import claim_layers, written_lora
-from ..lora_scale import PEFT, KohyaScale, Layer, PeftScale, adapter_configs
+from ..lora_scale import PEFT, PEFT_FILE, KohyaScale, Layer, PeftScale, adapter_configs
 
 
 def write_lora_diffusers(job: Job) -> Written:
@@ -66,7 +66,8 @@ def read_lora_diffusers(keys: Keys) -> Claim:
 
     @cache
     def of_component(prefix: str) -> Callable[[Layer], float]:
-        return PeftScale(configs[prefix]) if prefix in configs else kohya
+        source = PEFT if prefix not in configs and keys.path.name == PEFT_FILE else prefix
+        return PeftScale(configs[source]) if source in configs else kohya
 
     def scale(name: str, layer: Layer) -> float:
         prefix, bare = split(name)
