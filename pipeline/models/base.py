@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
-from .family import Family
+from .components import component_of, load_network
+from .family import Family, tokenizer_of
 from .pixels import check_latents, to_pixels
 from .protocol import Conditioning, Sampling
 
@@ -65,11 +66,6 @@ def drawn_in_batches(
     return torch.cat(latents)
 
 
-def tokenizer_of(encoder: str) -> str:
-    """The tokenizer's component beside that of a text encoder, "tokenizer_2" for "text_encoder_2"."""
-    return encoder.replace("text_encoder", "tokenizer")
-
-
 class PipelineDenoiser(Family, ABC):
     """`Denoiser` over a diffusers pipeline. A family says what it is conditioned on and how it predicts.
 
@@ -90,7 +86,7 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
-        self._released: dict[str, tuple[type, torch.dtype, nn.Module | None]] = {}
+        self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -247,16 +243,13 @@ class PipelineDenoiser(Family, ABC):
         for name, part in self.pipeline.components.items():
             if name == self.component or not isinstance(part, nn.Module):
                 continue
-            kept = None if self.source else part.to("cpu")
-            self._released[name] = (type(part), next(part.parameters()).dtype, kept)
+            self._released[name] = None if self.source else part.to("cpu")
             setattr(self.pipeline, name, None)
 
     def restore(self) -> None:
         """Put back what `release` took away, loaded again from the source where there is one."""
-        for name, (kind, dtype, kept) in self._released.items():
-            part = kept
-            if part is None:
-                part = kind.from_pretrained(self.source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
+        for name, kept in self._released.items():
+            part = load_network(component_of(Path(self.source or ""), name)) if kept is None else kept
             # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
             self.pipeline.register_modules(**{name: part.to(self.device)})
         self._released = {}

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.errors import UserError
-from .base import tokenizer_of
-from .family import Family
+from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -64,7 +63,7 @@ def check_state(pipeline: Any, family: type[Family]) -> None:
     _check_hooks(pipeline, parts)
     for name, part in parts.items():
         _check_weights(name, part)
-    _check_adapters(family.component, parts[family.component], family)
+    _check_network(family.component, parts[family.component], family)
     _check_tokenizers(pipeline, family)
     devices = {name: parameter.device for name, part in parts.items() for parameter in part.parameters()}
     if len({*devices.values()}) > 1:
@@ -118,13 +117,11 @@ def _check_components(pipeline: Any, family: type[Family]) -> None:
         raise UserError(
             "this is an SDXL refiner, which goes on from pictures that another model has begun. Unlearn the base model."
         )
-    components = pipeline.components
-    needed = [family.component, "scheduler", *(name for name in ("vae",) if name in components)]
-    for encoder in family.text_encoders:
-        embeds_itself = not type(pipeline).encode_prompt.__module__.startswith("diffusers.")
-        absent = components.get(encoder) is None and (embeds_itself or encoder in family.may_lack)
-        needed += [] if absent else [encoder, tokenizer_of(encoder)]
-    lacking = [name for name in needed if components.get(name) is None]
+    held = {name for name, part in pipeline.components.items() if part is not None}
+    lacking = [name for name in family.needs(held) if name not in held]
+    embedding = getattr(pipeline, "encode_prompt", None)
+    if embedding is not None and not embedding.__module__.startswith("diffusers."):  # it embeds prompts by itself
+        lacking = [name for name in lacking if name not in family.text_encoders and "tokenizer" not in name]
     if lacking:
         raise UserError(
             f"expected a whole {type(pipeline).__name__}, and it has no {' and no '.join(lacking)}. Load the pipeline "
@@ -188,13 +185,18 @@ def _finite(values: Tensor) -> bool:
     return values.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(values.detach()))
 
 
-def _check_adapters(name: str, network: Any, family: type[Family]) -> None:
+def _check_network(name: str, network: Any, family: type[Family]) -> None:
     network = _inside(network)
     if not isinstance(network, family.network):
         wrapper = "; call merge_and_unload() on it" if hasattr(network, "merge_and_unload") else ""
         raise UserError(
             f"expected a {family.network.__name__} as the {name}, got {type(network).__name__}. Give the network "
             f"itself, without a wrapper{wrapper}."
+        )
+    if any(getattr(module, "fused_projections", False) for module in network.modules()):
+        raise UserError(
+            f"the attention of the {name} is fused (fuse_qkv_projections): it would train copies of the weights. Load "
+            "the pipeline again without it."
         )
     if any("IPAdapter" in type(each).__name__ for each in getattr(network, "attn_processors", {}).values()):
         raise UserError(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective, objective_from_scheduler
 from .base import PipelineDenoiser
 from .family import LayerNames, Place, Row
+from .marks import V_PRED, ZERO_SNR
 from .protocol import Conditioning
 
 _RESNET = {
@@ -133,6 +134,15 @@ class StableDiffusion(PipelineDenoiser):
         if encoder is None or encoder.config.hidden_act == "quick_gelu":
             return cls.places
         return {**cls.places, "text_encoder": Place("cond_stage_model.model.", "open_clip")}
+
+    @classmethod
+    def checkpoint_marks(cls, pipeline: Any) -> dict[str, Tensor]:
+        """Empty tensors by whose presence loaders know that the model predicts the velocity, and its noisiest level."""
+        config = pipeline.scheduler.config
+        if config.get("prediction_type") != "v_prediction":
+            return {}
+        zero_snr = {ZERO_SNR: torch.zeros(0)} if config.get("rescale_betas_zero_snr") else {}
+        return {V_PRED: torch.zeros(0), **zero_snr}
 
     def build_objective(self) -> Objective:
         """Noise or velocity, whichever the scheduler says that the UNet predicts.

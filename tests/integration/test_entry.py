@@ -125,7 +125,9 @@ def test_compiled_networks_give_the_same_weights_and_stay_compiled(how, plain, t
 # modes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["inference", "no_grad", "grad off", "autocast", "dtype", "bfloat16 default", "built"])
+@pytest.mark.parametrize(
+    "mode", ["inference", "no_grad", "grad off", "autocast", "dtype", "bfloat16 default", "device", "built"]
+)
 def test_the_callers_modes_change_nothing_and_stay(mode, plain, tmp_path):
     if mode == "built":
         with torch.inference_mode():
@@ -142,6 +144,9 @@ def test_the_callers_modes_change_nothing_and_stay(mode, plain, tmp_path):
     elif mode == "grad off":
         with torch.set_grad_enabled(False):
             assert same(unlearned(pipe, tmp_path)[1], plain) and not torch.is_grad_enabled()
+    elif mode == "device":
+        with torch.device("meta"):
+            assert same(unlearned(pipe, tmp_path)[1], plain) and torch.get_default_device().type == "meta"
     elif mode == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
             assert same(unlearned(pipe, tmp_path)[1], plain) and torch.is_autocast_enabled("cpu")
@@ -330,6 +335,7 @@ REFUSED = {
     "meta": (on_meta, r"weights of the vae are not in memory \(device 'meta'\)"),
     "groups": (in_groups, r"the unet carries hooks of diffusers \(.*group_offload.*Load the pipeline again"),
     "ip adapter": (ip_adapter, r"IP-Adapter.* Call pipe\.unload_ip_adapter\(\)"),
+    "fused attention": (lambda pipe: pipe.fuse_qkv_projections(), r"attention of the unet is fused \(fuse_qkv_proj"),
     "no text encoder": (without("text_encoder"), "StableDiffusionPipeline, and it has no text_encoder"),
     "no tokenizer": (without("tokenizer"), "it has no tokenizer"),
     "no vae": (without("vae", "scheduler"), "it has no scheduler and no vae"),
