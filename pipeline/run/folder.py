@@ -143,6 +143,13 @@ class RunFolder:
             return bool((record := self.record()) and record.began)
         return True
 
+    @property
+    def _is_run(self) -> bool:
+        """Whether `run.json` is there, and ours."""
+        with suppress(UserError):
+            return self.record() is not None
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one to write into the folder while the block works; the lock of a killed process is free.
@@ -173,7 +180,7 @@ class RunFolder:
             (self.path / _LOCK).unlink(missing_ok=True)
 
     def _check_place(self, model: str) -> None:
-        if (self.path / RECORD).exists():
+        if self._is_run:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
             )
