@@ -40,6 +40,14 @@ def denoiser():
     return wrap_pipeline(build_family("sd1"))
 
 
+def own_prompts(tmp_path, *rows):
+    """A file of rows, and how many it has to train and to test."""
+    file = tmp_path / "own.csv"
+    file.write_text("forget,retain,split\n" + "".join(f"{forget},{retain},{split}\n" for forget, retain, split in rows))
+    splits = [split for *_, split in rows]
+    return {"file": str(file), "n": splits.count("train"), "n_test": splits.count("test")}
+
+
 # without the model --------------------------------------------------------------------------------
 
 
@@ -102,11 +110,10 @@ def test_a_dataset_of_other_classes(tmp_path):
 
 
 def test_own_prompts_that_no_judge_can_label(tmp_path):
-    file = tmp_path / "own.csv"
-    file.write_text("forget,retain,split\n" + "a cat,a horse,train\n" + "one cat,one horse,test\n")
+    own = own_prompts(tmp_path, ("a cat", "a horse", "train"), ("one cat", "one horse", "test"))
     with pytest.raises(UserError, match="expected retain prompts that name a style"):
-        preflight(setting(prompts={"file": str(file)}))
-    assert preflight(setting(prompts={"file": str(file)}, audits={"accuracy": False}))
+        preflight(setting(prompts=own))
+    assert preflight(setting(prompts=own, audits={"accuracy": False}))
 
 
 def test_packages_that_are_not_installed(monkeypatch):
@@ -196,12 +203,6 @@ def test_a_full_disk_refuses_the_run(denoiser, tmp_path, monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     with pytest.raises(UserError, match="whose disk has 1 B free"):
         preflight_model(ready, prompts, denoiser, tmp_path)
-
-
-def own_prompts(tmp_path, *rows):
-    file = tmp_path / "own.csv"
-    file.write_text("forget,retain,split\n" + "".join(f"{forget},{retain},{split}\n" for forget, retain, split in rows))
-    return {"file": str(file)}
 
 
 LONG = "a very detailed old painting of a quiet harbour at dawn with boats " * 8
