@@ -45,7 +45,7 @@ def from_image(image: "Tensor") -> "np.ndarray":
     if not image.isfinite().all():
         raise UserError(
             "expected pictures, got an IMAGE with NaN (not a number) or infinity: the VAE overflows in half precision. "
-            "Start ComfyUI with --fp32-vae, or use another VAE."
+            "Let ComfyUI compute it in float32, or use another VAE."
         )
     pixels = image[..., :3].float().clamp(0, 1)
     if pixels.shape[-1] == 1:

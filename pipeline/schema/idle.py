@@ -45,6 +45,10 @@ _EXTRACTED = Need(
     lambda its: its.recipe.training.parameters != "lora",
 )
 _RANK = Need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None)
+_ELSEWHERE = Need(
+    "with device 'cpu', where the gradient is already",
+    lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
+)
 _LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
@@ -106,7 +110,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "training.precision": ALWAYS,
     "training.gradient_checkpointing": ALWAYS,
     "training.optimizer": ALWAYS,
-    "training.forget_gradient": ALWAYS,  # refused beside methods with one gradient
+    "training.forget_gradient": (_ELSEWHERE,),  # and refused beside methods with one gradient
     "training.torch_compile": ALWAYS,
     "training.channels_last": ALWAYS,
     "training.max_grad_norm": ALWAYS,

@@ -249,6 +249,7 @@ def test_every_field_is_either_always_of_use_or_says_what_it_needs():
         ({"output.lora_energy": 0.5}, "without the format lora or lora_diffusers"),
         ({"output.lora_rank": 3, "output.lora_energy": 0.5, "output.formats": ["lora"]}, "with output.lora_energy"),
         ({"output.lora_rank": 3, "training.parameters": "lora", "output.formats": ["lora"]}, "whose own rank"),
+        ({"training.forget_gradient": "cpu", "device": "cpu"}, "where the gradient is already"),
         ({"training.preview_every": 3}, "with fewer training.steps"),
         ({"training.checkpoint_every": 3}, "with fewer training.steps"),
         ({"training.retain_batch": "all", "method.name": "esd"}, "without a method with a retain term"),
@@ -326,6 +327,7 @@ def test_options_are_not_abbreviated(words, capsys):
     [
         ["audit", "--concept", "cat", "--out"],
         ["prompts", "--concept", "cat", "--out"],
+        ["apply", "weights.safetensors", "--out"],
         ["generate", "a cat", "--out"],
     ],
 )
@@ -333,6 +335,6 @@ def test_outputs_that_can_not_be_written(words, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*words, str(tmp_path / "file" / "out.json")]) == 2
     assert "can't write into" in capsys.readouterr().err
-    wrong = tmp_path / "file" if words[0] == "generate" else tmp_path
+    wrong = tmp_path / "file" if words[0] in ("apply", "generate") else tmp_path
     assert main([*words, str(wrong)]) == 2
     assert ", got the f" in capsys.readouterr().err  # folder or file
