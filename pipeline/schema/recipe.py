@@ -310,7 +310,7 @@ class Recipe(Section):
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             return given  # the field itself says what is wrong
         try:
-            return {**given, "concept": read_concepts(concepts)}
+            return {**given, "concept": read_concepts(concepts if isinstance(concepts, str) else names)}
         except UserError as error:
             raise ValueError(str(error)) from None
 
