@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST
+from ..pipeline.support.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +42,15 @@ def from_image(image: "Tensor") -> "np.ndarray":
 
     from ..pipeline.audits import to_uint8
 
-    pixels = image[..., :3].float()
+    if not image.isfinite().all():
+        raise UserError(
+            "expected pictures, got an IMAGE with NaN (not a number) or infinity: the VAE overflows in half precision. "
+            "Let ComfyUI compute it in float32, or use another VAE."
+        )
+    pixels = image[..., :3].float().clamp(0, 1)
     if pixels.shape[-1] == 1:
         pixels = pixels.expand(*pixels.shape[:-1], 3)
-    clipped = pixels.where(~pixels.isfinite(), pixels.clamp(0, 1))
-    return np.asarray(to_uint8(clipped.movedim(-1, 1)))
+    return np.asarray(to_uint8(pixels.movedim(-1, 1)))
 
 
 def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":

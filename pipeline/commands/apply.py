@@ -4,7 +4,7 @@ import argparse
 
 from ..schema.defaults import build_part
 from ..support.places import user_path
-from .options import add_recipe_options, chosen
+from .options import add_recipe_options, check_folder, chosen
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the patched model as a diffusers folder."""
     from ..run.export import apply_to_folder  # heavy: torch and diffusers
 
+    check_folder(arguments.out)
     part = build_part(chosen(arguments), "model", "device")
     folder = apply_to_folder(
         arguments.weights,

@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ..run.audit import audit_prompts, draw, measure, subject_of
     from ..run.preflight import preflight, preflight_model
 
-    check_file(arguments.out)
+    if arguments.out:
+        check_file(arguments.out)
     setting = resolve(build_recipe(nested_options(arguments)))
     recipe, subject = setting.recipe, subject_of(setting)
     checked = preflight(setting, trains=False)

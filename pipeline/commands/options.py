@@ -94,14 +94,12 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def check_file(path: FilePath | None) -> None:
+def check_file(path: FilePath) -> None:
     """Refuse, before long work starts, a file that can't be written when it is done.
 
     Raises:
         UserError: a folder, or in a place where no file can be made.
     """
-    if path is None:
-        return
     if path.is_dir():
         raise UserError(f"expected a file for --out, got the folder {path}.")
     check_writable(path.parent)

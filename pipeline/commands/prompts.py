@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..prompts.tables import suffix_of
 from ..schema.defaults import build_recipe
 from ..schema.idle import idle_options
 from ..schema.resolve import resolve
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Make them, and save or show them."""
     from ..run.prompts import prompts_of  # heavy: torch and diffusers
 
-    check_file(arguments.out)
+    if arguments.out:
+        check_file(arguments.out)
+        suffix_of(arguments.out)
     setting = resolve(build_recipe(nested_options(arguments)))
     for warning in idle_options(setting, FIELDS, trains=False):  # before a language model takes its time
         warn(warning)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 from diffusers import DiffusionPipeline
 
@@ -11,7 +12,7 @@ from ..support.places import user_path
 from .components import absent, load_networks
 from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
-from .lineage import BUNDLED, model_index
+from .lineage import BUNDLED, model_index, pipeline_class_of
 from .protocol import Denoiser
 from .registry import family_of_pipeline, wrap_pipeline
 from .single_file import load_single_file
@@ -62,6 +63,8 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
         raise UserError(f"expected a single-file checkpoint, found no file {path}.")
     if path.exists():
         check_folder(path)
+    elif huggingface_hub.constants.HF_HUB_OFFLINE and pipeline_class_of(model) is None:
+        _downloaded(model)  # which says that it can't
     return path
 
 

@@ -45,6 +45,10 @@ _EXTRACTED = Need(
     lambda its: its.recipe.training.parameters != "lora",
 )
 _RANK = Need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None)
+_ELSEWHERE = Need(
+    "with device 'cpu', where the gradient is already",
+    lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
+)
 _LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
@@ -106,7 +110,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "training.precision": ALWAYS,
     "training.gradient_checkpointing": ALWAYS,
     "training.optimizer": ALWAYS,
-    "training.forget_gradient": ALWAYS,  # refused beside methods with one gradient
+    "training.forget_gradient": (_ELSEWHERE,),  # and refused beside methods with one gradient
     "training.torch_compile": ALWAYS,
     "training.channels_last": ALWAYS,
     "training.max_grad_norm": ALWAYS,
@@ -157,8 +161,8 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
-    if field.key in NEEDS:
-        return [need.told for need in NEEDS[field.key] if not need.met(setting)][:1]
+    if field.path[0] != "method" or field.key in NEEDS:
+        return [need.told for need in NEEDS.get(field.key, ALWAYS) if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]
     return [own[field.path[-1]]] if field.path[-1] in own else []

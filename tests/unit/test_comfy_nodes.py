@@ -194,11 +194,12 @@ def test_the_bridge_builds_the_published_networks(network, config, found, weight
     assert sum(parameter.numel() for parameter in built.parameters()) == weights
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_pictures_that_are_not_finite_are_refused(value):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_image_that_holds_no_numbers_is_refused(bad):
     image = torch.zeros(2, 4, 4, 3)
-    image[1, 2, 3, 0] = value
-    with pytest.raises(UserError, match="got 1 that are NaN or infinite"):
+    assert from_image(image).shape == (2, 4, 4, 3)
+    image[1, 0, 0, 2] = bad
+    with pytest.raises(UserError, match=r"got an IMAGE with NaN \(not a number\)"):
         from_image(image)
 
 

@@ -102,7 +102,7 @@ def test_a_run_has_absolute_paths(here):
         "audits": {
             "alignment_model": "local-dir:clip",
             "class_judge": "~/judge",
-            "distance_features": "inception:i.pth",
+            "distance_features": "inception:i",
         },
     }
     (here / "runs" / "x").mkdir(parents=True)

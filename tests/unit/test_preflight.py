@@ -40,6 +40,14 @@ def denoiser():
     return wrap_pipeline(build_family("sd1"))
 
 
+def own_prompts(tmp_path, *rows):
+    """A file of rows, and how many it has to train and to test."""
+    file = tmp_path / "own.csv"
+    file.write_text("forget,retain,split\n" + "".join(f"{forget},{retain},{split}\n" for forget, retain, split in rows))
+    splits = [split for *_, split in rows]
+    return {"file": str(file), "n": splits.count("train"), "n_test": splits.count("test")}
+
+
 # without the model --------------------------------------------------------------------------------
 
 
@@ -102,11 +110,10 @@ def test_a_dataset_of_other_classes(tmp_path):
 
 
 def test_own_prompts_that_no_judge_can_label(tmp_path):
-    file = tmp_path / "own.csv"
-    file.write_text("forget,retain,split\n" + "a cat,a horse,train\n" + "one cat,one horse,test\n")
+    own = own_prompts(tmp_path, ("a cat", "a horse", "train"), ("one cat", "one horse", "test"))
     with pytest.raises(UserError, match="expected retain prompts that name a style"):
-        preflight(setting(prompts={"file": str(file)}))
-    assert preflight(setting(prompts={"file": str(file)}, audits={"accuracy": False}))
+        preflight(setting(prompts=own))
+    assert preflight(setting(prompts=own, audits={"accuracy": False}))
 
 
 def test_packages_that_are_not_installed(monkeypatch):
@@ -198,12 +205,6 @@ def test_a_full_disk_refuses_the_run(denoiser, tmp_path, monkeypatch):
         preflight_model(ready, prompts, denoiser, tmp_path)
 
 
-def own_prompts(tmp_path, *rows):
-    file = tmp_path / "own.csv"
-    file.write_text("forget,retain,split\n" + "".join(f"{forget},{retain},{split}\n" for forget, retain, split in rows))
-    return {"file": str(file)}
-
-
 LONG = "a very detailed old painting of a quiet harbour at dawn with boats " * 8
 
 
@@ -248,6 +249,7 @@ def test_every_field_is_either_always_of_use_or_says_what_it_needs():
         ({"output.lora_energy": 0.5}, "without the format lora or lora_diffusers"),
         ({"output.lora_rank": 3, "output.lora_energy": 0.5, "output.formats": ["lora"]}, "with output.lora_energy"),
         ({"output.lora_rank": 3, "training.parameters": "lora", "output.formats": ["lora"]}, "whose own rank"),
+        ({"training.forget_gradient": "cpu", "device": "cpu"}, "where the gradient is already"),
         ({"training.preview_every": 3}, "with fewer training.steps"),
         ({"training.checkpoint_every": 3}, "with fewer training.steps"),
         ({"training.retain_batch": "all", "method.name": "esd"}, "without a method with a retain term"),
@@ -325,6 +327,7 @@ def test_options_are_not_abbreviated(words, capsys):
     [
         ["audit", "--concept", "cat", "--out"],
         ["prompts", "--concept", "cat", "--out"],
+        ["apply", "weights.safetensors", "--out"],
         ["generate", "a cat", "--out"],
     ],
 )
@@ -332,6 +335,6 @@ def test_outputs_that_can_not_be_written(words, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*words, str(tmp_path / "file" / "out.json")]) == 2
     assert "can't write into" in capsys.readouterr().err
-    wrong = tmp_path / "file" if words[0] == "generate" else tmp_path
+    wrong = tmp_path / "file" if words[0] in ("apply", "generate") else tmp_path
     assert main([*words, str(wrong)]) == 2
     assert ", got the f" in capsys.readouterr().err  # folder or file

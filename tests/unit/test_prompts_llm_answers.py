@@ -113,6 +113,8 @@ def test_useless_answers(answer):
         with pytest.raises(UserError) as caught:
             build(url, allow_fallback=False)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    if answer in (statuses := {"bad gateway": "502", "too many requests": "429", "no key": "401"}):
+        assert statuses[answer] in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.access import Access
 from turpentine.ui.runner import Runner
 
+from ..support.pipelines import build_family
+
 SMALL = {
     "concept": "cat",
     "model": "tiny-canvas",
@@ -61,8 +63,7 @@ def test_edited_rows_are_as_many_as_they_are(runner):
 
 def test_a_language_model_is_asked_at_the_jobs_turn(tmp_path):
     folder = tmp_path / "models" / "sd"
-    folder.mkdir(parents=True)
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    build_family("sd1").save_pretrained(folder)
     access = Access(tmp_path, (tmp_path / "models",), llm_url="http://127.0.0.1:9/v1", llm_model="m")
     runner = Runner(access)
     asks = {"model": str(folder), "prompts": {"n": 4, "n_test": 2, "source": "llm"}}

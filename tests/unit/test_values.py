@@ -80,7 +80,7 @@ def test_models_that_are_none(model, tmp_path, monkeypatch):
         ("concept: no\n", "concept"), ("concept: yes\n", "concept"), ("concept: 1984\n", "1984"),
         ("concept: 1.5\n", "1.5"), ("concept: null\n", "concept"), ("concept:\n", "concept"),
         ("concept: ~\n", "concept"),
-        ("concept: {name: cat}\n", "concept"), ("- concept: cat\n", "list"), ("[cat, dog]\n", "list"), ("cat\n", "str"),
+        ("concept: {tag: wug}\n", "wug"), ("- concept: cat\n", "list"), ("[cat, dog]\n", "list"), ("cat\n", "str"),
         ("null\n", "recipe.yaml"), ("---\n", "recipe.yaml"), ("concept: cat\nsteps: 3\n", "'steps'"),
         ("concept: cat\nlearning_rate: 1e-4\nformats: [lora]\n", "'learning_rate'"),
         ("concept: cat\ntraining.steps: 3\n", "training.steps"), ("concept: cat\ntraining: 3\n", "training"),
