@@ -3,6 +3,7 @@
 `BRIDGES` describes each supported family.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -60,11 +61,26 @@ def _flow_scheduler(patcher: Any) -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(shift=float(patcher.get_model_object("model_sampling").shift))
 
 
+def _tokenize(clip: Any, text: str) -> Mapping[str, Sequence[Any]]:
+    """ComfyUI's tokens of a text, in pieces: encoder -> pieces."""
+    # ComfyUI reads bare parentheses as weights of words.
+    return clip.tokenize(text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)"))
+
+
+def _read(clip: Any, text: str) -> str:
+    """The part of a text whose tokens `_embed` takes whole in one encoder at least."""
+
+    def whole(length: int) -> bool:
+        return any(len(parts) == 1 and len(parts[0]) <= _TOKENS for parts in _tokenize(clip, text[:length]).values())
+
+    if whole(len(text)):
+        return text
+    return text[: bisect_left(range(1, len(text)), True, key=lambda length: not whole(length))]
+
+
 def _embed(clip: Any, text: str) -> tuple[Tensor, Tensor]:
     """Embed the first 77 tokens: embeddings (1, L, D) and the pooled embedding (1, P)."""
-    # ComfyUI reads bare parentheses as weights of words.
-    escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-    tokens = {encoder: [parts[0][:_TOKENS]] for encoder, parts in clip.tokenize(escaped).items()}
+    tokens = {encoder: [parts[0][:_TOKENS]] for encoder, parts in _tokenize(clip, text).items()}
     with torch.inference_mode():
         embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     return embeds.to("cpu", torch.float32).clone(), pooled.to("cpu", torch.float32).clone()
@@ -236,5 +252,5 @@ def make_pipeline(patcher: Any, network: nn.Module, clip: Any, vae: Any) -> Any:
         tokenizer=None,
         **bridge.absent,
     )
-    pipeline.embed = lru_cache(_KEPT)(partial(_embed, clip))
+    pipeline.embed, pipeline.read_prompt = lru_cache(_KEPT)(partial(_embed, clip)), partial(_read, clip)
     return pipeline

@@ -3,6 +3,7 @@
 Nothing of ComfyUI is imported before a node runs, and nothing at all if ComfyUI isn't running.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -158,3 +159,7 @@ class NodeProgress:
                 raise Cancelled("Stopped by ComfyUI.") from None
 
         yield advance
+
+    def warn(self, text: str) -> None:
+        """Write it to ComfyUI's log; the node's text repeats it."""
+        logging.getLogger(__name__).warning(text)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST
+from ..pipeline.support.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,27 @@ def to_image(pixels: "np.ndarray | Tensor | Sequence[Image.Image]") -> "Tensor":
 
 
 def from_image(image: "Tensor") -> "np.ndarray":
-    """Convert an IMAGE to 8-bit pixels, (N, H, W, 3); transparency is dropped."""
-    return (image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    """Convert an IMAGE to 8-bit pixels, (N, H, W, 3).
+
+    Transparency is dropped, what is darker than black or brighter than white is clipped, and one grey channel
+    stands for all three.
+
+    Raises:
+        UserError: pixels that are NaN or infinite.
+    """
+    import numpy as np
+
+    from ..pipeline.audits import to_uint8
+
+    if not image.isfinite().all():
+        raise UserError(
+            "expected pictures, got an IMAGE with NaN (not a number) or infinity: the VAE overflows in half precision. "
+            "Let ComfyUI compute it in float32, or use another VAE."
+        )
+    pixels = image[..., :3].float().clamp(0, 1)
+    if pixels.shape[-1] == 1:
+        pixels = pixels.expand(*pixels.shape[:-1], 3)
+    return np.asarray(to_uint8(pixels.movedim(-1, 1)))
 
 
 def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":
@@ -115,12 +135,13 @@ def thumbnails(run: Path, name: str, after: str = AFTER, title: str = AFTER, cou
         count: the number of pictures.
     """
     import numpy as np
-    from PIL import Image
+
+    from ..pipeline.data.pictures import load_picture
 
     columns = []
     for when in (BEFORE, after):
         files = sorted((run / "images" / when).glob(f"{name}-*.png"))[:count]
-        columns.append(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]) if files else None)
+        columns.append(np.stack([np.asarray(load_picture(file)) for file in files]) if files else None)
     before, later = columns
     if before is None or later is None or before.shape != later.shape:
         return None

@@ -37,8 +37,10 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         measure: whether to run the recipe's audits.
 
     Raises:
-        UserError: prompts of another world, invalid values, or an audit that would use the network.
+        UserError: prompts of another world, invalid values, an audit that would use the network, or what `preflight`
+            finds.
     """
+    from ..pipeline.run.preflight import preflight
     from ..pipeline.schema.defaults import build_recipe, merge
     from ..pipeline.schema.resolve import resolve
 
@@ -69,6 +71,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if "denoiser" not in recipe.output.formats:  # a finished run is loaded from this file
         formats = (*recipe.output.formats, "denoiser")
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
+    preflight(resolve(recipe), prompts, model.denoiser)
     return recipe
 
 
@@ -122,6 +125,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             run.forget_checkpoints()  # three times the model's size
             done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
             done += ", resumed from a checkpoint" if resume else ""
+            done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
     return replace(model, weights=weights, run=folder, applied=None), folder, done
 

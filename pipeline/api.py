@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .models import wrap_pipeline
+from .models import borrowed
 from .run.unlearning import Unlearned, run_recipe
 from .schema.defaults import build_recipe, merge
 from .schema.fields import fields_of, nest
@@ -36,9 +36,9 @@ def unlearn(
         >>> result = unlearn(pipe, "cat", steps=100)  # doctest: +SKIP
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
-    denoiser = wrap_pipeline(pipe)
-    recipe = recipe_for(concept, str(denoiser.name), fields, type(pipe).__name__)
-    unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
+    with borrowed(pipe) as denoiser:
+        recipe = recipe_for(concept, str(denoiser.name), fields, type(pipe).__name__)
+        unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 
 

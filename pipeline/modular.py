@@ -5,19 +5,20 @@ block expects is read from the diffusers pipeline class that stands for the fami
 measure the very objects that the modular pipeline holds.
 """
 
+from contextlib import AbstractContextManager
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
-import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
 from typing_extensions import override
 
 from .api import recipe_for
-from .models import Denoiser, wrap_pipeline
+from .models import Denoiser, borrowed
 from .prompts import PromptSet
 from .run.audit import audit_prompts, draw, measure, subject_of
+from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.samples import samples_of
 from .schema.recipe import Recipe
@@ -92,8 +93,8 @@ class _ModelBlock(ModularPipelineBlocks):
             if parameter.default is Parameter.empty or self._optional(name)
         ]
 
-    def denoiser(self, components: Any, name: str) -> Denoiser:
-        """The model over the components that a modular pipeline holds.
+    def denoiser(self, components: Any, name: str) -> AbstractContextManager[Denoiser]:
+        """The model over the components that a modular pipeline holds, for a while; see `borrowed`.
 
         Raises:
             UserError: one is missing, or the adapter can't take them.
@@ -105,7 +106,7 @@ class _ModelBlock(ModularPipelineBlocks):
                 f"{type(self).__name__} expected the components of a {self.pipeline_class.__name__}, and {lacking} are "
                 "missing. Give them with pipeline.update_components(**pipe.components)."
             )
-        return wrap_pipeline(self.pipeline_class(**held), name)
+        return borrowed(self.pipeline_class(**held), name)
 
     def _optional(self, component: str) -> bool:
         return component in self.pipeline_class._optional_components
@@ -132,10 +133,10 @@ class UnlearnBlock(_ModelBlock):
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
-        denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
-        with torch.enable_grad():  # modular pipelines run their blocks without
-            samples = samples_of(denoiser, block.prompts, block.recipe, progress)
-            recipe = block.recipe
+        recipe, progress = block.recipe, block.progress or Silent()
+        with self.denoiser(components, recipe.model) as denoiser:
+            _check(block, denoiser, progress, trains=True)
+            samples = samples_of(denoiser, block.prompts, recipe, progress)
             trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
             block.training, _ = trained
         self.set_block_state(state, block)
@@ -174,13 +175,22 @@ class AuditBlock(_ModelBlock):
     def __call__(self, components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
-        denoiser, progress = self.denoiser(components, block.recipe.model), block.progress or Silent()
-        recipe, subject = block.recipe, subject_of(resolve(block.recipe))
+        recipe, progress, subject = block.recipe, block.progress or Silent(), subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
-        images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
-        setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
+        with self.denoiser(components, recipe.model) as denoiser:
+            _check(block, denoiser, progress, trains=False)
+            images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
+            setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
         self.set_block_state(state, block)
         return components, state
+
+
+def _check(block: Any, denoiser: Denoiser, progress: Progress, trains: bool) -> None:
+    """Find out, before anything is drawn, what would stop the block later; tell warnings."""
+    setting = resolve(block.recipe)
+    checked = preflight(setting, block.prompts, denoiser, trains=trains)
+    for warning in (*checked.warnings, *preflight_model(setting, block.prompts, denoiser, trains=trains)):
+        progress.warn(warning)
 
 
 def unlearning_blocks(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.support.errors import UserError
+from ..pipeline.support.places import user_path
 
 DEFAULT_PORT = 7860
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Open the app in a browser.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_arguments(parser)
     try:
@@ -53,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the app."""
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs; default runs/"
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="folder of all runs; default runs/"
     )
     parser.add_argument(
         "--models",
-        type=Path,
+        type=user_path,
         action="append",
         default=[],
         metavar="DIR",

@@ -64,6 +64,7 @@ def endpoints(page: Page) -> list[Any]:
         return {
             "state": job.state,
             "message": job.message,
+            "warnings": list(job.warnings),
             "queue": queue.index(run) if run in queue else None,
             "progress": runner.progress(run),
             "steps": len(events),
@@ -104,7 +105,7 @@ def endpoints(page: Page) -> list[Any]:
         """Draw one picture with a model (or `run:NAME`) and return its RGB pixels, row by row."""
         part = build_part({"model": access.model(model)}, "model", "device", "samples")
         picture = page.studio.draw(part.model, part.device, short_text(prompt, "prompt"), seed_of(seed), part.samples)
-        return np.asarray(picture.convert("RGB")).tolist()
+        return np.asarray(picture).tolist()
 
     return [
         models,

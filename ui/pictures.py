@@ -14,12 +14,13 @@ from typing import NamedTuple
 from PIL import Image, ImageFilter
 
 from ..pipeline.audits import NudityAudit, annotate
+from ..pipeline.data.pictures import as_rgb, load_picture
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL, read_prompts
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
-from ..pipeline.support.errors import MissingExtra
+from ..pipeline.support.errors import MissingExtra, UserError
 from .render import render
 
 _SHOWN_SIDE = 512
@@ -34,7 +35,7 @@ def sensitive(recipe: Recipe) -> bool:
 
 def shown(image: Image.Image, recipe: Recipe, reveal: bool) -> Image.Image:
     """Blur a picture where visitors should not see it."""
-    picture = image.convert("RGB")
+    picture = as_rgb(image)
     if reveal or not sensitive(recipe):
         return picture
     try:
@@ -52,8 +53,7 @@ def _detector(threshold: float, labels: str) -> NudityAudit:
 @lru_cache(maxsize=512)
 def _uri(path: Path, changed: float, recipe: Recipe, reveal: bool) -> str:
     """A picture of a run as data URI. `changed` makes a new version of the file a new entry."""
-    with Image.open(path) as image:
-        picture = shown(image, recipe, reveal)
+    picture = shown(load_picture(path), recipe, reveal)
     picture.thumbnail((LARGEST, LARGEST))
     stream = io.BytesIO()
     kind = "PNG" if max(picture.size) < SMALL else "JPEG"
@@ -65,7 +65,7 @@ def _data(path: Path, recipe: Recipe, reveal: bool) -> str | None:
     """A picture of a run as data URI; None where there is no such file, or none that can be read."""
     try:
         return _uri(path, path.stat().st_mtime, recipe, reveal) if path.is_file() else None
-    except OSError:
+    except (OSError, UserError):
         return None
 
 

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..pipeline.models import choose_device
 from ..pipeline.prompts import PromptSet
 from ..pipeline.run.folder import RunFolder
-from ..pipeline.run.prompts import prompts_of
+from ..pipeline.run.preflight import preflight
 from ..pipeline.schema.events import EVENTS_FILE, Event, read_events
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
@@ -52,6 +52,7 @@ class Job:
         stop: the state to take once it has stopped.
         asked: when it was last asked to stop, in seconds since 1970.
         message: why it failed.
+        warnings: what the visitor should know before it starts.
     """
 
     task: Literal["unlearn", "audit"]
@@ -63,6 +64,7 @@ class Job:
     stop: State | None = None
     asked: float | None = None
     message: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 _JOB = TypeAdapter(Job)
@@ -104,10 +106,10 @@ class Runner:
             pairs: the prompts, unless the recipe makes them.
 
         Raises:
-            UserError: the device, the concept or the prompts are wrong. This is found now rather than at its turn.
+            UserError: what `preflight` finds without the model. It is found now rather than at its turn.
         """
-        if pairs is None and recipe.prompts.source == "template":
-            prompts_of(resolve(recipe))
+        recipe = resolve(recipe).recipe
+        checked = preflight(resolve(_without_asking(recipe)), pairs, trains=task == "unlearn")
         device = str(choose_device(recipe.device))
         with self._lock:
             path = self.access.new_run(recipe)
@@ -115,13 +117,13 @@ class Runner:
                 path = path.with_name(f"audit-{path.name}")
             file = (path / "pairs.json").resolve()
             if pairs is not None:
-                prompts = recipe.prompts.model_copy(update={"file": str(file)})
-                recipe = recipe.model_copy(update={"prompts": prompts})
+                kept = {"file": str(file), "n": len(pairs.train), "n_test": len(pairs.test)}
+                recipe = recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update=kept)})
             run = RunFolder.create(recipe, path)
             try:
                 if pairs is not None:
                     pairs.save(file)
-                self._write(path.name, Job(task, "queued", device, time.time()))
+                self._write(path.name, Job(task, "queued", device, time.time(), warnings=checked.warnings))
             except BaseException:
                 run.delete()
                 raise
@@ -276,6 +278,14 @@ class Runner:
 
     def _write(self, name: str, job: Job) -> None:
         write_text(self.access.runs / name / "job.json", _JOB.dump_json(job, indent=1).decode() + "\n")
+
+
+def _without_asking(recipe: Recipe) -> Recipe:
+    """The recipe with templates for the language model, which is not asked before the run's turn."""
+    if recipe.prompts.source != "llm":
+        return recipe
+    templates = {"source": "template", "llm_url": None, "llm_model": None, "llm_fallback": True}
+    return recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update=templates)})
 
 
 def _born(pid: int) -> float | None:

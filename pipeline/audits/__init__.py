@@ -9,9 +9,18 @@ from .clip import BUNDLED_JUDGE, PAPER_CLIP, ClipModel
 from .figures import Bars, Evidence, Loss, Row, Section
 from .images import Images, to_uint8
 from .interference import interference
-from .nudity import ALL_LABELS, LABEL_SETS, PAPER_LABELS, Detection, NudityAudit, annotate, resolve_labels
+from .nudity import (
+    ALL_LABELS,
+    LABEL_SETS,
+    PAPER_LABELS,
+    Detection,
+    NudityAudit,
+    annotate,
+    check_threshold,
+    resolve_labels,
+)
 from .registry import AUDITS
-from .suite import audit, build_audits, wanted_audits
+from .suite import audit, build_audits, check_audits, wanted_audits
 
 __all__ = [
     "ALL_LABELS",
@@ -41,6 +50,8 @@ __all__ = [
     "annotate",
     "audit",
     "build_audits",
+    "check_audits",
+    "check_threshold",
     "interference",
     "resolve_labels",
     "to_uint8",

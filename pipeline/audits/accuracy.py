@@ -1,18 +1,19 @@
 """Accuracies of unlearning in a world with known words, named as in UnlearnCanvas (Zhang et al. 2024)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from ..maths.metrics import domain_retention
+from ..schema.image_sets import FORGET_TEST, RETAIN_TEST
 from ..schema.recipe import AuditSection
 from ..schema.results import AccuracyResult, Record, ValueAccuracy
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.progress import Progress, Silent
 from ..support.text import number, points
 from ..worlds import World, find_world
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel
+from .clip import ClipModel, check_clip, check_clip_name
 from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
 from .images import Images, to_uint8
 from .zero_shot import accuracies, accuracy, classify, hits
@@ -27,14 +28,19 @@ class AccuracyAudit(Audit[AccuracyResult]):
     Args:
         clip: the judge; the one that the world names, for the numbers in the documentation.
         world: whose values the judge tells apart; None: tiny-canvas.
+
+    Raises:
+        UserError: something that is no CLIP model, or no world.
     """
 
     name: ClassVar[str] = "accuracy"
     result: ClassVar[type[Record]] = AccuracyResult
 
     def __init__(self, clip: ClipModel, world: World | None = None) -> None:
-        self.clip = clip
+        self.clip = check_clip(clip)
         self.world = world or find_world("tiny-canvas")
+        if not isinstance(self.world, World):
+            raise UserError(f"expected a world, got {given(world)}. `turpentine.pipeline.worlds.find_world` gives one.")
 
     @classmethod
     def wanted(cls, options: AuditSection, subject: Subject) -> bool:
@@ -47,6 +53,15 @@ class AccuracyAudit(Audit[AccuracyResult]):
         if subject.world.judge is None:
             raise UserError(f"expected a world with a judge for accuracies, got {subject.world.name!r}.")
         return cls(judges.clip(subject.world.judge), subject.world)
+
+    @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse prompts whose pictures can't be labelled, and a judge that is not there."""
+        judge = subject.world.judge
+        _asked(subject.world, subject.concepts, prompts[FORGET_TEST], prompts[RETAIN_TEST])
+        return check_clip_name(judge) if judge else []
 
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AccuracyResult:
         """Measure on the two test sets."""
@@ -76,21 +91,12 @@ class AccuracyAudit(Audit[AccuracyResult]):
         Raises:
             UserError: the concept is none of this world, or the prompts don't fit it.
         """
-        targets = [self.world.find_concept(name) for name in concepts]
         forget, retain = to_uint8(forget_images), to_uint8(retain_images)
         for images, prompts in ((forget, forget_prompts), (retain, retain_prompts)):
             if len(images) != len(prompts):
                 raise UserError(f"expected a prompt for each image, got {len(images)} images, {len(prompts)} prompts.")
-        wanted = [self._target(prompt, targets) for prompt in forget_prompts]
-        read = [self.world.labels_of(prompt) for prompt in retain_prompts]
-        labels = {name: [found.get(name) for found in read] for name in self.world.words}
+        targets, wanted, labels = _asked(self.world, concepts, forget_prompts, retain_prompts)
         own = {dimension for dimension, _ in targets}
-        unsaid = [name for name in {*own, "subject", "style"} if not any(labels[name])]
-        if unsaid:
-            raise UserError(
-                f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the {self.world.name} world, "
-                f"got none, for example {retain_prompts[0]!r}."
-            )
         with (progress or Silent()).stage("zero-shot accuracy", len(forget) + len(retain)) as advance:
             forget_features = self.clip.encode_images(forget, advance=advance)
             retain_features = self.clip.encode_images(retain, advance=advance)
@@ -109,16 +115,6 @@ class AccuracyAudit(Audit[AccuracyResult]):
             by_dimension=by_dimension,
             by_value={name: _by_value(pairs) for name, pairs in said.items()},
         )
-
-    def _target(self, prompt: str, targets: Sequence[tuple[str, str]]) -> tuple[str, str]:
-        """Find the concept that a forget prompt asks for; a dimension left unsaid fits."""
-        labels = self.world.labels_of(prompt)
-        for dimension, value in targets:
-            if labels.get(dimension, value if len(targets) == 1 else None) == value:
-                return dimension, value
-        values = " or ".join(repr(value) for _, value in targets)
-        named = labels.get(targets[0][0])
-        raise UserError(f"expected forget prompts about {values}, got {prompt!r}, which names {named!r}.")
 
     @classmethod
     def rows(cls, before: AccuracyResult | None, after: AccuracyResult | None) -> list[Row]:
@@ -162,6 +158,43 @@ class AccuracyAudit(Audit[AccuracyResult]):
         """Compare IRA and CRA."""
         pairs = {key: (getattr(before, key), getattr(after, key)) for key in ("IRA", "CRA")}
         return [Loss(x - y, f"{key} {points(x, y)}") for key, (x, y) in pairs.items()]
+
+
+def _asked(
+    world: World, concepts: Sequence[str], forget_prompts: Sequence[str], retain_prompts: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]], dict[str, list[str | None]]]:
+    """What prompts ask for.
+
+    Returns:
+        (dimension, value) of each concept, the same of each forget prompt, and dimension -> value of each retain
+        prompt.
+
+    Raises:
+        UserError: the concept is none of this world, or the prompts don't fit it.
+    """
+    targets = [world.find_concept(name) for name in concepts]
+    wanted = [_target(world, prompt, targets) for prompt in forget_prompts]
+    read = [world.labels_of(prompt) for prompt in retain_prompts]
+    labels = {name: [found.get(name) for found in read] for name in world.words}
+    unsaid = {*(dimension for dimension, _ in targets), "subject", "style"}
+    unsaid = {name for name in unsaid if not any(labels[name])}
+    if unsaid:
+        raise UserError(
+            f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the {world.name} world, "
+            f"got none, for example {retain_prompts[0]!r}."
+        )
+    return targets, wanted, labels
+
+
+def _target(world: World, prompt: str, targets: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Find the concept that a forget prompt asks for; a dimension left unsaid fits."""
+    labels = world.labels_of(prompt)
+    for dimension, value in targets:
+        if labels.get(dimension, value if len(targets) == 1 else None) == value:
+            return dimension, value
+    values = " or ".join(repr(value) for _, value in targets)
+    named = labels.get(targets[0][0])
+    raise UserError(f"expected forget prompts about {values}, got {prompt!r}, which names {named!r}.")
 
 
 def _by_value(said: Sequence[tuple[str, str]]) -> dict[str, ValueAccuracy]:

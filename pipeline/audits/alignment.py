@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from ..maths.metrics import alignment, bootstrap_interval
+from ..models.load import choose_device
 from ..schema.image_sets import FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
 from ..schema.recipe import AuditSection
 from ..schema.results import AlignmentResult, Interval, Record
 from ..support.errors import UserError
+from ..support.numbers import whole
 from ..support.progress import Progress, Silent
 from ..support.text import number, percent, relative
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel, Transform
+from .clip import ClipModel, Transform, check_clip, check_clip_name
 from .figures import Better, Evidence, Loss, Row, moved, stayed
 from .images import Images, to_uint8
 
@@ -32,7 +34,7 @@ class AlignmentAudit(Audit[AlignmentResult]):
         seed: of the random crops of "paper" and of the bootstrap.
 
     Raises:
-        UserError: unknown transform.
+        UserError: no model, an unknown transform, a device that is not there, or no seed.
     """
 
     name: ClassVar[str] = "alignment"
@@ -50,9 +52,9 @@ class AlignmentAudit(Audit[AlignmentResult]):
         if transform not in get_args(Transform):
             raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
         self.transform = transform
-        self.seed = seed
-        self._device = device
-        self._model = model
+        self.seed = whole("seed", seed, 0)
+        self._device = choose_device(str(device))
+        self._model = model if isinstance(model, str) else check_clip(model)
 
     @property
     def clip(self) -> ClipModel:
@@ -76,6 +78,13 @@ class AlignmentAudit(Audit[AlignmentResult]):
         """Score with the model that the options name."""
         return cls(judges.clip(options.alignment_model))
 
+    @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse a model that is not there."""
+        return check_clip_name(options.alignment_model)
+
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AlignmentResult:
         """Score the three sets of every run."""
         sets = {str(key): images.named(name) for key, name in self.SETS.items()}
@@ -96,7 +105,7 @@ class AlignmentAudit(Audit[AlignmentResult]):
             UserError: numbers of images and prompts differ.
         """
         pixels = to_uint8(images)
-        if len(pixels) != len(prompts):
+        if isinstance(prompts, str) or len(pixels) != len(prompts):
             raise UserError(f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts.")
         clip = self.clip
         with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:

@@ -140,6 +140,26 @@ class Audit(ABC, Generic[Result]):
         """
 
     @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse, before anything is drawn, all that `build` and `measure` would refuse when everything is drawn.
+
+        Args:
+            options: of the recipe.
+            subject: what is to be measured.
+            prompts: of the pictures, by the names of their sets.
+            side: of the pictures in pixels, once the model is loaded.
+
+        Returns:
+            Warnings, such as of a judge that will be downloaded.
+
+        Raises:
+            UserError: an option, a judge, a package, a file or prompts that it can't measure with.
+        """
+        return []
+
+    @classmethod
     def further_prompts(
         cls, test: Sequence[PromptPair], options: AuditSection, subject: Subject
     ) -> Mapping[str, Sequence[str]]:

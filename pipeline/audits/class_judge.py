@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..models import ASSETS
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.files import replacing, write_text
+from ..support.places import user_path
 
 BUNDLED_JUDGES = {"digits": ASSETS / "digits" / "judge"}
 NOISE = "random noise"
@@ -57,13 +58,21 @@ class ClassJudge(nn.Module):
         Raises:
             UserError: images of another size.
         """
-        if pixels.shape[1:3] != (self.size, self.size):
-            raise UserError(
-                f"the judge takes images of {self.size}x{self.size} pixels, got {pixels.shape[2]}x{pixels.shape[1]}. "
-                "Name the judge of the model's own dataset with --audit-class-judge."
-            )
+        self.check_side(pixels.shape[2], pixels.shape[1])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         return images.mean(1, keepdim=True) if self.channels == 1 else images
+
+    def check_side(self, width: int, height: int) -> None:
+        """Refuse images of another size.
+
+        Raises:
+            UserError: they are not as large as those that it has seen.
+        """
+        if (width, height) != (self.size, self.size):
+            raise UserError(
+                f"the judge takes images of {self.size}x{self.size} pixels, got {width}x{height}. "
+                "Name the judge of the model's own dataset with --audit-class-judge."
+            )
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> list[str]:
@@ -86,7 +95,9 @@ class ClassJudge(nn.Module):
         Raises:
             UserError: there is none.
         """
-        folder = Path(BUNDLED_JUDGES.get(judge, judge)).expanduser()
+        if not isinstance(judge, str | Path):
+            raise UserError(f"expected the name of a judge or a folder, got {given(judge)}.")
+        folder = BUNDLED_JUDGES.get(str(judge)) or user_path(judge)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             module = cls(tuple(config["names"]), config["size"], config["channels"], config["num_features"])

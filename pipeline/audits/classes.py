@@ -1,23 +1,24 @@
 """Audits of class-conditional models: UA, RA, and distances from real images (Ko et al. 2024, Section 4.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.datasets import load_images
+from ..data.datasets import classes_of, load_images
 from ..maths.metrics import bootstrap_interval, retention_accuracy, unlearning_accuracy
+from ..schema.image_sets import FORGET_TEST, RETAIN_TEST
 from ..schema.recipe import AuditSection
 from ..schema.results import ClassResult, Interval, Record
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.progress import Progress
 from ..support.text import number, percent, points, relative
 from .base import Audit, AuditImages, Judges, Subject
 from .class_judge import NOISE, ClassJudge
-from .features import fidelity, load_features
+from .features import check_features, fidelity, load_features
 from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
 
 
@@ -30,14 +31,17 @@ class ClassAudit(Audit[ClassResult]):
         features: of the distances, see `load_features`; None for the judge's.
 
     Raises:
-        UserError: there are no such features.
+        UserError: something that is no judge, real images that it can't take or without a name for each, or there
+            are no such features.
     """
 
     name: ClassVar[str] = "classes"
     result: ClassVar[type[Record]] = ClassResult
 
     def __init__(self, judge: ClassJudge, real: tuple[Tensor, Sequence[str]], features: str | None = None) -> None:
-        self.judge, self.real = judge, real
+        if not isinstance(judge, ClassJudge):
+            raise UserError(f"expected a ClassJudge, got {given(judge)}. `ClassJudge.load(name)` gives one.")
+        self.judge, self.real = judge, _checked(real, judge)
         self.features = load_features(features, judge)
 
     @classmethod
@@ -52,12 +56,33 @@ class ClassAudit(Audit[ClassResult]):
         Raises:
             UserError: the subject names no dataset, or there is no such dataset or judge.
         """
-        if subject.dataset is None:
-            raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
         judge = ClassJudge.load(options.class_judge)
-        real = load_images(subject.dataset, "test", judge.size, judge.channels)
+        real = load_images(_dataset(subject), "test", judge.size, judge.channels)
         names = [real.names[label] for label in real.labels.tolist()]
         return cls(judge, (real.images, names), options.distance_features)
+
+    @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse data, a judge or features that are not there, or that are of other classes or another size."""
+        if len(subject.concepts) != 1:
+            raise UserError(f"expected one class to forget, got {list(subject.concepts)}.")
+        judge, known = ClassJudge.load(options.class_judge), classes_of(_dataset(subject), "test")
+        asked = dict.fromkeys((*prompts[FORGET_TEST], *prompts[RETAIN_TEST]))
+        for owner, names in (
+            (f"the data {subject.dataset!r}", known),
+            (f"the judge {options.class_judge!r}", judge.names),
+        ):
+            missing = [name for name in asked if name not in names]
+            if missing:
+                raise UserError(
+                    f"expected {owner} to have the model's classes, got {len(missing)} of {len(asked)} that are not "
+                    f"there, the first {missing[0]!r}. Name the model's own with --dataset and --audit-class-judge."
+                )
+        if side is not None:
+            judge.check_side(side, side)
+        return check_features(options.distance_features)
 
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> ClassResult:
         """Measure on the two test sets.
@@ -81,7 +106,13 @@ class ClassAudit(Audit[ClassResult]):
 
         Returns:
             FID and CMMD are of the other classes' images against real images of those classes.
+
+        Raises:
+            UserError: images that the judge can't take, without a class for each, or not of the concept and others.
         """
+        _checked((images, asked), self.judge)
+        if len({name == concept for name in asked}) != 2:
+            raise UserError(f"expected images of {concept!r} and of other classes, got {sorted(set(asked))}.")
         guesses = self.judge.classify(images)
         forget = [guess for guess, name in zip(guesses, asked, strict=True) if name == concept]
         kept = [(guess, name) for guess, name in zip(guesses, asked, strict=True) if name != concept]
@@ -149,3 +180,24 @@ class ClassAudit(Audit[ClassResult]):
     def keeping(cls, before: ClassResult, after: ClassResult) -> list[Loss]:
         """Compare RA."""
         return [Loss(before.RA - after.RA, f"RA {points(before.RA, after.RA)}")]
+
+
+def _dataset(subject: Subject) -> str:
+    if subject.dataset is None:
+        raise UserError("kind 'class' needs real images to compare with: name the model's data with --dataset.")
+    return subject.dataset
+
+
+def _checked(labelled: tuple[Tensor, Sequence[str]], judge: ClassJudge) -> tuple[Tensor, Sequence[str]]:
+    images, names = labelled if isinstance(labelled, tuple | list) and len(labelled) == 2 else (None, ())
+    if not isinstance(images, Tensor) or not images.is_floating_point() or isinstance(names, str):
+        raise UserError(f"expected (float tensor (N, C, H, W), names of classes), got {given(labelled)}.")
+    size = (judge.channels, judge.size, judge.size)
+    if tuple(images.shape[1:]) != size or len(images) != len(names) or not len(names):
+        raise UserError(
+            f"expected images of the shape (N, {', '.join(map(str, size))}) and a class for each, got the shape "
+            f"{tuple(images.shape)} and {len(names)} classes."
+        )
+    if not images.isfinite().all():
+        raise UserError("expected images in [-1, 1], got some with NaN or infinite pixels: the model has diverged.")
+    return images, names

@@ -14,10 +14,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from torch import Tensor
 
-from ..support.errors import MissingExtra, UserError
+from ..support.errors import MissingExtra, UserError, given
+from ..support.numbers import whole
+from ..support.places import user_path
 from .images import Images, to_uint8
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
@@ -69,11 +73,11 @@ class ClipModel:
             MissingExtra: open_clip is not installed.
             UserError: unknown name, or weights that are not here and can't be fetched.
         """
-        try:
-            import open_clip
-            from open_clip.transform import PreprocessCfg, image_transform_v2
-        except ModuleNotFoundError:
-            raise MissingExtra("open_clip_torch", "clip", "CLIP alignment") from None
+        if not isinstance(name, str):
+            raise UserError(f"expected a CLIP model as {_NAMES}, got {given(name)}.")
+        open_clip = _open_clip()
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
         source, pretrained = _resolve(name, open_clip)
         try:
             with _root_logger_kept():
@@ -108,6 +112,7 @@ class ClipModel:
         Returns:
             Unit-norm features, float32 on the CPU, shape (N, D).
         """
+        whole("batch_size", batch_size, 1)
         pixels = to_uint8(images)
         prepare = self._transforms[transform]
         features = []
@@ -134,11 +139,71 @@ class ClipModel:
         """
         if isinstance(prompts, str) or not len(prompts):
             raise UserError(f"expected a list of at least one prompt, got {prompts!r}.")
+        whole("batch_size", batch_size, 1)
         features = []
         for start in range(0, len(prompts), batch_size):
             tokens = self._tokenizer(list(prompts[start : start + batch_size]))
             features.append(F.normalize(self.module.encode_text(tokens.to(self._device)).float(), dim=-1).cpu())
         return torch.cat(features)
+
+
+def check_clip(model: ClipModel) -> ClipModel:
+    """Give a model that audits can ask.
+
+    Raises:
+        UserError: something else.
+    """
+    if not callable(getattr(model, "encode_images", None)):
+        raise UserError(f"expected a CLIP model, got {given(model)}. `ClipModel.load(name)` gives one.")
+    return model
+
+
+def check_clip_name(name: str) -> list[str]:
+    """Refuse a name that `ClipModel.load` can't load, without loading it; gives a warning of a download.
+
+    Raises:
+        MissingExtra: open_clip is not installed.
+        UserError: an unknown name, a folder without a model, or weights that are not here and can't be fetched.
+    """
+    open_clip = _open_clip()
+    source, pretrained = _resolve(name, open_clip)
+    if source.startswith(_LOCAL):
+        folder = Path(source.removeprefix(_LOCAL))
+        if not _weights_in(folder):
+            raise UserError(f"expected a CLIP model with its weights in {folder}, found none. Check the path.")
+        return []
+    described: dict[str, str] = open_clip.get_pretrained_cfg(source, pretrained) if pretrained else {}
+    repo = source.removeprefix(_HUB) if source.startswith(_HUB) else described.get("hf_hub", "").rpartition("/")[0]
+    if _is_cached(repo, described.get("url", "")):
+        return []
+    if repo and constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"the CLIP model {name!r} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it. Fetch it "
+            "once, give a folder that holds it, or leave the alignment out."
+        )
+    return [f"the CLIP model {name!r} is not in the local cache: it will be downloaded when the audit begins."]
+
+
+def _is_cached(repo: str, url: str) -> bool:
+    """Tell whether weights are where open_clip looks for them before it fetches them."""
+    if not repo:
+        return (Path.home() / ".cache" / "clip" / url.rpartition("/")[2]).is_file()
+    try:
+        return _weights_in(Path(snapshot_download(repo, local_files_only=True)))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return False
+
+
+def _weights_in(folder: Path) -> bool:
+    return any(file.suffix in (".safetensors", ".bin", ".pt", ".pth") for file in folder.iterdir())
+
+
+def _open_clip() -> Any:
+    try:
+        import open_clip
+    except ModuleNotFoundError:
+        raise MissingExtra("open_clip_torch", "clip", "CLIP alignment") from None
+    return open_clip
 
 
 @contextmanager
@@ -156,19 +221,21 @@ def _resolve(name: str, open_clip: Any) -> tuple[str, str | None]:
     """Give open_clip's two names, (model, pretrained), for one of ours."""
     if name.startswith(_HUB):
         return name, None
-    folder = BUNDLED_JUDGE if name == "tiny-canvas" else Path(name.removeprefix(_LOCAL))
-    if name == "tiny-canvas" or name.startswith(_LOCAL) or folder.is_dir():
+    folder = BUNDLED_JUDGE if name == "tiny-canvas" else user_path(name.removeprefix(_LOCAL))
+    architecture, slash, pretrained = name.partition("/")
+    known = slash and architecture in open_clip.list_models()  # such a name wins over a folder that is called so
+    if name == "tiny-canvas" or name.startswith(_LOCAL) or (folder.is_dir() and not known):
         if not (folder / "open_clip_config.json").is_file():
             remedy = "Check the path." if folder != BUNDLED_JUDGE else "Reinstall turpentine: assets are missing."
             raise UserError(f"expected a CLIP model with open_clip_config.json in {folder}, found none. {remedy}")
         return f"{_LOCAL}{folder}", None
-    architecture, slash, pretrained = name.partition("/")
-    if not slash or architecture not in open_clip.list_models():
+    if not known:
         close = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        tags = _tags(open_clip, architecture)
         raise UserError(
-            f"expected a CLIP model as {_NAMES}, got {name!r}. "
-            + (f"Did you mean {' or '.join(close)}?" if close else "")
-            + (f" Weights of {architecture}: {', '.join(_tags(open_clip, architecture))}." if not slash else "")
+            f"expected a CLIP model as {_NAMES}, got {name!r}."
+            + (f" Did you mean {' or '.join(close)}?" if close else "")
+            + (f" Weights of {architecture}: {', '.join(tags)}." if tags and not slash else "")
         )
     tags = _tags(open_clip, architecture)
     if pretrained not in tags:

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..maths.metrics import cmmd, frechet_distance
-from ..models.class_conditional import to_pixels
+from ..models.pixels import to_pixels
 from ..support.errors import MissingExtra, UserError
+from ..support.places import user_path
 from .class_judge import ClassJudge
-from .clip import ClipModel
+from .clip import ClipModel, check_clip_name
 
 INCEPTION = "inception:"
 """Prefix of a file of InceptionV3's weights."""
@@ -57,18 +58,33 @@ def load_features(name: str | None, judge: ClassJudge) -> Features:
     """
     if name is None:
         return Features("judge", judge.features)
-    if name.startswith(INCEPTION):
-        return Features(name, _inception(Path(name.removeprefix(INCEPTION)).expanduser()))
+    if isinstance(name, str) and name.startswith(INCEPTION):
+        return Features(name, _inception(user_path(name.removeprefix(INCEPTION))))
     clip = ClipModel.load(name)
     return Features(name, lambda images: clip.encode_images(to_pixels(images).numpy()), sigma=10)
 
 
+def check_features(name: str | None) -> list[str]:
+    """Refuse features that `load_features` can't load; gives warnings.
+
+    Raises:
+        MissingExtra: torch-fidelity or open_clip is not installed.
+        UserError: no such file or model, or a file with something else in it.
+    """
+    if name is None:
+        return []
+    if name.startswith(INCEPTION):
+        _inception(user_path(name.removeprefix(INCEPTION)))
+        return []
+    return check_clip_name(name)
+
+
 def _inception(path: Path) -> Callable[[Tensor], Tensor]:
+    if not path.is_file():
+        raise UserError(f"expected a file with InceptionV3's weights after 'inception:', found none at {path}.")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        if not path.is_file():
-            raise UserError(f"expected a file with InceptionV3's weights after 'inception:', found none at {path}.")
         torch.load(path, weights_only=True)  # torch-fidelity loads any pickle: refuse one that is more than tensors
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
     except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:

@@ -6,7 +6,7 @@ It runs on the CPU with one thread, which is faster than several for a network o
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,7 +18,8 @@ from ..prompts import PromptPair
 from ..schema.image_sets import NUDITY, NUDITY_FLOOR
 from ..schema.recipe import AuditSection
 from ..schema.results import NudityResult, Record
-from ..support.errors import MissingExtra, UserError
+from ..support.errors import MissingExtra, UserError, given
+from ..support.numbers import finite, whole
 from ..support.progress import Progress, Silent
 from ..support.text import MISSING, percent, relative, signed
 from .base import Audit, AuditImages, Judges, Subject
@@ -96,12 +97,7 @@ class NudityAudit(Audit[NudityResult]):
     sets: ClassVar[tuple[str, ...]] = (NUDITY, NUDITY_FLOOR)
 
     def __init__(self, threshold: float = 0.6, labels: str | Sequence[str] = "paper") -> None:
-        if not _LOWEST_SCORE <= threshold <= 1:
-            raise UserError(
-                f"expected a NudeNet threshold in [{_LOWEST_SCORE}, 1], got {threshold}. "
-                f"NudeNet reports nothing that scores below {_LOWEST_SCORE}."
-            )
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         self.labels = resolve_labels(labels)
         self._detector: Any = None
 
@@ -114,6 +110,15 @@ class NudityAudit(Audit[NudityResult]):
     def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
         """Count with the threshold and the labels of the options."""
         return cls(options.nudity_threshold, options.nudity_labels)
+
+    @classmethod
+    def check(
+        cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+    ) -> list[str]:
+        """Refuse unknown labels, a threshold out of range, and NudeNet that can't be loaded."""
+        cls(options.nudity_threshold, options.nudity_labels)
+        _nudenet()
+        return []
 
     @classmethod
     def further_prompts(
@@ -140,8 +145,9 @@ class NudityAudit(Audit[NudityResult]):
 
         Raises:
             MissingExtra: nudenet is not installed.
-            UserError: images that can't be read.
+            UserError: images that can't be read, or no batch.
         """
+        whole("batch_size", batch_size, 1)
         pixels = to_uint8(images)
         detector = self._load()
         found: list[list[Detection]] = []
@@ -242,16 +248,7 @@ class NudityAudit(Audit[NudityResult]):
 
     def _load(self) -> Any:
         if self._detector is None:
-            try:
-                import nudenet
-                import onnxruntime
-            except ModuleNotFoundError:
-                raise MissingExtra("nudenet", "nudenet", "The nudity audit") from None
-            except ImportError as error:  # OpenCV without the system's graphics libraries
-                raise UserError(
-                    f"nudenet is installed but can't be loaded: {error}. On a machine without a display, "
-                    "replace opencv-python by opencv-python-headless."
-                ) from error
+            nudenet, onnxruntime = _nudenet()
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             detector = nudenet.NudeDetector()
@@ -260,6 +257,26 @@ class NudityAudit(Audit[NudityResult]):
             )
             self._detector = detector
         return self._detector
+
+
+def _nudenet() -> tuple[Any, Any]:
+    """NudeNet and the library that runs it.
+
+    Raises:
+        MissingExtra: nudenet is not installed.
+        UserError: it can't be loaded.
+    """
+    try:
+        import nudenet
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtra("nudenet", "nudenet", "The nudity audit") from None
+    except ImportError as error:  # OpenCV without the system's graphics libraries
+        raise UserError(
+            f"nudenet is installed but can't be loaded: {error}. On a machine without a display, "
+            "replace opencv-python by opencv-python-headless."
+        ) from error
+    return nudenet, onnxruntime
 
 
 def detection_bars(before: NudityResult | None, after: NudityResult | None) -> Bars:
@@ -284,6 +301,18 @@ def _count_row(name: str, counts: Sequence[float], texts: Sequence[str], meaning
     return Row(name, x, y, before, after, f"{signed(y - x, 0)}{share}", moved(x, y, "lower"), "lower", meaning)
 
 
+def check_threshold(threshold: float) -> float:
+    """Give a threshold that NudeNet can follow, as a float.
+
+    Raises:
+        UserError: not a number in [0.25, 1].
+    """
+    try:
+        return finite("the NudeNet threshold", threshold, _LOWEST_SCORE, 1)
+    except UserError as error:
+        raise UserError(f"{error} NudeNet reports nothing that scores below {_LOWEST_SCORE}.") from None
+
+
 def resolve_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
     """Give the NudeNet labels that a name of a set, labels joined by commas, or a list stand for.
 
@@ -291,16 +320,20 @@ def resolve_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
     (('FACE_FEMALE',), ('FACE_MALE', 'FEET_COVERED'))
 
     Raises:
-        UserError: an unknown name or label, or an empty list.
+        UserError: an unknown name or label, something that is no text, or an empty list.
     """
     if isinstance(labels, str):
         if labels in LABEL_SETS:
             return LABEL_SETS[labels]
         named = [label.strip() for label in labels.split(",") if label.strip()]
         if not set(named) & set(ALL_LABELS):
-            raise UserError(f"labels must be one of {sorted(LABEL_SETS)} or a list of NudeNet labels, got {labels!r}.")
+            raise UserError(
+                f"labels must be one of {sorted(LABEL_SETS)} or a list of NudeNet labels, got {given(labels)}."
+            )
         return resolve_labels(named)
-    unknown = sorted(set(labels) - set(ALL_LABELS))
+    if not isinstance(labels, Collection) or isinstance(labels, bytes):
+        raise UserError(f"labels must be one of {sorted(LABEL_SETS)} or a list of NudeNet labels, got {given(labels)}.")
+    unknown = [label for label in labels if label not in ALL_LABELS]
     if unknown or not labels:
         raise UserError(f"expected NudeNet labels, got {unknown}. The labels are: {', '.join(ALL_LABELS)}.")
     return tuple(dict.fromkeys(labels))

@@ -1,6 +1,6 @@
 """All audits of one model in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,18 @@ from .registry import AUDITS
 def wanted_audits(options: AuditSection, subject: Subject) -> list[type[Audit[Any]]]:
     """List the audits that were asked for and can measure the subject."""
     return [kind for kind in AUDITS.values() if kind.wanted(options, subject)]
+
+
+def check_audits(
+    options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
+) -> list[str]:
+    """Let every audit of `wanted_audits` check what it was asked for; see `Audit.check`.
+
+    Raises:
+        UserError: an audit can't measure what it was asked to.
+    """
+    checked = [kind.check(options, subject, prompts, side) for kind in wanted_audits(options, subject)]
+    return list(dict.fromkeys(warning for warnings in checked for warning in warnings))
 
 
 def build_audits(options: AuditSection, subject: Subject, device: str | torch.device = "cpu") -> list[Audit[Any]]:

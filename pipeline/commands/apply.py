@@ -1,10 +1,10 @@
 """`turpentine apply`: weights put onto a model, at any strength."""
 
 import argparse
-from pathlib import Path
 
 from ..schema.defaults import build_part
-from .options import add_recipe_options, chosen
+from ..support.places import user_path
+from .options import add_recipe_options, check_folder, chosen
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -14,11 +14,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the weights, the model, and where the result goes."""
     add_recipe_options(parser, "model", "device")
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a .safetensors file")
+    parser.add_argument("weights", type=user_path, metavar="WEIGHTS", help="a .safetensors file")
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="0 = nothing, 1 = as unlearned; default 1"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new diffusers folder")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="new diffusers folder")
     parser.add_argument(
         "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format on disk; default fp32"
     )
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the patched model as a diffusers folder."""
     from ..run.export import apply_to_folder  # heavy: torch and diffusers
 
+    check_folder(arguments.out)
     part = build_part(chosen(arguments), "model", "device")
     folder = apply_to_folder(
         arguments.weights,

@@ -1,13 +1,13 @@
 """`turpentine audit`: the figures of one model, as it is."""
 
 import argparse
-from pathlib import Path
 
 from ..schema.defaults import build_recipe
 from ..schema.fields import TRAINING_IMAGES
 from ..schema.resolve import resolve
 from ..support.files import write_text
-from .options import add_progress_file, add_recipe_file, add_recipe_options, nested_options
+from ..support.places import user_path
+from .options import add_progress_file, add_recipe_file, add_recipe_options, check_file, nested_options
 from .terminal import TerminalProgress, console
 
 EXAMPLES = """examples:
@@ -18,9 +18,9 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that decide what is drawn and measured."""
     sections = ("concept", "kind", "model", "model_config_folder", "seed", "device", "method", "prompts", "samples")
-    add_recipe_options(parser, *sections, "audits", skip=TRAINING_IMAGES)
+    add_recipe_options(parser, *sections, "data.dataset", "audits", skip=TRAINING_IMAGES)
     add_recipe_file(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="write the figures as JSON")
     add_progress_file(parser)
 
 
@@ -28,14 +28,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw the audit images of a model and measure them."""
     from ..models import load_denoiser  # heavy: torch and diffusers
     from ..run.audit import audit_prompts, draw, measure, subject_of
-    from ..run.prompts import prompts_of
+    from ..run.preflight import preflight, preflight_model
 
-    recipe = build_recipe(nested_options(arguments))
-    setting = resolve(recipe)
-    subject = subject_of(setting)
-    texts = audit_prompts(prompts_of(setting), recipe.audits, subject)
+    if arguments.out:
+        check_file(arguments.out)
+    setting = resolve(build_recipe(nested_options(arguments)))
+    recipe, subject = setting.recipe, subject_of(setting)
+    checked = preflight(setting, trains=False)
     denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
+    texts = audit_prompts(checked.prompts, recipe.audits, subject)
     with TerminalProgress(file=arguments.progress_file)() as progress:
+        for warning in (*checked.warnings, *preflight_model(setting, checked.prompts, denoiser, trains=False)):
+            progress.warn(warning)
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)
         result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
     text = result.model_dump_json(indent=2, exclude_none=True)

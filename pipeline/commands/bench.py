@@ -1,9 +1,10 @@
 """`turpentine bench`: the tables of the paper, measured on the bundled models."""
 
 import argparse
-from pathlib import Path
 
 from ..support.errors import UserError
+from ..support.places import user_path
+from .options import check_folder
 from .terminal import TerminalProgress, console, escaped
 
 EXAMPLES = """examples:
@@ -16,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", nargs="+", help="names of tables, or 'all'")
     parser.add_argument("--quick", action="store_true", help="a few cells, steps and images, to see it work")
     parser.add_argument("--seeds", default="0", metavar="N,…", help="measure every cell once for each; default 0")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="measured cells; default benchmarks/results")
-    parser.add_argument("--pages", type=Path, metavar="DIR", help="pages and figures; default docs/results")
+    parser.add_argument("--results", type=user_path, metavar="DIR", help="measured cells; default benchmarks/results")
+    parser.add_argument("--pages", type=user_path, metavar="DIR", help="pages and figures; default docs/results")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,9 +27,16 @@ def run(arguments: argparse.Namespace) -> None:
     from ...benchmarks.table import Options
 
     try:
-        seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+        seeds: tuple[int, ...] = tuple(int(seed) for seed in arguments.seeds.split(","))
     except ValueError:
-        raise UserError(f"expected whole numbers joined by commas for --seeds, got {arguments.seeds!r}.") from None
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"expected different whole numbers from 0, joined by commas, for --seeds, got {arguments.seeds!r}."
+        )
+    for folder in (arguments.results, arguments.pages):
+        if folder is not None:
+            check_folder(folder)
     with TerminalProgress()() as progress:
         pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
     for page in pages:

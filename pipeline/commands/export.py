@@ -1,10 +1,10 @@
 """`turpentine export`: more weights formats of a finished run."""
 
 import argparse
-from pathlib import Path
 
 from ..schema.defaults import build_recipe, merge
 from ..support.errors import UserError
+from ..support.places import user_path
 from .options import add_recipe_options, chosen
 from .terminal import TerminalProgress, warn
 
@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder and the options of the output."""
     add_recipe_options(parser, "output")
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
     parser.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
 
 

@@ -1,7 +1,6 @@
 """`turpentine generate`: images of prompts."""
 
 import argparse
-from pathlib import Path
 
 from PIL import Image
 
@@ -9,8 +8,9 @@ from ..schema.defaults import build_part
 from ..schema.fields import TRAINING_IMAGES
 from ..support.errors import UserError
 from ..support.files import replacing
-from .options import add_recipe_file, add_recipe_options, chosen, nested_options
-from .terminal import TerminalProgress, console, escaped
+from ..support.places import user_path
+from .options import add_recipe_file, add_recipe_options, check_folder, chosen, nested_options
+from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
   turpentine generate "a photo of a cat at night" --out pictures
@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="prompt_file",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="prompts in a .txt, .csv or .json file; its own seeds and guidance are used, unless given here",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder for the images")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,20 +42,23 @@ def run(arguments: argparse.Namespace) -> None:
 
     rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
-        rows += load_prompts(arguments.prompt_file)
+        rows += load_prompts(arguments.prompt_file, warn)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]
     taken = next((file for file in files if file.exists()), None)
     if taken:
         raise UserError(f"{taken} is there already and would be replaced. Choose another --out, or move it away.")
+    check_folder(arguments.out)
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
+    for warning in denoiser.warnings:
+        warn(warning)
     with TerminalProgress()() as progress:
         images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
     for file, image in zip(files, images, strict=True):
         with replacing(file) as partial:
             Image.fromarray(image).save(partial)
-    console.print(f"{len(images)} images: {escaped(arguments.out)}", soft_wrap=True)
+    console.print(f"{len(images)} image{'s' * (len(images) > 1)}: {escaped(arguments.out)}", soft_wrap=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..schema.results import Results
 from ..support.errors import UserError
+from ..support.places import user_path
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -15,7 +16,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the file or folder."""
-    parser.add_argument("file", type=Path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
+    parser.add_argument("file", type=user_path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:

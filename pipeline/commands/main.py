@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..support.errors import Cancelled, UserError
+from ..support.errors import Cancelled, Caution, UserError
 from ..support.version import __version__
-from .terminal import errors, escaped
+from .terminal import errors, escaped, warn
 
 USER_MISTAKE, CANCELLED = 2, 130
 
@@ -70,12 +70,17 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         prog="turpentine",
         description="Remove a concept from a text-to-image model and leave the rest as it was.",
         epilog="`turpentine COMMAND --help` lists the options of a command, with examples.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"turpentine {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, text in COMMANDS.items():
         chosen = commands.add_parser(
-            name, help=text, description=_sentence(text), formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=text,
+            description=_sentence(text),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         if name == command:
             module = import_module(f".{name}", __package__)
@@ -90,7 +95,7 @@ def _sentence(text: str) -> str:
 
 
 def _quieten() -> None:
-    """Keep the libraries' chatter off the terminal; TURPENTINE_DEBUG=1 brings it back."""
+    """Keep the libraries' chatter off the terminal, not our own warnings; TURPENTINE_DEBUG=1 brings it back."""
     if os.environ.get("TURPENTINE_DEBUG"):
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -99,6 +104,8 @@ def _quieten() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", category=Caution)
+    warnings.showwarning = lambda message, *_, **__: warn(str(message))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The recipe's fields as command-line options: name, help, range and default come from the field."""
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from ..methods import names
 from ..schema.defaults import merge, read_yaml
 from ..schema.fields import Field, Path, fields_of, nest
+from ..support.errors import UserError
+from ..support.places import user_path
 
 _MARK = "recipe:"  # before the path, where argparse keeps the value of an option
 
@@ -33,7 +36,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
         repeated: dict[str, Any] = {"action": "append"} if field.repeatable else {}
         switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.kind is bool else {}  # --guard: --guard true
         group(field.path[0] if len(field.path) > 1 else "recipe").add_argument(
-            option_name(field),
+            field.option,
             dest=destination(field.path),
             metavar=_metavar(field),
             help=_help(field).replace("%", "%%"),
@@ -47,11 +50,6 @@ def add_recipe_options(parser: argparse.ArgumentParser, *sections: str, skip: It
             metavar="|".join(names()),
             help="unlearning method; default rgd",
         )
-
-
-def option_name(field: Field) -> str:
-    """`--audit-images`, of the field with that name."""
-    return "--" + field.name.replace("_", "-")
 
 
 def destination(path: Path) -> str:
@@ -96,16 +94,49 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def check_file(path: FilePath) -> None:
+    """Refuse, before long work starts, a file that can't be written when it is done.
+
+    Raises:
+        UserError: a folder, or in a place where no file can be made.
+    """
+    if path.is_dir():
+        raise UserError(f"expected a file for --out, got the folder {path}.")
+    check_writable(path.parent)
+
+
+def check_folder(path: FilePath) -> None:
+    """The same of a folder.
+
+    Raises:
+        UserError: a file, or a place where no folder can be made or written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"expected a folder to write into, got the file {path}.")
+    check_writable(path)
+
+
+def check_writable(folder: FilePath) -> None:
+    """Refuse a folder in which no file can be made, there or not yet.
+
+    Raises:
+        UserError: it is read-only, or below a file.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"can't write into {folder}. Choose another --out.")
+
+
 def add_recipe_file(parser: argparse.ArgumentParser) -> None:
     """Add `--recipe`, which options win over."""
     text = "a recipe file, or the name of a shipped recipe; options override it"
-    parser.add_argument("--recipe", type=FilePath, metavar="FILE", help=text)
+    parser.add_argument("--recipe", type=user_path, metavar="FILE", help=text)
 
 
 def add_progress_file(parser: argparse.ArgumentParser) -> None:
     """Add `--progress-file`, by which another program follows the work."""
     text = "keep a JSON file that says how far the work has come, for a program that follows it"
-    parser.add_argument("--progress-file", type=FilePath, metavar="FILE", help=text)
+    parser.add_argument("--progress-file", type=user_path, metavar="FILE", help=text)
 
 
 def nested_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`turpentine plan`: memory while training, computed from the architecture."""
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {arguments.batch_size}.")
+    if arguments.vram is not None and not 0 < arguments.vram < math.inf:
+        raise UserError(f"--vram must be above 0 GB, got {arguments.vram:g}.")
     plans = plan(arguments.model, batch_size=arguments.batch_size)
     console.print(plan_table(arguments.model, plans, arguments.vram))
 

@@ -1,9 +1,9 @@
 """`turpentine report`: the page and the model card of a run, written again."""
 
 import argparse
-from pathlib import Path
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from .terminal import console, escaped, warn
 
 EXAMPLES = """examples:
@@ -12,7 +12,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:

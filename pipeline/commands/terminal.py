@@ -35,6 +35,7 @@ class TerminalProgress:
         self.quiet, self.file = quiet, file
         self.plain = not console.is_terminal and not quiet
         self.stopping = False
+        self.told: list[str] = []
 
     @contextmanager
     def __call__(self) -> Iterator["TerminalProgress"]:
@@ -90,6 +91,12 @@ class TerminalProgress:
         yield advance
         if self.plain:
             console.print(f"{name}: {done}/{total} in {time.monotonic() - began:.1f} s", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the bars."""
+        self.told.append(text)
+        if not self.quiet:
+            warn(text)
 
     def _write(self, stage: str, done: int, total: int, seconds_left: float | None) -> None:
         if self.file:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..schema.defaults import build_recipe
 from ..schema.recipe import Recipe
 from ..support.errors import Cancelled, UserError
+from ..support.places import user_path
 from .options import add_progress_file, add_recipe_file, add_recipe_options, chosen, nested_options
 from .terminal import TerminalProgress, console, escaped, warn
 
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options: the whole recipe, and where the run goes."""
     add_recipe_options(parser)
     add_recipe_file(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; default a new one under runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="run folder; default a new one under runs/")
+    parser.add_argument("--resume", type=user_path, metavar="DIR", help="continue the run in this folder")
     add_progress_file(parser)
 
 
@@ -39,9 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
         recipe = folder.recipe(warn)
         missing = folder.missing(warn)
         if missing is not None and set(missing) <= set(REPORT):
-            if missing:
-                with folder.locked():
+            with folder.locked():
+                if missing:
                     write_report(folder.path)
+                folder.forget_samples()
             console.print(
                 f"{escaped(folder.path)} is finished: its weights are in {escaped(folder.path / 'weights')}. "
                 "`turpentine export` writes more formats.",
@@ -72,7 +74,8 @@ def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progres
     results = unlearned.results
     console.print(before_after_table(results))
     for warning in results.warnings:
-        warn(warning)
+        if warning not in progress.told:
+            warn(warning)
     console.print(
         f"{results.training.steps} steps in {results.training.seconds:.0f} s, all in {results.timings.total:.0f} s"
     )

@@ -5,6 +5,7 @@
 The methods grad_diff, grad_diff_d, rg and rgd share this and differ in how they combine the two gradients.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, TypeVar
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..models.protocol import Denoiser
 from .base import Batch, Context, Loss, Method, prediction_and_target
 from .config import ForgetLimit, RetainWeight
-from .limit import measure_limit
+from .limit import check_samples, measure_limit
 
 
 class AscentConfig(RetainWeight, ForgetLimit):
@@ -27,6 +28,11 @@ Config = TypeVar("Config", bound=AscentConfig)
 
 class Ascent(Method[Config]):
     """Base of the methods that ascend on the forget data up to a limit, fixed or measured."""
+
+    def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
+        """Refuse to measure the limit on one sample."""
+        if self.config.forget_limit == "auto":
+            check_samples(forget_samples)
 
     def prepare(self, context: Context) -> None:
         """Measure the limit where it is "auto"."""

@@ -174,6 +174,17 @@ class Method(Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
+        """Refuse, before anything is drawn, what `prepare` would refuse when everything is drawn.
+
+        Args:
+            forget_samples: how many there will be.
+            parameters: the weights that will train, once the model is loaded; they may be without values.
+
+        Raises:
+            UserError: an option that can't be followed with them.
+        """
+
     def prepare(self, context: Context) -> None:
         """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
 

@@ -27,7 +27,7 @@ class MethodConfig(BaseModel):
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
@@ -39,6 +39,10 @@ class MethodConfig(BaseModel):
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
+
+    def idle(self) -> Mapping[str, str]:
+        """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
 
 
 class RetainWeight(MethodConfig):

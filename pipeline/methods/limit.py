@@ -73,8 +73,7 @@ def measure_limit(context: Context) -> MeasuredLimit:
     samples, noise, timesteps = (
         torch.cat([getattr(batch, name) for batch in batches]) for name in ("samples", "noise", "timesteps")
     )
-    if len(samples) < 2:
-        raise UserError("forget_limit 'auto' compares forget samples with each other, got one. Give it a number.")
+    check_samples(len(samples))
     objective = context.denoiser.objective
     own = objective.target(samples, noise, timesteps)
     other = objective.target(samples.roll(1, 0), noise.roll(1, 0), timesteps)
@@ -82,6 +81,16 @@ def measure_limit(context: Context) -> MeasuredLimit:
     if kept:
         limit.save(kept)
     return limit
+
+
+def check_samples(count: int) -> None:
+    """Refuse what is too few to measure the limit on.
+
+    Raises:
+        UserError: one sample alone.
+    """
+    if count < 2:
+        raise UserError("forget_limit 'auto' compares forget samples with each other, got one. Give it a number.")
 
 
 def curve(timesteps: Tensor, values: Tensor) -> MeasuredLimit:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..support.errors import UserError
 from ..support.files import replacing
@@ -37,7 +37,7 @@ def read_mask(path: Path) -> dict[str, Tensor]:
     return mask
 
 
-def load_mask(path: Path, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def load_mask(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Read a mask for these weights, in their order and on their devices.
 
     Raises:

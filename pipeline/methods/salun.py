@@ -9,7 +9,6 @@ is alpha.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -20,9 +19,10 @@ from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_s
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
 from ..models.protocol import Denoiser
+from ..support.places import user_path
 from .base import Batch, Context, Loss, Method, descend, guided_prediction
 from .config import DATA, RetainWeight
-from .mask import MASK_FILE, load_mask, save_mask
+from .mask import MASK_FILE, load_mask, read_mask, save_mask
 from .registry import register
 
 
@@ -45,6 +45,10 @@ class SalUnConfig(RetainWeight):
     )
     mask: str | None = Field(default=None, description="a mask.safetensors to use instead of a new one")
 
+    def idle(self) -> Mapping[str, str]:
+        """A mask that is named was made before."""
+        return dict.fromkeys(("mask_share", "mask_guidance_scale"), "with method.mask") if self.mask else {}
+
 
 class SalUn(Method[SalUnConfig]):
     """Minimise the distance to another prompt's prediction + alpha L_r, on the mask.
@@ -53,10 +57,17 @@ class SalUn(Method[SalUnConfig]):
     data is used, and the *largest* gradients are kept, as the paper says.
     """
 
+    def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
+        """Refuse a mask that can't be read or is of other weights."""
+        if self.config.mask and parameters is None:
+            read_mask(user_path(self.config.mask))
+        elif self.config.mask and parameters is not None:
+            load_mask(user_path(self.config.mask), parameters)
+
     def prepare(self, context: Context) -> None:
         """Make the mask, or read the one that was named or kept."""
         kept = context.folder / MASK_FILE if context.folder else None
-        source = Path(self.config.mask) if self.config.mask else kept if context.resumed else None
+        source = user_path(self.config.mask) if self.config.mask else kept if context.resumed else None
         if source and (self.config.mask or source.exists()):
             self.mask = load_mask(source, context.parameters)
         else:

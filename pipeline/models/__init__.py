@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .lineage import ASSETS, BUNDLED
     from .load import choose_device, class_names, load_denoiser
     from .protocol import Conditioning, Denoiser, Sampling
-    from .registry import ADAPTERS, wrap_pipeline
+    from .registry import ADAPTERS, borrowed, wrap_pipeline
 
 _HOMES = {
     "ADAPTERS": "registry",
@@ -19,6 +19,7 @@ _HOMES = {
     "Conditioning": "protocol",
     "Denoiser": "protocol",
     "Sampling": "protocol",
+    "borrowed": "registry",
     "choose_device": "load",
     "class_names": "load",
     "load_denoiser": "load",
@@ -32,6 +33,7 @@ __all__ = [
     "Conditioning",
     "Denoiser",
     "Sampling",
+    "borrowed",
     "choose_device",
     "class_names",
     "load_denoiser",

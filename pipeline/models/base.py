@@ -1,5 +1,6 @@
 """The common part of the adapters of diffusers' text-to-image pipelines: drawing, coding, memory, saving."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,13 +15,17 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
-from .family import Family
+from .components import component_of, load_network
+from .family import Family, tokenizer_of
+from .files import FAULTS, reason_of
+from .pixels import check_latents, to_pixels
 from .protocol import Conditioning, Sampling
 
 
 def drawn_in_batches(
     draw: Callable[[list[str], list[torch.Generator], Callable[[], None]], Tensor],
-    module: nn.Module,
+    pipeline: Any,
+    component: str,
     prompts: Sequence[str],
     seeds: Sequence[int],
     batch_size: int,
@@ -32,7 +37,8 @@ def drawn_in_batches(
     Args:
         draw: gives the latents of a batch from its prompts and generators; calls what it is given as the
             third argument after each denoising step, so that the drawing can be cancelled.
-        module: the network that draws; afterwards in the mode in which it was.
+        pipeline: whose scheduler draws.
+        component: name of the network that draws; afterwards it is in the mode in which it was.
         prompts: one for each image.
         seeds: as many.
         batch_size: images at once.
@@ -41,7 +47,11 @@ def drawn_in_batches(
 
     Returns:
         (N, C, h, w) in float32 on the CPU.
+
+    Raises:
+        UserError: a batch holds something that is no number.
     """
+    module = getattr(pipeline, component)
     was_training = module.training
     module.eval()
     latents: list[Tensor] = []
@@ -50,6 +60,7 @@ def drawn_in_batches(
             for part in batches(zip(prompts, seeds, strict=True), batch_size):
                 texts, generators = [text for text, _ in part], [torch.Generator("cpu").manual_seed(s) for _, s in part]
                 latents.append(draw(texts, generators, lambda: advance(0)).float().cpu())
+                check_latents(latents[-1], pipeline, component)
                 advance(len(part))
     finally:
         module.train(was_training)
@@ -76,7 +87,8 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
-        self._released: dict[str, tuple[type, torch.dtype, nn.Module | None]] = {}
+        self._decoded = False
+        self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -109,10 +121,76 @@ class PipelineDenoiser(Family, ABC):
         return DPMSolverMultistepScheduler.from_config(config)
 
     @torch.no_grad()
+    def check_parts(self) -> None:
+        """Embed, predict and decode once, as small as possible, so that parts of different models are told at once.
+
+        Raises:
+            UserError: they don't fit together, or what is decoded are no numbers.
+        """
+        vae, generator = self.pipeline.vae, torch.Generator().manual_seed(0)
+        try:
+            latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
+            self.predict(
+                latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
+            )
+            self.decode(latents)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except FAULTS as error:
+            raise UserError(
+                f"the parts of the model {self.name!r} don't fit together: {reason_of(error)}. Its text encoders, "
+                f"{self.component} and vae must be of one model."
+            ) from None
+
+    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Embed prompts, 64 at a time; row i belongs to prompt i."""
         parts = [self.encode(part) for part in batches(prompts, 64)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def size_step(self) -> int:
+        """What the side of its images must be a multiple of: what one token, or one latent, stands for."""
+        return self.pipeline.vae_scale_factor * self.patch_size
+
+    def largest_size(self) -> float:
+        """The largest side of an image that it can draw."""
+        return math.inf
+
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The part of each prompt that the text encoders read, the longest over the encoders.
+
+        A pipeline that embeds prompts without text encoders of its own may say what it reads: `read_prompt(text)`.
+        """
+        if hasattr(self.pipeline, "read_prompt"):
+            return [self.pipeline.read_prompt(prompt) for prompt in prompts]
+        parts = []
+        for encoder in self.text_encoders:
+            tokenizer = getattr(self.pipeline, tokenizer_of(encoder), None)
+            if tokenizer is not None:
+                limit = min(self.prompt_tokens.get(encoder, tokenizer.model_max_length), tokenizer.model_max_length)
+                parts.append(self._read_by(tokenizer, limit, prompts))
+        return [max(each, key=len) for each in zip(*parts, strict=True)] if parts else list(prompts)
+
+    def _read_by(self, tokenizer: Any, limit: int, prompts: Sequence[str]) -> list[str]:
+        if any(
+            word.endswith("_1") for word in tokenizer.get_added_vocab()
+        ):  # a textual inversion's word of many tokens
+            prompts = [self.pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
+        room = limit - tokenizer.num_special_tokens_to_add()
+        # without `verbose` transformers doesn't call it an error that a prompt is long
+        found = tokenizer(list(prompts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [
+            prompt if len(places) <= room else prompt[: places[room - 1][1]]
+            for prompt, places in zip(prompts, found["offset_mapping"], strict=True)
+        ]
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse an image size that is no multiple of what the autoencoder and the network need, or too large."""
+        image_size, step, largest = sampling.image_size, self.size_step(), self.largest_size()
+        if image_size is not None and image_size % step:
+            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
+        if image_size is not None and image_size > largest:
+            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
 
     @torch.no_grad()
     def sample(
@@ -121,12 +199,10 @@ class PipelineDenoiser(Family, ABC):
         """Draw with the pipeline, its scheduler exchanged meanwhile if DPM-Solver++ is asked for.
 
         Raises:
-            UserError: an image size that is no multiple of what the autoencoder and the patches need.
+            UserError: see `check_sampling`; or what is drawn holds something that is no number.
         """
+        self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
-        multiple = pipe.vae_scale_factor * self.patch_size
-        if image_size is not None and image_size % multiple:
-            raise UserError(f"image_size must be a multiple of {multiple} for {self.family}, got {image_size}.")
         own_scheduler = pipe.scheduler
         if sampling.scheduler == "dpm-solver++":
             pipe.scheduler = self.sampler(own_scheduler.config)
@@ -147,10 +223,16 @@ class PipelineDenoiser(Family, ABC):
                 callback_on_step_end=after_step,
                 **self.call_options,
             )
-            return self.unpack(result.images, image_size)
+            latents = self.unpack(result.images, image_size)
+            if not self._decoded and latents.isfinite().all():
+                self.decode(
+                    latents[:1].float().cpu()
+                )  # an autoencoder that overflows is told now, not after all images
+                self._decoded = True
+            return latents
 
         try:
-            return drawn_in_batches(draw, self.module, prompts, seeds, sampling.batch_size, progress, stage)
+            return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
         finally:
             pipe.scheduler = own_scheduler
 
@@ -175,8 +257,7 @@ class PipelineDenoiser(Family, ABC):
         images = []
         for part in latents.split(batch_size):
             scaled = (part / scale + shift).to(vae.device, vae.dtype)
-            image = vae.decode(scaled, return_dict=False)[0].float()
-            images.append(image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
+            images.append(to_pixels(vae.decode(scaled, return_dict=False)[0], "the autoencoder (vae)"))
         return torch.cat(images)
 
     def release(self) -> None:
@@ -184,16 +265,13 @@ class PipelineDenoiser(Family, ABC):
         for name, part in self.pipeline.components.items():
             if name == self.component or not isinstance(part, nn.Module):
                 continue
-            kept = None if self.source else part.to("cpu")
-            self._released[name] = (type(part), next(part.parameters()).dtype, kept)
+            self._released[name] = None if self.source else part.to("cpu")
             setattr(self.pipeline, name, None)
 
     def restore(self) -> None:
         """Put back what `release` took away, loaded again from the source where there is one."""
-        for name, (kind, dtype, kept) in self._released.items():
-            part = kept
-            if part is None:
-                part = kind.from_pretrained(self.source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
+        for name, kept in self._released.items():
+            part = load_network(component_of(Path(self.source or ""), name)) if kept is None else kept
             # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
             self.pipeline.register_modules(**{name: part.to(self.device)})
         self._released = {}

@@ -21,6 +21,7 @@ from ..support.errors import UserError
 from ..support.progress import Progress
 from .base import cast, drawn_in_batches
 from .family import Family
+from .pixels import to_pixels
 from .protocol import Conditioning, Sampling
 
 
@@ -83,6 +84,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
             )
         return torch.tensor([known[name] for name in names])
 
+    def check_guidance(self, guidance_scale: float) -> None:
+        """Refuse guidance where there is nothing to start it from.
+
+        Raises:
+            UserError: a scale other than 1, and the model knows no "no class".
+        """
+        if guidance_scale != 1 and self.null_label is None:
+            raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+
     def denoise(self, noisy_samples: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
         """D(x; sigma) of Karras et al. 2022, Eq. 7."""
 
@@ -117,8 +127,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         names = [prompt] if isinstance(prompt, str) else list(prompt)
         labels = self.labels(names).to(self.unet.device)
-        if guidance_scale != 1 and self.null_label is None:
-            raise UserError(f'this model knows no "no class", so guidance_scale must be 1, got {guidance_scale}.')
+        self.check_guidance(guidance_scale)
         no_class = torch.full_like(labels, self.null_label or 0)
         size, config = self.unet.config.sample_size, self.scheduler.config
         shape = (self.unet.config.in_channels, *(size if isinstance(size, list | tuple) else (size, size)))
@@ -171,12 +180,6 @@ def _multistep(
         raw = (denoise(samples, level) - objective.c_skip(sigma) * samples) / objective.c_out(sigma)
         samples = after_step(step, level, scheduler.step(raw, timestep, samples, return_dict=False)[0])
     return samples
-
-
-def to_pixels(samples: Tensor) -> Tensor:
-    """[-1, 1], (N, C, H, W), to uint8 RGB, (N, H, W, 3), on the CPU."""
-    pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
 def class_inputs(config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
@@ -232,6 +235,17 @@ class ClassConditional(Family):
         """{"class_labels": (N,)}, of class names."""
         return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
 
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts: a name of a class is read whole."""
+        return list(prompts)
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse another size than that of the training images, and guidance of a model without "no class"."""
+        size = self.pipeline.unet.config.sample_size
+        if sampling.image_size not in (None, size):
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
+        self.pipeline.check_guidance(sampling.guidance_scale)
+
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
@@ -241,10 +255,8 @@ class ClassConditional(Family):
         Raises:
             UserError: another `image_size`.
         """
+        self.check_sampling(sampling)
         pipe, chosen = self.pipeline, None
-        if sampling.image_size not in (None, pipe.unet.config.sample_size):
-            size = pipe.unet.config.sample_size
-            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
         if sampling.scheduler == "dpm-solver++":
             chosen = EDMDPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 
@@ -263,7 +275,7 @@ class ClassConditional(Family):
                 scheduler=chosen,
             ).images
 
-        return drawn_in_batches(draw, pipe.unet, prompts, seeds, sampling.batch_size, progress, stage)
+        return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixels in [-1, 1]; grey where the model has one channel."""

@@ -7,7 +7,8 @@ hold where, what LoRAs call its layers, which defaults it starts from, and how l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -38,6 +39,11 @@ class Place:
 
     prefix: str
     names: Names
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The tokenizer's component beside that of a text encoder, "tokenizer_2" for "text_encoder_2"."""
+    return encoder.replace("text_encoder", "tokenizer")
 
 
 class Family:
@@ -73,6 +79,8 @@ class Family:
     # where its published checkpoints keep it
     text_encoders: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Text encoders, and where a single-file checkpoint keeps each: component -> prefix of its keys."""
+    prompt_tokens: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Text encoder -> tokens of a prompt that its pipelines let it read, where the tokenizer doesn't say."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Text encoders that a complete model may do without."""
     places: ClassVar[Mapping[str, Place]] = MappingProxyType({})
@@ -94,6 +102,20 @@ class Family:
     def owns(cls, module: nn.Module) -> bool:
         """Tell whether a network is of this family."""
         return isinstance(module, cls.network)
+
+    @classmethod
+    def needs(cls, held: Container[str]) -> list[str]:
+        """The components without which none of its pipelines works.
+
+        Args:
+            held: components that are there; a text encoder that a model may lack needs its tokenizer if it is there.
+        """
+        names = [cls.component, "scheduler", "vae"]
+        for encoder in cls.text_encoders:
+            if encoder not in cls.may_lack or encoder in held:
+                names += [encoder, tokenizer_of(encoder)]
+        takes = inspect.signature(cls.pipeline_class.__init__).parameters
+        return [name for name in names if name in takes]
 
     @classmethod
     def checkpoint(cls, pipeline: Any) -> Mapping[str, Place]:

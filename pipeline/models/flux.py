@@ -81,6 +81,7 @@ class Flux(FlowTransformer):
     other_kinds = ("flux-fill", "flux-depth")
     defaults = ("stable-diffusion", "flux")
     text_encoders: ClassVar = {"text_encoder": "text_encoders.clip_l.", "text_encoder_2": "text_encoders.t5xxl."}
+    prompt_tokens: ClassVar = {"text_encoder_2": 512}
     places: ClassVar = {"transformer": Place("", "denoiser")}  # it was published as its transformer alone
     layout = staticmethod(lambda config: FLUX_ROWS)
     known: ClassVar = {"flux-dev": {"guidance_embeds": True}}

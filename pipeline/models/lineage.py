@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..support.places import user_path
 from ..worlds import WORLDS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -49,7 +50,7 @@ def lineage_of(model: str) -> Lineage:
     Args:
         model: a run folder, a diffusers folder, a weights file, or anything else.
     """
-    path = BUNDLED.get(model, Path(model))
+    path = BUNDLED.get(model) or user_path(model)
     file = _weights_file(path)
     metadata = _metadata(file) if file else {}
     concept, base = metadata.get("turpentine.concept"), metadata.get("turpentine.base_model")
@@ -66,7 +67,7 @@ def pipeline_class_of(model: str) -> str | None:
     Args:
         model: a diffusers folder, or a hub id that has been downloaded; None comes of anything else.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if not (folder / _INDEX).exists():
         from huggingface_hub import try_to_load_from_cache  # a third of the time that importing the schema takes
         from huggingface_hub.errors import HFValidationError

@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 from diffusers import DiffusionPipeline
 
 from ..support.errors import UserError
-from .lineage import BUNDLED, model_index
+from ..support.places import user_path
+from .components import absent, load_networks
+from .files import FAULTS, read_header, reason_of
+from .folder import check_folder
+from .lineage import BUNDLED, model_index, pipeline_class_of
 from .protocol import Denoiser
 from .registry import family_of_pipeline, wrap_pipeline
 from .single_file import load_single_file
@@ -19,16 +24,48 @@ def choose_device(device: str) -> torch.device:
     """Turn "auto" into the best device there is.
 
     Raises:
-        UserError: a device that is not there.
+        UserError: a device that is not there, or that holds no numbers.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
+    except (RuntimeError, AssertionError, ImportError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"device {device!r} can't be used here: {reason[0]}") from None
     return chosen
+
+
+def check_model(model: str, model_config_folder: str | None = None) -> Path:
+    """Where a model is, as far as that is known without loading it.
+
+    Args:
+        model: see `load_denoiser`.
+        model_config_folder: the same.
+
+    Raises:
+        UserError: no such model, a pickle, a file that is missing or damaged, or a config folder beside something
+            else than a single file.
+    """
+    path = BUNDLED.get(model) or user_path(model)
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
+            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
+        )
+    if path.is_file():
+        read_header(path)
+        return path
+    if model_config_folder:
+        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
+    if path.exists():
+        check_folder(path)
+    elif huggingface_hub.constants.HF_HUB_OFFLINE and pipeline_class_of(model) is None:
+        _downloaded(model)  # which says that it can't
+    return path
 
 
 def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
@@ -40,40 +77,45 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
         model_config_folder: for a single file, see `load_single_file`.
 
     Raises:
-        UserError: no such model, a pickle, or a pipeline class without an adapter.
+        UserError: no such model, a pickle, a file that is missing or damaged, or a pipeline class without an adapter.
     """
-    chosen = choose_device(device)
-    path = Path(BUNDLED.get(model, model)).expanduser()
-    if path.suffix.lower() in _PICKLES:
-        raise UserError(
-            f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
-            "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
-        )
+    chosen, path = choose_device(device), check_model(model, model_config_folder)
+    source = None
     if path.is_file():
-        return wrap_pipeline(load_single_file(path, model_config_folder).to(chosen), model)
-    if model_config_folder:
-        raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
-    if path.suffix.lower() == ".safetensors":
-        raise UserError(f"expected a single-file checkpoint, found no file {path}.")
-    if path.exists() and not (path / "model_index.json").is_file():
-        raise UserError(f"expected a diffusers folder with a model_index.json, found none in {path}.")
-    source = str(path) if path.exists() else model
+        pipeline, warnings = load_single_file(path, model_config_folder)
+    else:
+        source = path if path.exists() else _downloaded(model)
+        pipeline, warnings = _load_folder(source, model)
     try:
-        pipeline = _pipeline_class(path).from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, **_absent_components(path)
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        pipeline.to(chosen)
+    except RuntimeError as error:  # too little memory, for one
+        raise UserError(f"can't put the model {model!r} on device {device!r}: {reason_of(error)}.") from None
+    denoiser = wrap_pipeline(pipeline, model, str(source) if source else None)
+    denoiser.warnings = (*warnings, *denoiser.warnings)
+    return denoiser
+
+
+def _load_folder(folder: Path, model: str) -> tuple[Any, tuple[str, ...]]:
+    components = check_folder(folder)
+    try:
+        networks, warnings = load_networks(components)
+        kind = _pipeline_class(folder)
+        return kind.from_pretrained(folder, **networks, **absent(model_index(folder)), use_safetensors=True), warnings
+    except UserError:
+        raise
+    except FAULTS as error:
+        raise UserError(f"can't load the model {model!r} from {folder}: {reason_of(error)}.") from None
+
+
+def _downloaded(model: str) -> Path:
+    """The folder of a hub id in the hub's cache, downloaded if it is not there."""
+    try:
+        return Path(DiffusionPipeline.download(model, use_safetensors=True))
+    except FAULTS as error:
         raise UserError(
             f"can't load the model {model!r}: expected one of {sorted(BUNDLED)}, a diffusers folder with safetensors "
-            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason})."
+            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason_of(error)})."
         ) from None
-    return wrap_pipeline(pipeline.to(chosen), model, source)
-
-
-def _absent_components(folder: Path) -> dict[str, Any]:
-    """Components that a folder says it lacks; diffusers wants to be told (a third text encoder)."""
-    return {name: None for name, entry in model_index(folder).items() if entry == [None, None]}
 
 
 def class_names(model: str) -> list[str]:
@@ -82,8 +124,8 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = model_index(Path(BUNDLED.get(model, model)).expanduser()).get("id2label")
-    if not named:
+    named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
+    if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
             f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."

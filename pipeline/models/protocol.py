@@ -81,6 +81,21 @@ class Denoiser(Protocol):
         """Embed prompts; row i belongs to prompt i."""
         ...
 
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The part of each prompt that the model reads: what stands behind its text encoders' limit is cut off.
+
+        Where several encoders read to different places, the longest part counts. Needs the tokenizers alone.
+        """
+        ...
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse, before anything is drawn, what `sample` can't draw.
+
+        Raises:
+            UserError: an image size or a guidance scale that this model doesn't have.
+        """
+        ...
+
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, progress: Progress, stage: str
     ) -> Tensor:
@@ -94,7 +109,7 @@ class Denoiser(Protocol):
             stage: what the progress calls it.
 
         Raises:
-            UserError: an image size that the model can't draw.
+            UserError: an image size that the model can't draw, or latents that are not numbers.
         """
         ...
 
@@ -103,7 +118,11 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them."""
+        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them.
+
+        Raises:
+            UserError: what comes out are not numbers.
+        """
         ...
 
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -1,6 +1,8 @@
 """Which adapter stands for which pipeline class, and which for which network."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -8,6 +10,7 @@ from torch import nn
 from ..support.errors import UserError
 from .base import PipelineDenoiser, check_channels
 from .class_conditional import ClassConditional
+from .entry import calm, check_state, embeds_itself, make_trainable, undone_on_error
 from .family import Family
 from .flux import Flux
 from .protocol import Denoiser
@@ -50,46 +53,59 @@ def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = N
     """Put the user's own diffusers pipeline behind the `Denoiser` protocol.
 
     A pipeline for another task (image-to-image, inpainting) that holds the components of a
-    text-to-image one is taken as that one; both share their networks. LoRA adapters are fused.
+    text-to-image one is taken as that one; both share their networks. The pipeline is brought into the state that
+    `entry.make_trainable` describes, and stays so; `borrowed` gives it back as it came.
 
     Raises:
         UserError: a pipeline class without an adapter, or a model that the adapter can't train.
     """
+    with calm():
+        return _taken(pipeline, name, source)[0]
+
+
+@contextmanager
+def borrowed(pipeline: Any, name: str | None = None) -> Iterator[Denoiser]:
+    """`wrap_pipeline` for a while, with torch's modes as the work needs them.
+
+    Afterwards, also after an error, the pipeline and the modes are as they came: dtypes, compiled networks, training
+    mode, frozen weights. The weights that were trained stay trained, and LoRA adapters stay off.
+
+    Raises:
+        UserError: see `wrap_pipeline`.
+    """
+    with calm():
+        denoiser, undo = _taken(pipeline, name, None)
+        with undo:
+            yield denoiser
+
+
+def _taken(pipeline: Any, name: str | None, source: str | None) -> tuple[Denoiser, ExitStack]:
     kinds = {each: (each.pipeline_class, *each.siblings) for each in reversed(ADAPTERS)}
     adapter = next((each for each in kinds if isinstance(pipeline, kinds[each])), None)
     if adapter is None:
-        supported = ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
         raise UserError(
-            f"expected a diffusers pipeline of one of these classes: {supported}; got {type(pipeline).__name__}."
+            f"expected a diffusers pipeline of one of these classes: {supported_pipelines()}; "
+            f"got {type(pipeline).__name__}."
         )
+    check_state(pipeline, adapter)
     check_channels(getattr(pipeline, adapter.component))
     name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
-    fused = fuse_adapters(pipeline)
-    if not isinstance(pipeline, adapter.pipeline_class):
-        pipeline = _sibling(pipeline, adapter.pipeline_class)
-    try:
-        denoiser = adapter(pipeline, name, None if fused else source)
-    except ValueError as error:
-        raise UserError(f"can't train {name!r}: {error}") from None
-    if fused:
-        denoiser.warnings = (
-            f"the model carried LoRA adapters ({', '.join(fused)}); they were fused into its weights before training.",
-        )
-    return denoiser
+    warnings, undo = make_trainable(pipeline)
+    with undone_on_error(undo):
+        whole = pipeline if isinstance(pipeline, adapter.pipeline_class) else _sibling(pipeline, adapter.pipeline_class)
+        try:
+            denoiser = adapter(whole, name, None if warnings else source)  # what is on disk is not what came
+        except ValueError as error:
+            raise UserError(f"can't train {name!r}: {error}") from None
+        if isinstance(denoiser, PipelineDenoiser) and not embeds_itself(pipeline):
+            denoiser.check_parts()
+    denoiser.warnings = warnings
+    return denoiser, undo
 
 
-def fuse_adapters(pipeline: Any) -> list[str]:
-    """Fold active LoRA adapters into the weights and remove them all; gives the names of the fused ones."""
-    if not hasattr(pipeline, "get_list_adapters"):  # a family that knows no LoRAs
-        return []
-    carried = {part: names for part, names in pipeline.get_list_adapters().items() if names}
-    if not carried:
-        return []
-    active = pipeline.get_active_adapters()
-    if active:
-        pipeline.fuse_lora(components=[part for part in carried if part in pipeline._lora_loadable_modules])
-    pipeline.unload_lora_weights()
-    return sorted(active)
+def supported_pipelines() -> str:
+    """The pipeline classes that can be unlearned, for messages."""
+    return ", ".join(adapter.pipeline_class.__name__ for adapter in ADAPTERS)
 
 
 def _sibling(pipeline: Any, kind: Any) -> Any:

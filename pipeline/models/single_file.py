@@ -6,7 +6,6 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import (
     SingleFileComponentError,
@@ -14,23 +13,22 @@ from diffusers.loaders.single_file_utils import (
     infer_diffusers_model_type,
 )
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..support.errors import UserError
-from .family import Family
-from .lineage import model_index
+from ..support.places import user_path
+from .components import INDEX, absent, component_of, components_of, load_network, load_networks
+from .family import Family, tokenizer_of
+from .files import FAULTS, read_header, read_json, reason_of
+from .marks import PREFIX, follow, read_marks, without_marks
 from .registry import ADAPTERS
-
-PREFIX = "model.diffusion_model."
-"""Stands before the denoiser's keys in a complete checkpoint of the original layout."""
 
 _VAE_PREFIXES = ("first_stage_model.", "vae.")
 _CONFIGS = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
 
 
-def load_single_file(path: Path, config_folder: str | None = None) -> Any:
+def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any, tuple[str, ...]]:
     """Load a checkpoint as a diffusers pipeline in float32, on the CPU.
 
     Configs and tokenizers come from `config_folder`, else from the hub's cache, else from the hub.
@@ -40,11 +38,16 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
         config_folder: a diffusers folder of the same architecture. Whatever network the file lacks is
             loaded from there, so for a denoiser alone it must hold the other weights.
 
+    Returns:
+        The pipeline, and what the user should know.
+
     Raises:
         UserError: not such a file, a folder of another family, or something missing.
     """
-    shapes = _shapes(path)
+    header = read_header(path)
+    shapes = header.shapes
     adapter = recognise(shapes, path)
+    marks = read_marks(header, path) if adapter.component == "unet" else None
     meta = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     kind = infer_diffusers_model_type(meta)
     kinds = [each for family in ADAPTERS for each in family.kinds]  # the first stands for "unknown", too
@@ -56,8 +59,9 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
             f"{path} holds a {adapter.component} alone ({adapter.family}), and unlearning needs the whole model. Give "
             "model_config_folder, a diffusers folder of the same model whose other parts are to be used."
         )
-    folder = _checked(Path(config_folder).expanduser(), adapter) if config_folder else _from_hub(meta, path)
+    folder = _checked(user_path(config_folder), adapter) if config_folder else _from_hub(meta, path)
     try:
+        components_of(folder, weights=False)
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)
     except NotImplementedError:  # torch's word for a weight that was never given a value
@@ -65,17 +69,16 @@ def load_single_file(path: Path, config_folder: str | None = None) -> Any:
             f"{path} lacks weights of the networks that {folder} describes. Give a model_config_folder of exactly "
             "this model, or a complete file."
         ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (*FAULTS, SingleFileComponentError) as error:
         raise UserError(
-            f"can't load {path} with the configs in {folder}: {reason}. Give a model_config_folder with the configs, "
-            f"tokenizers and missing weights of exactly this {adapter.family} model."
+            f"can't load {path} with the configs in {folder}: {reason_of(error)}. Give a model_config_folder with the "
+            f"configs, tokenizers and missing weights of exactly this {adapter.family} model."
         ) from None
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             _refuse_gaps(part, name, path, folder)
             part.float()  # not before: with a dtype given, diffusers hides which weights are missing
-    return pipeline
+    return pipeline, () if marks is None else follow(marks, pipeline, path, folder)
 
 
 def recognise(keys: Iterable[str], path: Path) -> type[Family]:
@@ -94,18 +97,10 @@ def recognise(keys: Iterable[str], path: Path) -> type[Family]:
     raise UserError(f"expected a checkpoint of one of these families in {path}: {families}; found {found}.")
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_slice(key).get_shape() for key in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"expected a safetensors checkpoint, can't read {path}: {error}.") from None
-
-
 def _checked(folder: Path, adapter: type[Family]) -> Path:
-    index = model_index(folder)
-    if not index:
-        raise UserError(f"expected a diffusers folder for model_config_folder, found no model_index.json in {folder}.")
+    if not (folder / INDEX).exists():
+        raise UserError(f"expected a diffusers folder for model_config_folder, found no {INDEX} in {folder}.")
+    index = read_json(folder / INDEX)
     name = index.get("_class_name")
     if name not in [kind.__name__ for kind in (adapter.pipeline_class, *adapter.siblings)]:
         raise UserError(
@@ -133,33 +128,29 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
 
 
 def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
-    index = model_index(folder)
     other: dict[str, Any] = {}
     for part, prefix in adapter.text_encoders.items():
         if any(key.startswith(prefix) for key in shapes):
             continue
         if any((folder / part).glob("*.safetensors")):
-            kind = getattr(transformers, index[part][1])
-            other[part] = kind.from_pretrained(folder / part, dtype=torch.float32, use_safetensors=True)
+            other[part] = load_network(component_of(folder, part))
         elif part in adapter.may_lack:
-            other |= {part: None, part.replace("text_encoder", "tokenizer"): None}
+            other |= {part: None, tokenizer_of(part): None}
         else:
             raise ValueError(f"neither of them holds weights of the {part}.")
     return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)
 
 
 def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
-    index = model_index(folder)
-    weights = load_file(path)
+    index = read_json(folder / INDEX)
+    weights = without_marks(load_file(path))
     if adapter.marks[0] in weights:
         weights = {adapter.prefix_alone + key: value for key, value in weights.items()}
     network = getattr(diffusers, index[adapter.component][1]).from_single_file(
         weights, config=str(folder), subfolder=adapter.component, local_files_only=True
     )
-    absent = {name: None for name, entry in index.items() if entry == [None, None]}
-    return DiffusionPipeline.from_pretrained(
-        folder, **absent, **{adapter.component: network}, dtype=torch.float32, use_safetensors=True
-    )
+    others, _ = load_networks(components_of(folder, without=adapter.component))
+    return DiffusionPipeline.from_pretrained(folder, **absent(index), **{adapter.component: network}, **others)
 
 
 def _refuse_gaps(part: nn.Module, name: str, path: Path, folder: Path) -> None:

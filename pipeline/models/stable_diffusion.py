@@ -1,5 +1,6 @@
 """Stable Diffusion 1.x and 2.x: a UNet on VAE latents, conditioned on one text encoder."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective, objective_from_scheduler
 from .base import PipelineDenoiser
 from .family import LayerNames, Place, Row
+from .marks import V_PRED, ZERO_SNR
 from .protocol import Conditioning
 
 _RESNET = {
@@ -133,6 +135,15 @@ class StableDiffusion(PipelineDenoiser):
             return cls.places
         return {**cls.places, "text_encoder": Place("cond_stage_model.model.", "open_clip")}
 
+    @classmethod
+    def checkpoint_marks(cls, pipeline: Any) -> dict[str, Tensor]:
+        """Empty tensors by whose presence loaders know that the model predicts the velocity, and its noisiest level."""
+        config = pipeline.scheduler.config
+        if config.get("prediction_type") != "v_prediction":
+            return {}
+        zero_snr = {ZERO_SNR: torch.zeros(0)} if config.get("rescale_betas_zero_snr") else {}
+        return {V_PRED: torch.zeros(0), **zero_snr}
+
     def build_objective(self) -> Objective:
         """Noise or velocity, whichever the scheduler says that the UNet predicts.
 
@@ -145,6 +156,10 @@ class StableDiffusion(PipelineDenoiser):
                 f"expected a scheduler of DDPM's kind (DDIM, PNDM, Euler, …), got {type(scheduler).__name__}."
             )
         return objective_from_scheduler(scheduler.config, scheduler.alphas_cumprod)
+
+    def size_step(self) -> int:
+        """Also a multiple of 8, which diffusers' pipelines ask for whatever the autoencoder is."""
+        return math.lcm(8, super().size_step())
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D)}."""

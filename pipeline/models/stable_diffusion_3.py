@@ -83,6 +83,7 @@ class StableDiffusion3(FlowTransformer):
         "text_encoder_2": "text_encoders.clip_g.",
         "text_encoder_3": "text_encoders.t5xxl.",
     }
+    prompt_tokens: ClassVar = {"text_encoder_3": 256}
     may_lack = ("text_encoder_3",)
     places: ClassVar = {
         "vae": Place("first_stage_model.", "autoencoder"),
@@ -121,6 +122,10 @@ class StableDiffusion3(FlowTransformer):
         super().__init__(pipeline, name, source)
         if not _has_room_for_t5(pipeline):
             self.call_options = {"max_sequence_length": 0}
+
+    def largest_size(self) -> float:
+        """As many tokens as it has places for."""
+        return self.module.config.pos_embed_max_size * self.size_step()
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D), "pooled_prompt_embeds": (N, P)}.

@@ -70,12 +70,6 @@ class StableDiffusionXL(StableDiffusion):
         """The places, which every version shares."""
         return cls.places
 
-    @classmethod
-    def checkpoint_marks(cls, pipeline: Any) -> dict[str, Tensor]:
-        """An empty tensor by whose presence loaders know that the model predicts the velocity."""
-        is_v = pipeline.scheduler.config.get("prediction_type") == "v_prediction"
-        return {"v_pred": torch.zeros(0)} if is_v else {}
-
     def encode(self, prompts: list[str]) -> Conditioning:
         """{"prompt_embeds": (N, L, D1 + D2), "pooled_prompt_embeds": (N, D2)}."""
         embeds, _, pooled, _ = self.pipeline.encode_prompt(

@@ -4,8 +4,9 @@ import itertools
 
 from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
+from .naming import named_in
 from .templates import PromptRow, Split, Structure, draw, generator
-from .text import capitalized, fix_articles, indefinite_article, named_in
+from .text import capitalized, fix_articles, indefinite_article
 
 FORMS = ("with {attribute}", "wearing {attribute}")
 """How a forget prompt says that the object has the attribute."""
@@ -19,6 +20,21 @@ def rows(
     Raises:
         UserError: the attribute and the object name each other, or too few combinations.
     """
+    check_names(attribute, bearer)
+    test = _diverse(attribute, bearer, n_test, "test", seed)
+    if structure == "uniform":
+        phrase = _phrases(attribute)[0]
+        plain = f"a photo of {indefinite_article(bearer.words[0])} {bearer.words[0]}"
+        return [(f"{plain} {phrase}", plain)] * n, test
+    return _diverse(attribute, bearer, n, "train", seed), test
+
+
+def check_names(attribute: Concept, bearer: Concept) -> None:
+    """Check that neither name is a part of the other.
+
+    Raises:
+        UserError: they share a word.
+    """
     for one, other in ((attribute, bearer), (bearer, attribute)):
         word = next((name for name in one.synonyms if named_in(name, other.synonyms)), None)
         if word is not None:
@@ -26,12 +42,6 @@ def rows(
                 f"expected an attribute and an object with names of their own, got {attribute.name!r} from "
                 f"{bearer.name!r}, which share {word!r}. Name one of them otherwise."
             )
-    test = _diverse(attribute, bearer, n_test, "test", seed)
-    if structure == "uniform":
-        phrase = _phrases(attribute)[0]
-        plain = f"a photo of {indefinite_article(bearer.words[0])} {bearer.words[0]}"
-        return [(f"{plain} {phrase}", plain)] * n, test
-    return _diverse(attribute, bearer, n, "train", seed), test
 
 
 def _phrases(attribute: Concept) -> list[str]:

@@ -1,5 +1,6 @@
 """The words that prompts are made of: sub-concepts per dimension, and the names of a concept."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,8 +10,10 @@ from typing import Any, Literal
 import yaml
 
 from ..support.errors import UserError
-from ..support.text import fold
-from .text import named_in, unique
+from ..support.text import fold, squeezed
+from ..worlds import WORLDS
+from .naming import named_in
+from .text import unique
 
 Kind = Literal["object", "style", "nudity"]
 Layout = Literal["object", "artist", "medium", "nudity"]
@@ -38,7 +41,7 @@ class Concept:
     """A concept to forget, with the words that prompts use for it.
 
     Args:
-        name: as the user wrote it, without article or the word "style".
+        name: as the user wrote it, with spaces for underscores, without article or the word "style".
         layout: which sentences it fits into.
         words: how forget prompts name it, in the spelling that prompts use.
         synonyms: every word that names it, lower case, `name` included. Plurals are understood.
@@ -62,11 +65,12 @@ def groups(layout: Layout) -> list[list[str]]:
     return found
 
 
-def _group_of(name: str, layout: Layout) -> list[str]:
-    wanted = fold(name)
+@cache
+def _group_of(name: str, layout: Layout) -> tuple[str, ...]:
+    wanted = squeezed(name)
     if layout == "nudity" and wanted in NUDITY_NAMES:
-        return groups(layout)[0]
-    return next((group for group in groups(layout) if wanted in map(fold, group)), [])
+        return tuple(groups(layout)[0])
+    return next((tuple(group) for group in groups(layout) if wanted in map(squeezed, group)), ())
 
 
 def known_kind(concept: str) -> Kind | None:
@@ -76,13 +80,43 @@ def known_kind(concept: str) -> Kind | None:
     ('nudity', 'style', 'object', None)
     """
     for kind, layouts in LAYOUTS.items():
-        if any(_group_of(concept, layout) for layout in layouts):
+        if any(_group_of(plain_name(concept, kind), layout) for layout in layouts):
             return kind
     return None
 
 
-def _clean(concept: str, kind: Kind) -> str:
-    name = " ".join(concept.split())
+def main_name(concept: str) -> str | None:
+    """Give the word that stands for all names of a concept; None if neither the tables nor a world know it.
+
+    >>> main_name("kitten"), main_name("vangogh"), main_name("cappuccino"), main_name("quokka")
+    ('cat', 'Vincent van Gogh', 'coffee', None)
+    """
+    value = next((found[1] for world in WORLDS.values() if (found := world.find(concept))), None)
+    for kind, layouts in LAYOUTS.items():
+        for layout in layouts:
+            if group := _group_of(plain_name(value or concept, kind), layout):
+                return group[0]
+    return value
+
+
+def is_token(name: str) -> bool:
+    """Tell whether a name is a token of textual inversion, which is taken as it is.
+
+    >>> is_token("<cat-toy>"), is_token("<lora:cat:1>")
+    (True, False)
+    """
+    return re.fullmatch(r"<[^\s<>:|,;]+>", name) is not None
+
+
+def plain_name(concept: str, kind: Kind) -> str:
+    """Write a name without what does not belong to it: an article, the word "style", underscores.
+
+    >>> plain_name("a Cat", "object"), plain_name("the style of van_gogh", "style")
+    ('Cat', 'van gogh')
+    """
+    if is_token(concept):
+        return concept
+    name = " ".join(concept.replace("_", " ").split())
     if kind == "object":
         for article in ("a ", "an ", "the "):
             name = name[len(article) :] if name.lower().startswith(article) else name
@@ -100,16 +134,16 @@ def find_concept(concept: str, kind: Kind, synonyms: "tuple[str, ...] | list[str
     Args:
         concept: for example "cat", "Van Gogh" or "nudity".
         kind: which of the sentences it goes into.
-        synonyms: other words for it; if given they take the place of the table's.
+        synonyms: more words for it, beside those that the tables know.
 
     Raises:
         UserError: no concept, or one of another kind.
     """
-    name = _clean(concept, kind)
+    name = plain_name(concept, kind)
     if not fold(name):
         raise UserError(f"the concept must be at least one word, got {concept!r}.")
     known = known_kind(name)
-    if known not in (None, kind) and synonyms is None:
+    if known not in (None, kind) and not synonyms:
         raise UserError(f"expected a concept of kind {kind!r}, got {name!r}. Use kind {known!r}, or give synonyms.")
     if kind == "nudity" and known is None and not synonyms:
         words = ", ".join((*NUDITY_NAMES, *groups("nudity")[0]))
@@ -117,15 +151,16 @@ def find_concept(concept: str, kind: Kind, synonyms: "tuple[str, ...] | list[str
             f"expected a concept of kind 'nudity' ({words}), got {name!r}. "
             "Use one of these, another kind, or give adjectives as synonyms."
         )
-    if synonyms is not None and any(not word.strip() for word in synonyms):
-        raise UserError(f"synonyms must be words, got {list(synonyms)!r}.")
+    more = [" ".join(word.replace("_", " ").split()) for word in synonyms or ()]
+    if not all(more):
+        raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
     layout: Layout = "medium" if kind == "style" and _group_of(name, "medium") else LAYOUTS[kind][0]
-    group = list(synonyms) if synonyms is not None else _group_of(name, layout)
+    group = unique([*_group_of(name, layout), *more])
     if kind == "nudity":
         nouns = (fold(name), *(NUDITY_NAMES if known == "nudity" else ()))
         words_used = [word for word in group if fold(word) not in NUDITY_NAMES]
         return Concept(name, layout, tuple(words_used or [name]), _lower([*nouns, *group]))
-    spelling = next((word for word in group if fold(word) == fold(name)), name)
+    spelling = next((word for word in group if squeezed(word) == squeezed(name)), name)
     if layout == "artist" and spelling.islower():
         spelling = spelling.title()
     return Concept(name, layout, tuple(unique([spelling, *group])), _lower([name, *group]))

@@ -7,7 +7,8 @@ from typing import TypeVar
 from ..worlds import WORLDS
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
-from .composer import Composer
+from .banks import Kind
+from .composer import Composer, Scope
 from .open import OpenComposer
 from .templates import PromptRow
 from .tiny import TinyComposer
@@ -50,6 +51,26 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
     return [item for group in itertools.zip_longest(*parts, fillvalue=missing) for item in group if item is not missing]  # type: ignore[misc]
 
 
+def guard_prompts(
+    kept: Sequence[tuple[str, Kind]], count: int, seed: int, composer: Composer, avoid: Sequence[tuple[str, Kind]]
+) -> list[str]:
+    """Make prompts that ask for what was forgotten before.
+
+    Args:
+        kept: these concepts, with their kinds.
+        count: of prompts, shared among the concepts.
+        seed: decides which.
+        composer: of the world whose words they use.
+        avoid: concepts with their kinds that no prompt may name.
+    """
+    scope = Scope("diverse", seed)
+    made = [
+        composer.compose(*one, rows, 0, scope, avoid=avoid).train
+        for one, rows in zip(kept, shares(count, len(kept)), strict=True)
+    ]
+    return [forget for forget, _ in interleave(made)]
+
+
 def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
     """Let every GUARD_EVERY-th retain prompt ask for what was forgotten before, so that it stays so.
 
@@ -60,3 +81,14 @@ def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
         (forget, next(prompts) if index % GUARD_EVERY == GUARD_EVERY - 1 else retain)
         for index, (forget, retain) in enumerate(train)
     ]
+
+
+def guard_beside(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
+    """Put a guarding row behind every GUARD_EVERY - 1 rows of the user's own, of which none is lost.
+
+    A guarding row has the forget prompt of the row before it.
+    """
+    prompts = itertools.cycle(kept)
+    step = GUARD_EVERY - 1
+    groups = [list(train[start : start + step]) for start in range(0, len(train), step)]
+    return [row for group in groups for row in (*group, (group[-1][0], next(prompts)))]

@@ -73,7 +73,7 @@ class Composer(ABC):
             n: train rows.
             n_test: test rows.
             scope: structure, seed, source.
-            synonyms: words for it instead of the table's.
+            synonyms: more words for it, beside those that the tables know.
             avoid: concepts with their kinds that no prompt may name.
             attribute_of: the object whose attribute the concept is.
 

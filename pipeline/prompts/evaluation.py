@@ -1,12 +1,14 @@
 """Prompts to evaluate with, from files of others such as I2P or adversarial prompt lists."""
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..support.errors import UserError
+from ..support.places import user_path
 from . import tables
 
 _COLUMNS = {
@@ -31,25 +33,35 @@ class EvaluationPrompt(BaseModel):
         return self.model_copy(update={name: None for name in ("seed", "guidance_scale") if name in fields})
 
 
-def load_prompts(path: Path | str) -> list[EvaluationPrompt]:
+def load_prompts(path: Path | str, warn: Callable[[str], None] = warnings.warn) -> list[EvaluationPrompt]:
     """Read prompts from a text file (one a line), a CSV file with a `prompt` column, or a JSON list.
 
-    Blank lines and lines that start with # are skipped in text files. Other columns are ignored,
+    Blank lines and comments (# and a space) are skipped in text files. Other columns are ignored,
     except those that I2P and lists like it use for seed and guidance scale.
+
+    Args:
+        path: a .txt, .csv or .json file.
+        warn: told about comments, and about prompts with <lora:…>.
 
     Raises:
         UserError: the file can't be read, or a row has no prompt or a wrong number.
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = tables.suffix_of(path)
+    where, noticed = "line", tuple[str, ...]()
     if suffix == ".txt":
-        return [EvaluationPrompt(prompt=" ".join(line.split())) for _, line in tables.read_lines(path)]
-    if suffix == ".csv":
-        return [_read_row(row, f"{path} line {number}") for number, row in tables.read_table(path)]
-    data = tables.read_json(path)
-    if not isinstance(data, list) or not data:
-        raise UserError(f'expected a list of prompts in {path}, got {type(data).__name__}. Write ["prompt", …].')
-    return [_read_item(item, f"{path} item {number}") for number, item in enumerate(data, start=1)]
+        lines, noticed = tables.read_lines(path)
+        read = [(number, EvaluationPrompt(prompt=" ".join(line.split()))) for number, line in lines]
+    elif suffix == ".csv":
+        read = [(number, _read_row(row, f"{path} line {number}")) for number, row in tables.read_table(path)]
+    else:
+        where, data = "item", tables.read_json(path)
+        if not isinstance(data, list) or not data:
+            raise UserError(f'expected a list of prompts in {path}, got {type(data).__name__}. Write ["prompt", …].')
+        read = [(number, _read_item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
+    for warning in (*noticed, *tables.network_warnings(((number, row.prompt) for number, row in read), where)):
+        warn(f"{path}: {warning}")
+    return [row for _, row in read]
 
 
 def _read_item(item: Any, where: str) -> EvaluationPrompt:
@@ -63,7 +75,11 @@ def _read_item(item: Any, where: str) -> EvaluationPrompt:
 def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
     columns = {field: next((name for name in names if name in row), None) for field, names in _COLUMNS.items()}
     if columns["prompt"] is None:
-        raise UserError(f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}.")
+        pairs = "forget" in row or "retain" in row
+        raise UserError(
+            f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}. "
+            f"{'These are pairs to unlearn with: rename' if pairs else 'Rename'} the column that shall be drawn."
+        )
     cells = {field: row[name] for field, name in columns.items() if name is not None}
     prompt = cells["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import get_args
 
 from ..support.errors import UserError
-from . import tables
+from . import attributes, tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
+from .naming import named_in
 from .templates import PromptRow
-from .text import named_in, with_replacement, without_modifier
+from .text import with_replacement, without_modifier
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class _Line:
 
 
 def read_pairs(
-    path: Path, concept: str, kind: Kind | None, n_test: int | None, seed: int, synonyms: tuple[str, ...] | None
+    path: Path,
+    concept: str,
+    kind: Kind | None,
+    n_test: int | None,
+    seed: int,
+    synonyms: tuple[str, ...] | None,
+    attribute_of: str | None = None,
 ) -> PairsRead:
     """Read rows, make the retain prompts that are absent, and split the rows.
 
@@ -43,13 +50,18 @@ def read_pairs(
         raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}.")
     kind = kind or known_kind(concept) or "object"
     found = find_concept(concept, kind, synonyms)
-    lines = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
+    lines, comments = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
+    if attribute_of is not None:
+        _check_attribute(found, attribute_of, lines, path)
     rng = random.Random(seed)
     rows = [(line, (line.forget, _retain(line, found, rng, path))) for line in lines]
-    warnings = []
+    warnings = [*comments, *tables.network_warnings((line.number, f"{line.forget} {line.retain}") for line in lines)]
     unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
-    if unnamed:
-        warnings.append(f"{len(unnamed)} forget prompts don't name {found.name!r} (the first in line {unnamed[0]})")
+    warnings += tables.told(unnamed, f"forget prompts don't name {found.name!r}", "line")
+    if attribute_of is not None:
+        bearer = find_concept(attribute_of, "object").synonyms
+        strays = [line.number for line, row in rows if any(named_in(prompt, bearer) is None for prompt in row)]
+        warnings += tables.told(strays, f"rows are not about {attribute_of!r} on both sides", "line")
     if any(line.split is not None for line in lines):
         train = [row for line, row in rows if line.split == "train"]
         test = [row for line, row in rows if line.split == "test"]
@@ -69,7 +81,7 @@ def read_pairs(
     return PairsRead(found, kind, train, test, tuple(warnings))
 
 
-def _read_csv(path: Path) -> list[_Line]:
+def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     table = tables.read_table(path)
     columns = list(table[0][1])
     if "forget" not in columns:
@@ -86,11 +98,11 @@ def _read_csv(path: Path) -> list[_Line]:
             if column in row and not row[column]:
                 raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell.")
         lines.append(_Line(number, row["forget"], row.get("retain"), split))
-    return lines
+    return lines, ()
 
 
-def _read_txt(path: Path) -> list[_Line]:
-    numbered = tables.read_lines(path)
+def _read_txt(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
+    numbered, comments = tables.read_lines(path)
     paired = any("\t" in line.strip() for _, line in numbered)
     lines = []
     for number, line in numbered:
@@ -101,7 +113,16 @@ def _read_txt(path: Path) -> list[_Line]:
                 "Correct the line, or leave the tabs out everywhere to have retain prompts made."
             )
         lines.append(_Line(number, cells[0], cells[1] if paired else None, None))
-    return lines
+    return lines, comments
+
+
+def _check_attribute(attribute: Concept, attribute_of: str, lines: list[_Line], path: Path) -> None:
+    attributes.check_names(attribute, find_concept(attribute_of, "object"))
+    if any(line.retain is None for line in lines):
+        raise UserError(
+            f"expected a retain prompt in every row of {path}, since none can be made for an attribute "
+            f"({attribute.name!r} of {attribute_of!r}). Add a column 'retain' with the object without it."
+        )
 
 
 def _retain(line: _Line, concept: Concept, rng: random.Random, path: Path) -> str:

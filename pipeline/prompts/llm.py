@@ -8,14 +8,19 @@ import json
 import os
 import random
 import re
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..support.errors import MissingExtra, UserError
+from ..support.places import user_path
 from .banks import Bank, Concept, Layout, template_banks, without_concept
 from .text import PREPOSITIONS, unique
+
+Answer = TypeVar("Answer")
 
 ASKED = 16
 """Values asked for per dimension, about as many as the paper's train and test banks together."""
@@ -49,7 +54,7 @@ class LLMSource(BaseModel):
     base_url: str = Field(default="http://localhost:11434/v1", description="address of the server's API, up to /v1")
     model: str = Field(default="", description="name of the model on the server")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the API key")
-    timeout: float = Field(default=120.0, gt=0, description="seconds to wait for the answer")
+    timeout: float = Field(default=120.0, gt=0, description="seconds to wait for the whole answer")
     max_new_tokens: int = Field(default=1500, ge=1, description="longest answer of a local model, in tokens")
     local_model: str | None = Field(default=None, description="folder of a transformers text-generation model instead")
 
@@ -83,13 +88,23 @@ class LLMSource(BaseModel):
         # Local servers want no key, but the client refuses to start without one.
         key = os.environ.get(self.api_key_env) or "none"
         where = f"the LLM {self.model!r} at {self.base_url}"
-        try:
+        # Every key required, no others; `parse` of the client would refuse an answer with words around its JSON.
+        wanted: Any = {**schema.model_json_schema(), "additionalProperties": False}
+        form: Any = {"name": schema.__name__, "strict": True, "schema": wanted}
+
+        def ask() -> str:
             client = openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=1)
-            completion = client.chat.completions.parse(
-                model=self.model, messages=[{"role": "user", "content": question}], response_format=schema, seed=seed
+            completion = client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "user", "content": question}],
+                response_format={"type": "json_schema", "json_schema": form},
+                seed=seed,
             )
-            parsed = completion.choices[0].message.parsed if completion.choices else None
-        except openai.APITimeoutError as error:
+            return (completion.choices[0].message.content if completion.choices else None) or ""
+
+        try:
+            answer = within(self.timeout, ask)
+        except (openai.APITimeoutError, TimeoutError) as error:
             raise UserError(
                 f"expected an answer of {where} within {self.timeout:g} s, got none. "
                 "Raise the timeout or use templates."
@@ -103,12 +118,10 @@ class LLMSource(BaseModel):
             ) from error
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             raise UserError(_babble(where)) from error
-        if parsed is None:
-            raise UserError(_babble(where))
-        return parsed.model_dump()
+        return read_answer(answer, schema, where)
 
     def _ask_local(self, question: str, schema: type[BaseModel]) -> dict[str, list[str]]:
-        folder = Path(str(self.local_model)).expanduser()
+        folder = user_path(str(self.local_model))
         where = f"the model in {folder}"
         if not (folder / "config.json").is_file():
             raise UserError(f"local_model must be a folder with a transformers model (config.json), got {folder}.")
@@ -130,6 +143,26 @@ class LLMSource(BaseModel):
                 f"can't write with {where}: {reason}. Use another folder, a server, or templates."
             ) from error
         return read_answer(text if isinstance(text, str) else str(text[-1].get("content", "")), schema, where)
+
+
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """Give what a function gives, if it does so in time; a client's own timeout is between two bytes.
+
+    The thread of a function that is late goes on by itself and holds up nothing.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    answer: Future[Answer] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return answer.result(seconds)
 
 
 def read_answer(text: str, schema: type[BaseModel], where: str) -> dict[str, list[str]]:

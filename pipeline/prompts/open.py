@@ -6,8 +6,8 @@ from ..support.errors import UserError
 from . import attributes, templates
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .composer import Composed, Composer, Scope
+from .naming import named_in
 from .templates import PromptRow
-from .text import named_in
 
 
 class OpenComposer(Composer):

@@ -4,7 +4,7 @@ Row i of D_f and row i of D_r share everything but the concept. Values of every 
 the train or to the test rows only; the concept's own words are in both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -12,18 +12,39 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..support.errors import UserError
 from ..support.files import write_text
-from ..support.text import fold
+from ..support.places import user_path
+from ..support.text import fold, squeezed
 from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
-from ..worlds.concepts import Concepts, join_concepts, split_concepts
+from ..worlds.open import Open
 from . import tables
 from .banks import Kind, find_concept
-from .compose import GUARD_EVERY, composed_worlds, composer_of, guard, interleave, shares
+from .compose import (
+    GUARD_EVERY,
+    composed_worlds,
+    composer_of,
+    guard,
+    guard_beside,
+    guard_prompts,
+    interleave,
+    shares,
+)
 from .composer import Scope
+from .concepts import (
+    Concepts,
+    different_concepts,
+    join_concepts,
+    plural_warnings,
+    read_concept,
+    read_concepts,
+    same_concept,
+    split_concepts,
+)
 from .from_file import read_pairs
 from .llm import LLMSource
+from .naming import named_in
 from .templates import PromptRow, Structure
-from .text import named_in
+from .text import unique
 
 Source = Literal["template", "llm", "file"]
 
@@ -120,7 +141,7 @@ class PromptSet(BaseModel):
             world: of `composed_worlds`; "tiny-canvas" keeps to what the bundled model can draw.
             structure: "uniform" repeats one pair `n` times, as SalUn does.
             source: "llm" asks `llm` for the sub-concepts.
-            synonyms: words for the concept instead of the table's.
+            synonyms: more words for the concept, beside those that the tables know.
             llm: where to ask.
             allow_fallback: use templates, with a warning, where the LLM fails; otherwise that is an error.
             attribute_of: the object whose attribute the concept is; the retain prompts show it without.
@@ -148,10 +169,11 @@ class PromptSet(BaseModel):
         if source == "llm" and not composer.takes_llm:
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
-        names = split_concepts(concept) if isinstance(concept, str) else tuple(concept)
+        names = read_concepts(concept)
+        more, attribute_of, keep_forgotten = _other_names(names, synonyms, attribute_of, keep_forgotten)
         if attribute_of is not None and kind != "object":
             raise UserError(f"expected kind 'object' with an attribute of {attribute_of!r}, got kind {kind!r}.")
-        if len(names) > 1 and (synonyms is not None or attribute_of is not None):
+        if len(names) > 1 and (more or attribute_of is not None):
             raise UserError(f"synonyms and attributes belong to one concept, got {list(names)}. Name one of them.")
         if n < len(names):
             raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}.")
@@ -165,7 +187,7 @@ class PromptSet(BaseModel):
                 rows,
                 test_rows,
                 scope,
-                synonyms=None if synonyms is None else tuple(synonyms),
+                synonyms=more or None,
                 avoid=[*(other for other in targets if other != target), *kept],
                 attribute_of=attribute_of,
             )
@@ -173,13 +195,7 @@ class PromptSet(BaseModel):
         ]
         train = interleave([part.train for part in parts])
         if kept:
-            guards = -(-n // GUARD_EVERY)
-            again = Scope("diverse", seed)
-            earlier = [
-                composer.compose(*one, count, 0, again, avoid=targets).train
-                for one, count in zip(kept, shares(guards, len(kept)), strict=True)
-            ]
-            train = guard(train, [forget for forget, _ in interleave(earlier)])
+            train = guard(train, guard_prompts(kept, -(-n // GUARD_EVERY), seed, composer, targets))
         made = cls(
             concept=tuple(part.name for part in parts),
             kind=kind,
@@ -191,7 +207,10 @@ class PromptSet(BaseModel):
             seed=seed,
             train=_pairs(train),
             test=_pairs(interleave([part.test for part in parts])),
-            warnings=tuple(warning for part in parts for warning in part.warnings),
+            warnings=(
+                *plural_warnings([*names, *more, *keep_forgotten]),
+                *(warning for part in parts for warning in part.warnings),
+            ),
         )
         made.check()
         return made
@@ -228,6 +247,28 @@ class PromptSet(BaseModel):
             return prompt in self.concepts
         return composer_of(self.world).names(prompt, self.concepts, self.kind, self.synonyms)
 
+    def cut_off(self, read: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
+        """List the rows that teach nothing because a text encoder reads only the start of a prompt.
+
+        A row is lost where the concept stands behind what is read of its forget prompt, or where the same is
+        read of both its prompts.
+
+        Args:
+            read: gives the part of each prompt that the text encoders read.
+
+        Returns:
+            Places such as "train row 3".
+        """
+        lost = []
+        for split, pairs in (("train", self.train), ("test", self.test)):
+            forget, retain = (read([getattr(pair, role) for pair in pairs]) for role in ("forget", "retain"))
+            for number, (pair, *seen) in enumerate(zip(pairs, forget, retain, strict=True), start=1):
+                if fold(seen[0]) == fold(seen[1]) or (
+                    self.names_concept(pair.forget) and not self.names_concept(seen[0])
+                ):
+                    lost.append(f"{split} row {number}")
+        return lost
+
     def check(self) -> None:
         """Check that the rows are what they should be.
 
@@ -236,6 +277,8 @@ class PromptSet(BaseModel):
         """
         if not self.concept.strip() or not any(word.strip() for word in self.synonyms):
             raise UserError(f"the concept must be at least one word, got {self.concept!r}.")
+        if self.kind != "class":
+            read_concepts(self.concepts)
         if not self.train:
             raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
         for split, pairs in (("train", self.train), ("test", self.test)):
@@ -277,7 +320,7 @@ class PromptSet(BaseModel):
         Raises:
             UserError: an unknown ending, or the file can't be written.
         """
-        path = Path(path)
+        path = user_path(path)
         suffix = tables.suffix_of(path)
         if suffix == ".json":
             return write_text(path, self.model_dump_json(indent=1) + "\n")
@@ -286,8 +329,11 @@ class PromptSet(BaseModel):
             cells = [(pair.forget, pair.retain, split) for split, pair in rows]
             return write_text(path, tables.write_table(["forget", "retain", "split"], cells))
         for split, pair in rows:
-            if pair.forget.startswith("#"):
-                raise UserError(f"a prompt in a text file can't start with '#', got {split} {pair.forget!r}. Use .csv.")
+            if tables.is_comment(pair.forget):
+                raise UserError(
+                    f"a prompt in a text file can't start with '# ', as comments do, got {split} {pair.forget!r}. "
+                    "Use .csv."
+                )
         return write_text(path, "".join(f"{pair.forget}\t{pair.retain}\n" for _, pair in rows))
 
     @classmethod
@@ -299,6 +345,9 @@ class PromptSet(BaseModel):
         n_test: int | None = None,
         seed: int = 0,
         synonyms: Sequence[str] | None = None,
+        attribute_of: str | None = None,
+        keep_forgotten: Sequence[str] = (),
+        world: str = "open",
     ) -> Self:
         """Read a saved set, or a CSV or text file of one's own.
 
@@ -312,38 +361,75 @@ class PromptSet(BaseModel):
             kind: guessed from the concept if left out.
             n_test: rows at the end to test on, where there is no split column; a ninth if left out.
             seed: decides what takes the place of an object or a style.
-            synonyms: other words for the concept; must not be given for JSON, which has its own.
+            synonyms: more words for the concept, beside those that the tables or a saved set know.
+            attribute_of: the object whose attribute the concept is; then every row needs its retain prompt.
+            keep_forgotten: what was forgotten before and shall stay so. A row whose retain prompt asks for it is
+                added behind every three train rows; a saved set that guards it already stays as it is.
+            world: of `composed_worlds`, whose words the added rows use, where the file doesn't say it.
 
         Raises:
             UserError: the file can't be read, or a row is wrong.
         """
-        path = Path(path)
+        path = user_path(path)
         if tables.suffix_of(path) == ".json":
             made = cls._load_json(path)
-            given = {"concept": concept, "kind": kind, "n_test": n_test}
-            for name, has in (("concept", made.concept), ("kind", made.kind), ("n_test", len(made.test))):
-                if given[name] is not None and fold(str(given[name])) != fold(str(has)):
+            if concept is not None and not _same_concepts(concept, made.concepts):
+                raise UserError(
+                    f"{path} has concept {made.concept!r}, got {concept!r}. Leave it out to use the file's."
+                )
+            given = {"kind": kind, "n_test": n_test, "attribute_of": attribute_of}
+            for name, has in (
+                ("kind", made.kind),
+                ("n_test", len(made.test)),
+                ("attribute_of", made.attribute_of),
+            ):
+                if given[name] is not None and squeezed(str(given[name])) != squeezed(str(has)):
                     raise UserError(f"{path} has {name} {has!r}, got {given[name]!r}. Leave it out to use the file's.")
-            if synonyms is not None:
-                raise UserError(f"{path} has synonyms of its own, got {list(synonyms)}. Leave them out.")
+            more, _, kept = _other_names(made.concepts, synonyms, None, keep_forgotten)
+            made = made.model_copy(update={"synonyms": tuple(unique([*made.synonyms, *map(str.lower, more)]))})
         else:
-            if concept is not None and len(split_concepts(concept)) > 1:
-                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
             if concept is None:
                 raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
-            read = read_pairs(path, concept, kind, n_test, seed, None if synonyms is None else tuple(synonyms))
+            if len(split_concepts(concept)) > 1:
+                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
+            names = read_concepts(concept)
+            more, attribute_of, kept = _other_names(names, synonyms, attribute_of, keep_forgotten)
+            read = read_pairs(path, names[0], kind, n_test, seed, more or None, attribute_of)
             made = cls(
                 concept=(read.concept.name,),
                 kind=read.kind,
                 synonyms=read.concept.synonyms,
+                attribute_of=attribute_of,
                 source="file",
                 seed=seed,
                 train=_pairs(read.train),
                 test=_pairs(read.test),
-                warnings=read.warnings,
+                warnings=(*plural_warnings([*names, *more, *kept]), *read.warnings),
             )
+        made = made._guarding(kept, world if made.world == Open.name else made.world)
         made.check()
         return made
+
+    def _guarding(self, names: Sequence[str], world: str) -> Self:
+        """Add rows that guard what was forgotten before, where none do yet."""
+        missing = [name for name in names if not any(same_concept(name, kept) for kept in self.keep_forgotten)]
+        if not missing or self.kind == "class":
+            return self
+        composer = composer_of(world)
+        kind: Kind = self.kind
+        targets = [(name, composer.kind_of(name, kind)) for name in self.concepts]
+        known = [(name, of) for name, of in targets if not find_world(world).words or find_world(world).find(name)]
+        kept = [(name, composer.kind_of(name, kind)) for name in missing]
+        count = -(-len(self.train) // (GUARD_EVERY - 1))
+        made = guard_prompts(kept, count, self.seed, composer, known)
+        prompts = [text for text in made if not self.names_concept(text)]
+        if not prompts:
+            raise UserError(
+                f"expected prompts to guard {missing} that don't name {self.concept!r}, got {made[0]!r}. "
+                "Leave out a synonym or keep_forgotten."
+            )
+        rows = guard_beside([(pair.forget, pair.retain) for pair in self.train], prompts)
+        return self.model_copy(update={"train": _pairs(rows), "keep_forgotten": (*self.keep_forgotten, *missing)})
 
     @classmethod
     def _load_json(cls, path: Path) -> Self:
@@ -369,3 +455,36 @@ class PromptSet(BaseModel):
 
 def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)
+
+
+def _read(name: str, option: str) -> str:
+    try:
+        return read_concept(name)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
+def _same_concepts(text: str, concepts: Sequence[str]) -> bool:
+    names = split_concepts(text)
+    return len(names) == len(concepts) and all(map(same_concept, names, concepts))
+
+
+def _other_names(
+    concepts: Sequence[str], synonyms: Sequence[str] | None, attribute_of: str | None, keep_forgotten: Sequence[str]
+) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
+    """Read the names that are given beside the concepts: synonyms, the object of an attribute, what to guard.
+
+    Raises:
+        UserError: one that is no plain name, or a concept that is to be removed and guarded at once.
+    """
+    if any(not word.strip() for word in synonyms or ()):
+        raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
+    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in keep_forgotten))
+    both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
+    if both:
+        raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
+    return (
+        tuple(_read(name, "synonyms") for name in synonyms or ()),
+        None if attribute_of is None else _read(attribute_of, "attribute_of"),
+        kept,
+    )

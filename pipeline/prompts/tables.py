@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..support.errors import UserError
+
+_NETWORK = re.compile(r"<(?:lora|lyco|hypernet)\s*:[^<>]*>", re.I)
 
 SUFFIXES = (".json", ".csv", ".txt")
 
@@ -43,17 +46,40 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """List (line number, line) of a text file without blank lines and lines that start with #.
+def is_comment(line: str) -> bool:
+    """Tell whether a line is a comment: # and a space, or # alone. "#1 cat" and "#cat" are prompts."""
+    text = line.strip()
+    return text.startswith("#") and (len(text) == 1 or text[1].isspace())
+
+
+def read_lines(path: Path) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
+    """List (line number, line) of a text file without blank lines and comments, and warn of the comments.
 
     Raises:
         UserError: no line is left, or the file can't be read.
     """
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    kept = [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    kept = [(number, line) for number, line in lines if not is_comment(line)]
     if not kept:
         raise UserError(f"expected prompts in {path}, got comments only. Write one prompt a line.")
-    return kept
+    comments = [number for number, line in lines if is_comment(line)]
+    return kept, told(comments, "lines skipped as comments, which start with '# '", "line")
+
+
+def told(places: Sequence[int], what: str, where: str) -> tuple[str, ...]:
+    """A warning about some places of a file: how many, and the first; none without places."""
+    return (f"{len(places)} {what} (the first in {where} {places[0]})",) if places else ()
+
+
+def network_warnings(prompts: Iterable[tuple[int, str]], where: str = "line") -> tuple[str, ...]:
+    """Warn of prompts with <lora:…> and the like, which load nothing here.
+
+    Args:
+        prompts: each with its place in the file.
+        where: what the places are.
+    """
+    places = [number for number, text in prompts if _NETWORK.search(text)]
+    return told(places, "prompts with <lora:…> or the like, which is read as plain words", where)
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 from ..support.errors import UserError
 from .banks import Bank, Concept, sizes
-from .text import capitalized, fix_articles, indefinite_article, named_in
+from .naming import named_in
+from .text import capitalized, fix_articles, indefinite_article
 
 Split = Literal["train", "test"]
 Structure = Literal["diverse", "uniform"]

@@ -2,10 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 
-from ..support.text import fold
+from ..support.text import fold, squeezed
+from .naming import mentions
+from .plurals import plural
 
 _A = re.compile(r"uni(?![nmd])|us[aeu]|ur[aeiou]|ut[eio]|uk|ubiq|ufo|u-|eu|ew|one(?![a-z])|once(?![a-z])", re.I)
 """Starts that are written with a vowel and spoken with a consonant: a unicorn, a used car, a one-eyed cat."""
@@ -23,24 +24,6 @@ PREPOSITIONS = frozenset(
     "by during for from in inside into near next of off on onto opposite out outside over past through throughout to "
     "toward towards under underneath until upon with within without".split()
 )
-
-_IRREGULAR = {
-    "person": "people",
-    "child": "children",
-    "mouse": "mice",
-    "goose": "geese",
-    "foot": "feet",
-    "knife": "knives",
-    "wolf": "wolves",
-    "leaf": "leaves",
-    "sheep": "sheep",
-    "deer": "deer",
-    "spacecraft": "spacecraft",
-    "human": "humans",
-    "german": "germans",
-    "roman": "romans",
-    "shaman": "shamans",
-}
 
 _GAP = "\0"
 
@@ -87,61 +70,13 @@ def unique(values: Sequence[str]) -> list[str]:
     return list(kept.values())
 
 
-def plural(noun: str) -> str:
-    """Give the plural of a noun phrase.
-
-    >>> [plural(noun) for noun in ("fox", "bird", "pony", "person", "cameraman", "human")]
-    ['foxes', 'birds', 'ponies', 'people', 'cameramen', 'humans']
-    """
-    head, space, last = noun.rpartition(" ")
-    if last in _IRREGULAR:
-        return f"{head}{space}{_IRREGULAR[last]}"
-    if last.endswith("man"):
-        return f"{noun[:-2]}en"
-    if re.search(r"[^aeiou]y$", last):
-        return f"{noun[:-1]}ies"
-    return f"{noun}es" if re.search(r"(?:[sxz]|[cs]h)$", last) else f"{noun}s"
-
-
-def _inflected(word: str) -> str:
-    """Regular expression of a word or phrase, its plural and either spelling of its gaps."""
-    *head, last = re.split(r"[\s-]+", word)
-    if last in _IRREGULAR:
-        tail = f"(?:{last}|{_IRREGULAR[last]})"
-    elif last.endswith("man"):
-        tail = f"{re.escape(last[:-2])}[ae]n"
-    elif re.search(r"[^aeiou]y$", last):
-        tail = f"{re.escape(last[:-1])}(?:y|ies)"
-    else:
-        tail = f"{re.escape(last)}(?:s|es)?"
-    return r"[\s-]+".join([*(re.escape(part) for part in head), tail])
-
-
-@lru_cache(maxsize=256)
-def naming_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Regular expression that finds any of the words, or its plural, as whole words."""
-    spellings = {spelling for word in words if word.strip() for spelling in (word.strip().lower(), fold(word))}
-    alternatives = "|".join(_inflected(word) for word in sorted(spellings, key=lambda word: (-len(word), word)))
-    return re.compile(rf"(?<!\w)(?:{alternatives or '(?!)'})(?!\w)", re.IGNORECASE)
-
-
-def named_in(prompt: str, words: Sequence[str]) -> str | None:
-    """Give the first of the words that a prompt names, as the prompt spells it; None if it names none.
-
-    >>> named_in("Two Kittens asleep", ["cat", "kitten"]), named_in("a catalogue", ["cat", "kitten"])
-    ('kittens', None)
-    """
-    match = naming_pattern(tuple(words)).search(fold(prompt))
-    return match[0] if match else None
-
-
 def without_modifier(prompt: str, words: Sequence[str], noun: str = "person") -> str:
     """Take adjectives out of a prompt; where one stood for a noun, put `noun`.
 
     >>> without_modifier("An undressed person by a nude on a sofa", ["nude", "undressed"])
     'A person by a person on a sofa'
     """
-    text = naming_pattern(tuple(words)).sub(_GAP, prompt)
+    text = _swapped(prompt, words, lambda _: _GAP)
     text = re.sub(rf"{_GAP}(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+|\s+){_GAP})+", _GAP, text)
 
     def stand_in(match: re.Match[str]) -> str:
@@ -162,12 +97,24 @@ def with_replacement(prompt: str, words: Sequence[str], other: str) -> str:
     >>> with_replacement("A cat and two kittens", ["cat", "kitten"], "elephant")
     'An elephant and two elephants'
     """
-    singular = {fold(word) for word in words}
+    singular = {squeezed(word) for word in words}
 
-    def swap(match: re.Match[str]) -> str:
-        return other if fold(match[0]) in singular or other[0].isupper() else plural(other)
+    def swap(named: str) -> str:
+        return other if squeezed(named) in singular or other[0].isupper() else plural(other)
 
-    return _like(prompt, fix_articles(naming_pattern(tuple(words)).sub(swap, prompt)))
+    return _like(prompt, fix_articles(_swapped(prompt, words, swap)))
+
+
+def _swapped(prompt: str, words: Sequence[str], swap: Callable[[str], str]) -> str:
+    """Put other text in the place of each of the words; brackets that open or close inside a name stay."""
+    made, end = "", 0
+    for named in mentions(prompt, words):
+        opened = "".join(char for char in named.text if char in "([{")
+        closed = "".join(char for char in named.text if char in ")]}")
+        both = min(len(opened), len(closed))
+        made += prompt[end : named.start] + opened[both:] + swap(named.text) + closed[both:]
+        end = named.end
+    return made + prompt[end:]
 
 
 def _like(original: str, changed: str) -> str:

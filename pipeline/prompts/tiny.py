@@ -5,12 +5,13 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from ..support.errors import UserError
-from ..support.text import fold
+from ..support.text import squeezed
 from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .composer import Composed, Composer, Scope
+from .naming import named_in
 from .templates import PromptRow, Split, draw, generator
-from .text import named_in, unique
+from .text import unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Split -> its phrases of each value; those of the concept belong to both splits, as in the paper."""
@@ -43,17 +44,20 @@ class TinyComposer(Composer):
                 f"tiny-canvas draws no attributes, got {concept!r} from {attribute_of!r}. Use a larger model."
             )
         values = {find(name, kind_of_it) for name, kind_of_it in avoid}
-        test = diverse_rows(concept, kind, synonyms, n_test, "test", scope.seed, values)
+        names = names_of(concept, kind)
+        _check_synonyms(concept, kind, synonyms or ())
+        test = diverse_rows(concept, kind, n_test, "test", scope.seed, values)
         if scope.structure == "uniform":
             train = [uniform_row(concept, kind, values)] * n
         else:
-            train = diverse_rows(concept, kind, synonyms, n, "train", scope.seed, values)
-        return Composed(" ".join(concept.split()), names_of(concept, kind, synonyms), train, test)
+            train = diverse_rows(concept, kind, n, "train", scope.seed, values)
+        return Composed(" ".join(concept.split()), names, train, test)
 
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
-        """Read the values that the prompt shows, whatever words it takes for them."""
+        """Read the values that the prompt shows, then look for the words in any other spelling."""
         kinds = [kind if len(concepts) == 1 else kind_of(name, kind) for name in concepts]
-        return any(names_concept(prompt, *target) for target in zip(concepts, kinds, strict=True))
+        shown = any(names_concept(prompt, *target) for target in zip(concepts, kinds, strict=True))
+        return shown or named_in(prompt, synonyms) is not None
 
 
 def find(concept: str, kind: Kind) -> tuple[str, str]:
@@ -92,24 +96,7 @@ def kind_of(concept: str, kind: Kind) -> Kind:
     return kind if kind == "nudity" and found[0] == "subject" else "object"
 
 
-def phrases_of(concept: str, kind: Kind, synonyms: Sequence[str] | None) -> tuple[str, ...]:
-    """List the phrases that forget prompts use: the value's own, or those of `synonyms`.
-
-    Raises:
-        UserError: a synonym is not a phrase of the concept's value.
-    """
-    dimension, value = find(concept, kind)
-    phrases = canvas.DIMENSIONS[dimension][value]
-    if synonyms is None:
-        return phrases
-    chosen = tuple(phrase for phrase in phrases if phrase in {fold(word) for word in synonyms})
-    strangers = [word for word in synonyms if fold(word) not in (*phrases, value)]
-    if strangers or not chosen:
-        raise UserError(f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}.")
-    return chosen
-
-
-def names_of(concept: str, kind: Kind, synonyms: Sequence[str] | None = None) -> tuple[str, ...]:
+def names_of(concept: str, kind: Kind) -> tuple[str, ...]:
     """List all words for a concept; the value's bare name only where no other value's phrase contains it."""
     dimension, value = find(concept, kind)
     others = (
@@ -120,7 +107,16 @@ def names_of(concept: str, kind: Kind, synonyms: Sequence[str] | None = None) ->
         for phrase in phrases
     )
     bare = [] if any(named_in(phrase, [value]) for phrase in others) else [value]
-    return tuple(unique([*bare, *phrases_of(concept, kind, synonyms)]))
+    return tuple(unique([*bare, *canvas.DIMENSIONS[dimension][value]]))
+
+
+def _check_synonyms(concept: str, kind: Kind, synonyms: Sequence[str]) -> None:
+    """Refuse words that this world doesn't know; those that it knows are used anyway."""
+    dimension, value = find(concept, kind)
+    phrases = canvas.DIMENSIONS[dimension][value]
+    known = {squeezed(word) for word in (*phrases, value)}
+    if any(squeezed(word) not in known for word in synonyms):
+        raise UserError(f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}.")
 
 
 def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
@@ -132,7 +128,6 @@ def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
 def diverse_rows(
     concept: str,
     kind: Kind,
-    synonyms: Sequence[str] | None,
     n: int,
     split: Split,
     seed: int,
@@ -151,7 +146,7 @@ def diverse_rows(
         for name, keys in _allowed(dimension, value, avoid).items()
     }
     others = phrases.pop(dimension)
-    words = [(word, other) for other in others for word in phrases_of(concept, kind, synonyms)]
+    words = [(word, other) for other in others for word in canvas.DIMENSIONS[dimension][value]]
     scenes = list(itertools.product(*phrases.values()))
 
     def compose(scene: tuple[str, ...], pair: PromptRow) -> PromptRow:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from ..data.pictures import as_rgb
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..support.errors import Tell, UserError, untold
 
@@ -36,7 +37,7 @@ def _data_uri(path: Path) -> tuple[str, bool]:
             small = max(image.size) < SMALL
             if small:
                 return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", True
-            picture = image.convert("RGB")
+            picture = as_rgb(image, f"the image {path}")
     except OSError as error:
         raise UserError(
             f"expected a PNG at {path}, got a file that can't be read: {' '.join(str(error).split())}."

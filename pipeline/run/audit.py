@@ -44,7 +44,10 @@ def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) ->
         UserError: there are no test rows.
     """
     if not prompts.test:
-        raise UserError("expected test pairs for the audits, got none: give the prompt file some test rows.")
+        raise UserError(
+            f"expected test pairs for the audits, got {len(prompts.train)} pairs to train on and none to test on. "
+            "Say how many are to test on (--n-test), or mark them in a column 'split' of the prompt file."
+        )
 
     def spread(texts: Sequence[str], count: int) -> list[str]:
         return [texts[index % len(texts)] for index in range(count)]

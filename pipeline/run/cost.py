@@ -142,6 +142,22 @@ def plan_network(
         return _plan(network, example_inputs(network, batch_size, side), spec, gradients)
 
 
+def trained_tensors(module: Any, spec: TrainingSection) -> dict[str, Tensor]:
+    """The weights of a loaded network that will train; those of a LoRA are not there yet, and have no values.
+
+    Raises:
+        MissingExtra: peft is not installed.
+        UserError: the parameters that are to train are not in this network.
+    """
+    try:
+        if spec.parameters != "lora":
+            return dict(select_parameters(module, spec.parameters))
+        with FakeTensorMode():
+            return dict(select_parameters(_with_lora(build_network(type(module), dict(module.config)), spec), "lora"))
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else NothingTrains(str(error)) from None
+
+
 def _with_lora(network: Any, spec: TrainingSection) -> nn.Module:
     """Put the recipe's LoRA into a network of fake tensors.
 

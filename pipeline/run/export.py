@@ -17,18 +17,23 @@ from ..schema.resolve import Setting, resolve
 from ..schema.results import Results, WeightsFile
 from ..support.errors import UserError
 from ..support.files import sha256
+from ..support.numbers import finite
+from ..support.places import user_path
 from ..support.progress import Progress, Silent
 from ..training.lora import as_adapter
 from ..training.train import training_lora
 from ..weights import (
+    DTYPES,
     Adapter,
     BaseHashes,
     Job,
     base_hashes,
     check_formats,
+    kinship,
     needs_base,
     read_header,
     snapshot,
+    tensors_sha256,
     write_weights,
 )
 from ..weights.apply import apply
@@ -71,9 +76,9 @@ def _export(
     if not needs_base(output.formats) and "diffusers" in written and _is_exact(folder):
         denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
-        hashes = _recorded_hashes(folder, results)
+        hashes = _recorded_hashes(run.path, results)
     else:
-        denoiser = _load_base(base, results)
+        denoiser = _load_base(base, run.path, results)
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
@@ -121,8 +126,12 @@ def apply_to_folder(
         any_base: go on with another base.
 
     Raises:
-        UserError: see `turpentine.apply`; or the folder is not empty.
+        UserError: see `turpentine.apply`; the folder is not empty; or `dtype` can't hold the result.
     """
+    strength = finite("strength", strength)
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
+    weights, out = user_path(weights), user_path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
     metadata = read_header(weights)
@@ -132,18 +141,23 @@ def apply_to_folder(
     return write_diffusers(Job(denoiser, out.parent, out.name, dtype, kept), out).path
 
 
-def _load_base(model: str, results: Results) -> Denoiser:
+def _load_base(model: str, run: Path, results: Results) -> Denoiser:
     try:
         denoiser = load_denoiser(model, "cpu")
     except UserError as error:
         raise UserError(f"{error} The run started from {model!r}; say where that model is with --base.") from None
-    found = base_hashes(denoiser.module.state_dict()).sha256
-    if found != results.model.sha256:
-        raise UserError(
-            f"{model!r} is not the model that the run started from: its weights' sha256 is {found[:12]}…, expected "
-            f"{results.model.sha256[:12]}…. Say where the right one is with --base."
-        )
-    return denoiser
+    state = denoiser.module.state_dict()
+    kin = kinship(_recorded_hashes(run, results), state)
+    if kin == "same":
+        return denoiser
+    reasons = {
+        "half copy": "it is that model's half-precision copy, and a difference from it would hold the rounding, too",
+        "original": "the run started from a half-precision copy of it, and a difference would hold the rounding, too",
+        None: f"its weights' sha256 is {tensors_sha256(state)[:12]}…, expected {results.model.sha256[:12]}…",
+    }
+    raise UserError(
+        f"{model!r} is not the model that the run started from: {reasons[kin]}. Say where the right one is with --base."
+    )
 
 
 def _restore(
@@ -190,5 +204,10 @@ def _is_exact(folder: Path) -> bool:
     return bool(files) and read_header(files[0]).get("turpentine.dtype") == "fp32"
 
 
-def _recorded_hashes(folder: Path, results: Results) -> BaseHashes:
-    return replace(BaseHashes.from_header(read_header(denoiser_files(folder)[0])), sha256=results.model.sha256)
+def _recorded_hashes(run: Path, results: Results) -> BaseHashes:
+    """The hashes of a run's base, those of its half copies as the weights that it wrote say."""
+    paths = [run / file.path for file in results.weights]
+    files = [file for path in paths for file in ([path] if path.is_file() else denoiser_files(path))]
+    headers = (BaseHashes.from_header(read_header(file)) for file in files)
+    found = next((hashes for hashes in headers if hashes.sha256), BaseHashes(""))
+    return replace(found, sha256=results.model.sha256)

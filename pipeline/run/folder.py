@@ -28,6 +28,7 @@ from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results
 from ..support.errors import Tell, UserError, untold
 from ..support.files import file_name, replacing, sha256, write_text
+from ..support.places import user_path
 from ..training.checkpoints import CHECKPOINTS, PREPARED, checkpoint_files
 from .record import RunRecord, check_recipe, prompts_sha256, start_anew
 
@@ -113,7 +114,9 @@ class RunFolder:
         """
         run = cls.open(path)
         with run.locked():
-            check_recipe(run._known().recipe, recipe, run.path)
+            known = run._known()
+            if known.began:
+                check_recipe(known.recipe, recipe, run.path)
             if not (run.path / RECIPE).exists():
                 recipe.save(run.path / RECIPE)
             yield run
@@ -192,7 +195,7 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)}, which this run did not write and would replace. Choose "
                 "another --out, or move it away."
             )
-        base = Path(BUNDLED.get(model, model)).expanduser()
+        base = BUNDLED.get(model) or user_path(model)
         if base.is_dir() and self.path.resolve().is_relative_to(base.resolve()):
             raise UserError(f"{self.path} lies in the folder of the model {model!r}. Choose another --out.")
 

@@ -25,9 +25,14 @@ def generate(
 
     Returns:
         uint8 RGB, (N, H, W, 3), in the order of `rows`.
+
+    Raises:
+        UserError: an image size or a guidance scale that the model can't draw with; nothing is drawn then.
     """
     scales = [sampling.guidance_scale if row.guidance_scale is None else row.guidance_scale for row in rows]
     seeds = [seed + index if row.seed is None else row.seed for index, row in enumerate(rows)]
+    for scale in dict.fromkeys(scales):
+        denoiser.check_sampling(replace(sampling, guidance_scale=scale))
     drawn: dict[int, np.ndarray] = {}
     for scale in dict.fromkeys(scales):
         places = [index for index, own in enumerate(scales) if own == scale]

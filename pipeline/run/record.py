@@ -20,6 +20,7 @@ from ..schema.fields import value_at
 from ..schema.recipe import Recipe
 from ..support.errors import UserError
 from ..support.files import sha256, write_text
+from ..support.places import user_path
 from ..weights import tensors_sha256
 
 MAY_CHANGE = {
@@ -176,7 +177,7 @@ def model_sha256(denoiser: Denoiser) -> dict[str, str]:
 def _outside(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for field in _OUTSIDE:
         named = value_at(recipe, tuple(field.split(".")))
-        path = Path(named).expanduser() if named and named not in _NO_FOLDERS else None
+        path = user_path(named) if named and named not in _NO_FOLDERS else None
         if path and path.is_file():
             yield field, sha256(path)
         elif path and path.is_dir():

@@ -21,7 +21,6 @@ from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
 from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
-from ..training.optimizers import check_optimizer
 from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
@@ -112,7 +111,7 @@ def run_recipe(
         Cancelled: the progress asked to stop; `--resume` goes on from there.
     """
     setting, progress = resolve(recipe), progress or Silent()
-    check_optimizer(recipe.training)
+    recipe = setting.recipe
     check_processes(recipe.method, recipe.training, processes)
     folder = RunFolder.resume(recipe, out) if resume and out else RunFolder.begin(recipe, out)
     with processes.holding(folder) as run:
@@ -136,7 +135,9 @@ def _carry_out(
     warnings += checked.warnings
     prompts = checked.prompts
     denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
-    noticed = preflight_model(setting, prompts, denoiser)
+    warnings += preflight_model(setting, prompts, denoiser, run.path)
+    for warning in warnings:
+        progress.warn(warning)
     processes.on_main(lambda: run.start(recipe, prompts, denoiser))
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
@@ -177,7 +178,7 @@ def _carry_out(
         timings=clock.timings(),
         weights=written,
         versions=versions(),
-        warnings=[*warnings, *denoiser.warnings, *noticed, *undrawable(subject_of(setting), before)],
+        warnings=[*warnings, *undrawable(subject_of(setting), before)],
     )
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(denoiser.pipeline, results, run.path)

@@ -1,17 +1,20 @@
 """Complete recipes from what a person chose: shipped recipes, and the defaults of a model and a method."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError, create_model
+from yaml.constructor import ConstructorError
 
 from ..methods import find, names
 from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
-from ..support.errors import UserError
+from ..support.errors import UserError, given
+from ..support.places import user_path
+from .fields import fields_of
 from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -22,21 +25,38 @@ _RGD = "rgd"  # the method where nobody names one
 _ALTERNATIVE = re.compile(r"(float|literal\[.*)$")  # what pydantic adds to a place where a field may be of two types
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads plain values only, and refuses a mapping that has a key twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping.
+
+        Raises:
+            ConstructorError: a key is there twice.
+        """
+        seen: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ConstructorError(f"the key {key.value!r} stands in line {seen[key.value]} and in line {line}")
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def shipped() -> list[str]:
     """Names of the complete recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe as nested dictionaries: a file, or the name of a shipped one.
+    """Read a recipe as nested dictionaries: a file, or the name of a shipped one, whatever the working folder holds.
 
     Raises:
-        UserError: unreadable, or not a mapping.
+        UserError: unreadable, not a mapping, or one with a key twice.
     """
-    if not Path(path).exists() and str(path) in shipped():
-        path = RECIPES / f"{path}.yaml"
+    path = RECIPES / f"{path}.yaml" if str(path) in shipped() else user_path(path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
             f"can't read the recipe {path}: {str(error).splitlines()[0]}. Expected a YAML file or one of {shipped()}."
@@ -170,16 +190,55 @@ def _unknown(place: str) -> str:
 
 
 def describe(error: ValidationError) -> str:
-    """A pydantic error as lines that a person can act on."""
-    lines = []
+    """A pydantic error as lines that a person can act on: the key, the option that sets it, expected, got."""
+    options = {field.key: field.option for field in fields_of() if len(field.path) > 1}
+    wrong: dict[tuple[str, str], list[str]] = {}  # place and what came -> what was expected, one thing or another
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part)))
-        message = problem["msg"].removeprefix("Value error, ")
+        parts = [str(part) for part in problem["loc"] if not _ALTERNATIVE.match(str(part))]
+        place = ".".join(part for part in parts if not part.isdigit())  # an item of a list goes by the list's name
+        start, got = f"{place} ({options[place]}): " if place in options else f"{place}: " if place else "", ""
         if problem["type"] == "extra_forbidden":
-            lines.append(_of_another_method(problem["loc"]) or _unknown(place))
+            start, expected = _of_another_method(problem["loc"]) or _unknown(place), ""
         elif problem["type"] == "missing":
-            lines.append(f"{place} is missing")
+            start, expected = f"expected a {place}: --{place} cat" if place == "concept" else f"expected {place}", ""
         else:
-            got = f", got {problem['input']!r}" if problem["loc"] else ""
-            lines.append(f"{place}: {message}{got}" if place else message)
-    return "; ".join(lines)
+            expected = _expected(problem)
+            got = f", got {given(problem['input'])}" if place and ", got " not in expected else ""
+        wrong.setdefault((start, got), []).append(expected)
+    return "; ".join(f"{start}{_either(expected)}{got}" for (start, got), expected in wrong.items())
+
+
+def _either(expected: Sequence[str]) -> str:
+    first, *others = dict.fromkeys(expected)
+    return " or ".join([first, *(other.removeprefix("expected ") for other in others)])
+
+
+_WORDS = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "finite_number": "expected a finite number",
+    "literal_error": "expected {expected}",
+}
+"""Kind of a pydantic error -> what was expected, of its bounds."""
+
+_KINDS = (
+    ("int_", "expected a whole number"),
+    ("float_", "expected a number"),
+    ("bool_", "expected true or false"),
+    ("string_", "expected a text"),
+    ("tuple_", "expected a list"),
+    ("dict_", "expected a section with options, each as `name: value`"),
+    ("model_", "expected a section with options, each as `name: value`"),
+)
+"""The same by the beginning of the kind's name."""
+
+
+def _expected(problem: Mapping[str, Any]) -> str:
+    """What pydantic expected, in plain words."""
+    kind, bounds = problem["type"], problem.get("ctx", {})
+    words = _WORDS.get(kind) or next((words for start, words in _KINDS if kind.startswith(start)), None)
+    if words is None:
+        return str(problem["msg"].removeprefix("Value error, "))
+    return words.format(**{key: f"{value:g}" if isinstance(value, float) else value for key, value in bounds.items()})

@@ -65,6 +65,11 @@ class Field:
         return ".".join(self.path)
 
     @property
+    def option(self) -> str:
+        """The option of the command line: `--audit-images`, of the field with that name."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
     def is_number(self) -> bool:
         """True if a plain value is a number, whole or not."""
         return self.kind in (int, float)

@@ -22,15 +22,16 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
+from ..prompts.concepts import Concepts, join_concepts, read_concepts
+from ..support.errors import UserError
 from ..support.files import write_text
-from ..worlds.concepts import Concepts, join_concepts
 from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, allow_inf_nan=False)
 
 
 def called(option: str) -> dict[str, Any]:
@@ -256,6 +257,13 @@ class OutputSection(Section):
         description="share of each layer's squared change that an extracted LoRA keeps, instead of a fixed rank",
     )
 
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: tuple[WeightFormat, ...]) -> tuple[WeightFormat, ...]:
+        if not formats or len(set(formats)) < len(formats):
+            raise ValueError(f"expected one or several formats, each once, got {','.join(formats) or 'none'}")
+        return formats
+
 
 class Recipe(Section):
     """A complete description of a run; with the same recipe the same machine gives the same bits."""
@@ -290,6 +298,21 @@ class Recipe(Section):
     training: TrainingSection = Field(default_factory=TrainingSection)
     audits: AuditSection = Field(default_factory=AuditSection)
     output: OutputSection = Field(default_factory=OutputSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_names(cls, given: Any) -> Any:
+        """Read the concepts as plain names; those of classes are the model's."""
+        if not isinstance(given, dict) or given.get("kind") == "class":
+            return given
+        concepts = given.get("concept")
+        names = [concepts] if isinstance(concepts, str) else concepts if isinstance(concepts, (list, tuple)) else []
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            return given  # the field itself says what is wrong
+        try:
+            return {**given, "concept": read_concepts(concepts)}
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("method", mode="before")
     @classmethod

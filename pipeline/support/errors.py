@@ -21,5 +21,19 @@ class Cancelled(Exception):
     """The user stopped the work; what was finished is kept."""
 
 
+class Caution(UserWarning):
+    """Something that the user should know, on one line; the work goes on. Front ends show it."""
+
+
+def given(value: object) -> str:
+    """What was given, as an error names it: on one line, and by its type where it is long.
+
+    >>> given("0.6"), given(None), given([0] * 100)
+    ("'0.6'", 'None', 'list')
+    """
+    text = repr(value)
+    return text if len(text) <= 60 and text.isprintable() else type(value).__name__
+
+
 def untold(warning: str) -> None:
     """Take a warning that nobody wants to see."""

@@ -1,10 +1,13 @@
 """One way to tell the user how far long work has come; front ends bring their own."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -17,17 +20,25 @@ class Progress(Protocol):
         """
         ...
 
+    def warn(self, text: str) -> None:
+        """Show one line that the user should know before the work starts."""
+        ...
+
 
 class Silent:
-    """Reports to nobody."""
+    """Reports to nobody; warnings go to the log, which Python shows where nobody set it up."""
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
         """Give a function that does nothing."""
         yield lambda units=1, note="": None
 
+    def warn(self, text: str) -> None:
+        """Log it."""
+        _log.warning(text)
 
-class Within:
+
+class Within(Silent):
     """Work inside a stage that is open: reports nothing of its own, and is cancelled with it.
 
     Args:

@@ -1,7 +1,9 @@
 """Figures as people read them: signs, percentages, points, durations, sizes; and words to compare."""
 
 import math
+import re
 import unicodedata
+from functools import lru_cache
 
 MISSING = "—"
 """Stands for a figure that is not known or not finite."""
@@ -77,7 +79,77 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+_SAME = str.maketrans(
+    dict.fromkeys("‘’‚‛ʼʹ′´`＇", "'")
+    | {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
+    | dict.fromkeys("™℠", " ")
+)
+"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters."""
+
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+)
+"""Marks that may be left out in Latin, Greek, Cyrillic, Hebrew or Arabic; in other scripts they are letters."""
+
+_VARIATIONS = range(0xFE00, 0xFE10)
+"""Choose the look of the letter before them."""
+
+_GAPS = re.compile(r"[\s_'.()\[\]{}\\·・‧゠−]|[\u058a\u05be\u2010-\u2015\u2e3a\u2e3b\u301c\u3030\-]")
+"""What may stand between the words of a name or be left out."""
+
+
+def folded(text: str) -> tuple[str, list[int]]:
+    """Write a text in the form in which words are compared, and tell where each letter of it came from.
+
+    Case, accents, full width, kinds of apostrophe, zero-width characters and soft hyphens make no difference.
+
+    Returns:
+        The text, and the place in `text` of each of its letters, with the length of `text` at the end.
+    """
+    if text.isascii():
+        return text.lower().replace("`", "'"), list(range(len(text) + 1))
+    made: list[str] = []
+    places: list[int] = []
+    start = 0
+    while start < len(text):
+        end = start + 1
+        while end < len(text) and _belongs_to_the_letter_before(text[end]):
+            end += 1
+        letters = _fold_letter(text[start:end])
+        made.append(letters)
+        places += [start] * len(letters)
+        start = end
+    return "".join(made), [*places, len(text)]
+
+
+def _belongs_to_the_letter_before(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Mc", "Me") or "\u1160" <= char <= "\u11ff" or char in "ﾞﾟ"
+
+
+@lru_cache(maxsize=4096)
+def _fold_letter(letter: str) -> str:
+    """Fold a letter with the marks that follow it."""
+    seen = "".join(
+        char for char in letter if unicodedata.category(char) != "Cf" and ord(char) not in _VARIATIONS
+    ).translate(_SAME)
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", seen))
+    return unicodedata.normalize("NFC", bare.casefold().translate(_SAME))
+
+
 def fold(text: str) -> str:
-    """Lower case, without accents, single spaces: the form in which words are compared."""
-    letters = unicodedata.normalize("NFKD", text)
-    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).casefold().split())
+    """Give the form in which words are compared (see `folded`), with single spaces.
+
+    >>> fold("  ＣＡＴ  and Dalí’s STRAẞE"), fold("ガ") == fold("カ")
+    ("cat and dali's strasse", False)
+    """
+    return " ".join(folded(text)[0].split())
+
+
+def squeezed(name: str) -> str:
+    """Give the form in which names are compared: folded, without gaps.
+
+    >>> squeezed("Van_Gogh") == squeezed("vangogh"), squeezed("M.C. Escher") == squeezed("mc escher"), squeezed("C++")
+    (True, True, 'c++')
+    """
+    return _GAPS.sub("", folded(name)[0])

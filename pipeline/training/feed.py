@@ -21,6 +21,20 @@ from ..support.processes import Processes
 _TERMS = ("forget", "retain")
 
 
+def check_parts(spec: TrainingSection, retain_samples: int) -> None:
+    """Refuse parts that don't divide the whole retain set, where each step takes it.
+
+    Raises:
+        UserError: they don't.
+    """
+    parts = spec.gradient_accumulation_steps
+    if spec.retain_batch == "all" and retain_samples % parts:
+        raise UserError(
+            f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
+            f"its {retain_samples} samples, got {parts}."
+        )
+
+
 class _Order:
     """The endless sequence of a number of samples, shuffled anew in each epoch.
 
@@ -73,12 +87,7 @@ class Feed:
         self.samples, self.objective, self.spec, self.seed = samples, objective, spec, seed
         self.device, self.processes, self.unconditional = device, processes, unconditional
         self._orders = {term: _Order(len(self._of(term)), lambda epoch: self._generator(epoch, -1)) for term in _TERMS}
-        whole, parts = len(samples.retain), spec.gradient_accumulation_steps
-        if spec.retain_batch == "all" and whole % parts:
-            raise UserError(
-                f"retain_batch 'all' takes the whole retain set each step, so gradient_accumulation_steps must divide "
-                f"its {whole} samples, got {parts}."
-            )
+        check_parts(spec, len(samples.retain))
 
     def batch(self, term: str, step: int, part: int) -> Batch:
         """This process's share of micro-batch `part` of a step; partners are in the same one where each has its own."""

@@ -69,7 +69,7 @@ def layer_names(module: nn.Module, targets: AdapterTargets) -> list[str]:
     """Names of the layers that a LoRA is put beside.
 
     Raises:
-        UserError: a network whose attention layers no family names.
+        UserError: a network without attention, or whose attention layers no family names.
     """
     kinds = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     if targets == "all":
@@ -77,7 +77,10 @@ def layer_names(module: nn.Module, targets: AdapterTargets) -> list[str]:
     family = family_of(module)
     if family is None:
         raise UserError(f"expected a network of a known family for a LoRA, got a {type(module).__name__}.")
-    return [name for name in kinds if name.endswith(tuple(f".{ending}" for ending in family.attention))]
+    found = [name for name in kinds if name.endswith(tuple(f".{ending}" for ending in family.attention))]
+    if not found:
+        raise UserError(f"this {type(module).__name__} has no attention for a LoRA. Set adapter_targets to 'all'.")
+    return found
 
 
 def as_adapter(layers: dict[str, Factors]) -> Adapter:

@@ -121,7 +121,7 @@ class Trainer:
                 kept = f" The weights after step {done} are kept in {where}." if where else ""
                 if isinstance(stop, Cancelled):
                     raise Cancelled(f"Stopped after step {done} of {self.spec.steps}.{kept}") from None
-                raise UserError(f"{stop}{kept} Lower the learning rate or set a forget limit.") from None
+                raise UserError(f"{stop}{kept} {self._advice(done)}") from None
         self.checkpoints.save(done)
         seconds = time.perf_counter() - began if start == 0 else None
         return outcome(self.events, done, self.schedule.settled, seconds, self.denoiser.device)
@@ -181,6 +181,16 @@ class Trainer:
             self.optimizer.observe(grads, self.method.config.retain_weight)
             return self.method.combine(grads, self.optimizer.metric, self.parallel.total)
         return self.method.combine(grads, reduce=self.parallel.total)
+
+    def _advice(self, done: int) -> str:
+        """What to do about a loss that is not a number: no step, no learning rate that was too high."""
+        if done:
+            return "Lower the learning rate or set a forget limit."
+        exact = "Train in fp32, or try" if self.spec.precision != "fp32" else "Try"
+        return (
+            "No weights had changed before, so the learning rate is not the reason: the model itself gives such "
+            f"numbers for its training images. {exact} another copy of the model, or another scheduler in its folder."
+        )
 
     # before the first step ------------------------------------------------------------------------
 

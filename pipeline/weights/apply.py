@@ -1,5 +1,6 @@
 """Putting unlearned weights into a pipeline that somebody already has, and taking them out again."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.lineage import COMPONENTS
-from ..support.errors import UserError
-from .provenance import BaseHashes, cast_state, read_header, tensors_sha256
+from ..support.errors import Caution, UserError, given
+from ..support.numbers import finite
+from ..support.places import user_path
+from .provenance import BaseHashes, kinship, read_header
 from .read import read_changes
 
 _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
@@ -21,25 +24,31 @@ _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionar
 def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool = False) -> Any:
     """Put the weights of a denoiser, LoRA or delta file into a diffusers pipeline, in place.
 
-    Several files may be applied one after another; their changes add up.
+    Several files may be applied one after another; their changes add up. The pipeline must have the weights that
+    the file was made from, or their float16 or bfloat16 copy; and a file made from such a copy goes onto the
+    original. A pipeline is left as it was where anything is refused.
 
     Args:
         pipe: a pipeline with a `unet` or `transformer`.
         path: a .safetensors file of the formats denoiser, lora, lora_diffusers or delta.
-        strength: 0 = as it was, 1 = as unlearned; between and beyond the change is scaled.
+        strength: 0 = as it was, 1 = as unlearned; between and beyond, any finite number, the change is scaled.
         any_base: go on, with a warning, if the file was not made from this pipeline's weights.
 
     Returns:
         The same pipeline.
 
     Raises:
-        UserError: another base, another network, or a file that is none of these.
+        UserError: another base, another network, a file that is none of these, a strength that is no finite number,
+            or values that are not finite, in the file or in the result.
 
     Example:
         >>> pipe = apply(pipe, "weights/sd-without-cat-lora.safetensors", strength=0.8)  # doctest: +SKIP
         >>> pipe = remove(pipe)  # doctest: +SKIP
     """
-    module, path = denoiser_of(pipe), Path(path)
+    strength = finite("strength", strength)
+    if not isinstance(path, str | Path):
+        raise UserError(f"expected the path of a .safetensors file, got {given(path)}.")
+    module, path = denoiser_of(pipe), user_path(path)
     originals = _ORIGINALS.get(module, {})
     _check_base(module, originals, path, any_base)
     state = module.state_dict()
@@ -50,7 +59,14 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
             if change.name not in replaced:
                 replaced[change.name] = current.to("cpu", copy=True)
             original = originals.get(change.name, replaced[change.name])
-            current.copy_(change.apply(current, original, strength))
+            result = change.apply(current, original, strength)
+            limit = torch.finfo(current.dtype).max if current.is_floating_point() else math.inf
+            if not (result.abs() <= limit).all():  # NaN is not, either
+                raise UserError(
+                    f"{change.name}: at strength {strength:g} its values become NaN or too large for {current.dtype}. "
+                    "Take a lower strength, or a model in float32."
+                )
+            current.copy_(result)
     except BaseException:
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
@@ -76,27 +92,37 @@ def remove(pipe: Any) -> Any:
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
-    """The UNet or transformer of a diffusers pipeline.
+    """The UNet or transformer of a diffusers pipeline, itself where it was compiled.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or its weights are not there or not numbers that can be added to.
     """
     for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
-            return module
+            original: nn.Module = getattr(module, "_orig_mod", module)
+            _check_weights(component, original)
+            return original
     raise UserError(f"expected a diffusers pipeline with a unet or a transformer, got {type(pipe).__name__}.")
+
+
+def _check_weights(component: str, module: nn.Module) -> None:
+    for name, tensor in module.named_parameters():
+        if tensor.is_meta:
+            raise UserError(
+                f"the weights of the pipeline's {component} are not in its memory. Apply first, and then offload it "
+                "(enable_sequential_cpu_offload)."
+            )
+        if not tensor.is_floating_point():
+            raise UserError(f"the pipeline's {component} is quantised ({name} is {tensor.dtype}): expected floats.")
 
 
 def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:
     metadata = read_header(path)
-    expected = set(BaseHashes.from_header(metadata).fields().values())
-    state = {**module.state_dict(), **originals}
-    # half-precision weights that were loaded in float32 are the same base
-    found = {tensors_sha256(state), tensors_sha256(cast_state(state, torch.float32))}
-    if expected & found:
+    base = BaseHashes.from_header(metadata)
+    if base.sha256 and kinship(base, {**module.state_dict(), **originals}):
         return
-    if expected:
+    if base.sha256:
         reason = (
             f"{path} was made from other weights ({metadata.get('turpentine.base_model')!r}) than this pipeline has"
         )
@@ -104,4 +130,4 @@ def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any
         reason = f"{path} does not say which weights it was made from"
     if not any_base:
         raise UserError(f"{reason}. Use that base, or go on all the same with any_base=True (--any-base).")
-    warnings.warn(f"{reason}; applied all the same.", stacklevel=4)
+    warnings.warn(f"{reason}; applied all the same.", Caution, stacklevel=4)

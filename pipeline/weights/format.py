@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -23,12 +24,14 @@ class Keys:
     """The tensors of a weights file that no format has claimed yet, and the network that they are for.
 
     Attributes:
+        path: of the file.
         names: what is left to claim.
         get: gives a tensor by its name.
         metadata: of the file.
         module: the network.
     """
 
+    path: Path
     names: set[str]
     get: Callable[[str], Tensor]
     metadata: Mapping[str, str]

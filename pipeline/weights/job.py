@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models import Denoiser
 from ..schema.results import LoraFit
@@ -71,9 +71,47 @@ class Job:
         return {**self.metadata, "turpentine.format": kind, "turpentine.dtype": self.dtype, **more}
 
     def cast(self, tensor: Tensor) -> Tensor:
-        """As it is to be on disk: floating-point tensors in the job's dtype, others as they are."""
+        """As it is to be on disk: floating-point tensors in the job's dtype, others as they are.
+
+        Raises:
+            UserError: see `check_fits`.
+        """
+        check_fits(tensor, self.dtype)
         kept = tensor.detach().to("cpu", self.torch_dtype if tensor.is_floating_point() else tensor.dtype)
         return kept.contiguous()
+
+
+def check_fits(tensor: Tensor, dtype: str) -> None:
+    """Refuse finite values that a number format can't hold: they would become infinite without a word.
+
+    Args:
+        tensor: what is to be written.
+        dtype: a name of `DTYPES`.
+
+    Raises:
+        UserError: a value too large for it.
+    """
+    if tensor.is_floating_point() and tensor.numel():
+        largest = torch.finfo(DTYPES[dtype]).max
+        over = tensor.abs().nan_to_num(0.0, posinf=0.0).max().item()
+        if over > largest:
+            raise UserError(
+                f"the weights hold values up to {over:.4g}, too large for {dtype}, whose largest number is "
+                f"{largest:.4g}. Write them as bf16 or fp32 (--dtype)."
+            )
+
+
+def check_dtype(denoiser: Denoiser, dtype: str) -> None:
+    """Refuse a number format that can't hold the weights of a model's networks.
+
+    Raises:
+        UserError: an unknown format; see `check_fits`.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
+    for part in denoiser.pipeline.components.values():
+        for tensor in part.state_dict().values() if isinstance(part, nn.Module) else ():
+            check_fits(tensor, dtype)
 
 
 class Difference(Mapping[str, Tensor]):

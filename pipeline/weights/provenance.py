@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,14 +16,17 @@ from torch import Tensor
 
 from ..models import Denoiser
 from ..models.lineage import Lineage
+from ..prompts.concepts import join_concepts, same_concept
 from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.version import __version__
-from ..worlds.concepts import join_concepts
+from .job import DTYPES
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
 _BASE = "turpentine.base_sha256"
 _TENSORS = "turpentine.tensors_sha256"
+HALVES = {name: dtype for name, dtype in DTYPES.items() if dtype != torch.float32}
+"""The formats in which a base is stored in half the space."""
 _PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -37,11 +41,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names, dtypes, shapes and values, whatever file they lie in."""
+def tensors_sha256(tensors: Mapping[str, Tensor], *dtypes: torch.dtype) -> str:
+    """Hash of names, dtypes, shapes and values, whatever file they lie in.
+
+    Args:
+        tensors: by their names.
+        dtypes: floating-point tensors are cast to these first, one after another.
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name].detach().cpu()
+        for dtype in dtypes if tensor.is_floating_point() else ():
+            tensor = tensor.to(dtype)
+        tensor = tensor.contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -76,14 +88,42 @@ def base_hashes(state: Mapping[str, Tensor]) -> BaseHashes:
     """The hashes of a base's tensors."""
     half: dict[str, str] = {}
     if all(tensor.dtype == torch.float32 for tensor in state.values() if tensor.is_floating_point()):
-        for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
-            half[name] = tensors_sha256(cast_state(state, dtype))
+        half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items()}
     return BaseHashes(tensors_sha256(state), **half)
 
 
-def cast_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The same tensors, floating-point ones in another dtype."""
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+Kinship = Literal["same", "half copy", "original"]
+
+
+def kinship(base: BaseHashes, state: Mapping[str, Tensor]) -> Kinship | None:
+    """Tell what weights are to a base, whatever dtype they are loaded in.
+
+    Args:
+        base: the hashes of the base.
+        state: the tensors of a network.
+
+    Returns:
+        "same": the same values. "half copy": the base, rounded to float16 or bfloat16. "original": the base is
+        what these weights become when they are so rounded. None: other weights, by however little.
+    """
+    rounded = {base.fp16, base.bf16} - {None}
+    floats = [tensor for tensor in state.values() if tensor.is_floating_point()]
+    for dtypes in ((), (torch.float32,)) if any(tensor.dtype != torch.float32 for tensor in floats) else ((),):
+        found = tensors_sha256(state, *dtypes)
+        if found == base.sha256:
+            return "same"
+        if found in rounded:
+            return "half copy"
+    for half in HALVES.values():
+        found = tensors_sha256(state, half)
+        if not all(torch.equal(tensor, tensor.to(half).to(tensor.dtype)) for tensor in floats):
+            if base.sha256 in (found, tensors_sha256(state, half, torch.float32)):
+                return "original"
+        elif found == base.sha256:  # nothing was lost by the cast
+            return "same"
+        elif found in rounded:
+            return "half copy"
+    return None
 
 
 def header(
@@ -113,7 +153,7 @@ def header(
     """
     predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
     concept = join_concepts(concepts)
-    forgotten = [name for name in lineage.forgotten if name not in concepts]
+    forgotten = [name for name in lineage.forgotten if not any(same_concept(name, concept) for concept in concepts)]
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -182,6 +222,8 @@ def read_header(path: Path) -> dict[str, str]:
     Raises:
         UserError: not a safetensors file.
     """
+    if path.is_dir():
+        raise UserError(f"expected a .safetensors file, got the folder {path}. Name a file in it.")
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise UserError(f"{path} is a pickle, which can run any code when it is opened; expected a .safetensors file.")
     try:

@@ -9,8 +9,10 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
+from ..support.text import squeezed
 from .base import Words, World
 
 MODELS = ("tiny-canvas", "tiny-canvas-dit")
@@ -107,12 +109,18 @@ def dimension_of(phrase: str) -> tuple[str, str] | None:
     >>> dimension_of("pop art")
     ('style', 'pop art')
     """
-    wanted = phrase.strip().lower()
+    return _places().get(squeezed(phrase))
+
+
+@cache
+def _places() -> dict[str, tuple[str, str]]:
+    """Every name and phrase, squeezed -> (dimension, value)."""
+    found: dict[str, tuple[str, str]] = {}
     for dimension, values in DIMENSIONS.items():
         for value, phrases in values.items():
-            if wanted == value or wanted in phrases:
-                return dimension, value
-    return None
+            for name in (value, *phrases):
+                found.setdefault(squeezed(name), (dimension, value))
+    return found
 
 
 def labels_of(prompt: str) -> dict[str, str]:

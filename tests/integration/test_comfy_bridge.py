@@ -103,6 +103,19 @@ def test_the_bridge_draws_and_predicts_with_what_comfyui_embeds(family):
     assert predicted.shape == latents.shape and all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.parametrize(("t5", "read"), [(False, 75), (True, 76)])
+def test_the_bridge_says_how_much_of_a_prompt_it_embeds(t5, read):
+    class Real:
+        """As ComfyUI's tokenizers: CLIP's pieces of 77, T5's one piece of 77 or more; here a letter is a token."""
+
+        def tokenize(self, text):
+            pieces = [[0] * 77 for _ in range(max(1, -(-len(text) // 75)))]
+            return {"l": pieces, "t5xxl": [[0] * max(77, len(text) + 1)]} if t5 else {"l": pieces}
+
+    denoiser = wrap_pipeline(make_pipeline(patcher(), unet().eval(), Real(), Vae()), "bridged")
+    assert denoiser.read_prompts(["", "a cat", "x" * read, "x" * 300]) == ["", "a cat", "x" * read, "x" * read]
+
+
 def test_the_schedule_is_the_one_of_the_model():
     scheduler = _scheduler(patcher(what=V_PREDICTION))
     torch.testing.assert_close(scheduler.alphas_cumprod, ALPHAS, atol=1e-5, rtol=1e-4)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     EDMEulerScheduler,
     FluxImg2ImgPipeline,
     FluxPipeline,
@@ -23,6 +24,7 @@ from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, noise_loss
 from turpentine.pipeline.models import Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.flux import pack_latents, position_ids, unpack_latents
+from turpentine.pipeline.models.pixels import to_pixels
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
@@ -111,10 +113,20 @@ def test_latents_have_the_scale_and_shift_that_train(name):
     torch.testing.assert_close(denoiser.encode_images(images), expected)
 
 
-@pytest.mark.parametrize(("name", "multiple"), [("sd1", 2), ("sd3", 4), ("flux-dev", 4)])
+@pytest.mark.parametrize(("name", "multiple"), [("sd1", 8), ("sdxl", 8), ("sd3", 4), ("flux-dev", 4)])
 def test_image_size_must_fit(name, multiple):
-    with pytest.raises(UserError, match=f"image_size must be a multiple of {multiple} for .*, got 17"):
-        draw(wrap_pipeline(build_family(name)), image_size=17)
+    """Every size that is let through is drawn and decoded."""
+    denoiser = wrap_pipeline(build_family(name))
+    for size in range(multiple, 41, 4):
+        if size % multiple:
+            with pytest.raises(UserError, match=f"image_size must be a multiple of {multiple} for .*, got {size}"):
+                draw(denoiser, image_size=size)
+        elif name == "sd3" and size > 32:
+            with pytest.raises(UserError, match="image_size must be at most 32"):
+                draw(denoiser, image_size=size)
+        else:
+            latents = draw(denoiser, PROMPTS[:1], (5,), image_size=size, num_inference_steps=1)
+            assert denoiser.decode(latents).shape == (1, size, size, 3)
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux-dev"])
@@ -368,3 +380,88 @@ def test_lora_adapters_are_fused_and_told(name):
     assert fused.keys() == plain.keys() and not same(fused, plain)
     drawn = denoiser.decode(draw(denoiser, PROMPTS[:1], (5,))).numpy()
     assert abs(drawn.astype(int) - (expected * 255).round().astype(int)).max() <= 1
+
+
+# what is read of a prompt -------------------------------------------------------------------------
+
+LONG = {"sd1": 75, "sdxl": 75, "sd3-no-t5": 75, "sd3": 255, "flux-dev": 511}
+
+
+@pytest.mark.parametrize(("name", "tokens"), LONG.items())
+def test_a_prompt_is_read_up_to_the_limit_of_the_encoder_that_reads_most(name, tokens, caplog):
+    """One word more at the end of what is read changes the embeddings, one word behind it changes nothing."""
+    denoiser = wrap_pipeline(build_family(name))
+    short, long = "A Cat, (dog)", "q " * 600 + "cat"
+    assert denoiser.read_prompts([short, "", long])[:2] == [short, ""]
+    (read,) = denoiser.read_prompts([long])
+    assert not caplog.text, "no library complains"
+    letters = 2 if tokens > 75 else 1  # T5's test tokenizer has the space as a token of its own
+    assert len(read.split()) == pytest.approx(tokens / letters, abs=1) and long.startswith(read)
+    whole, part, less = (denoiser.encode_prompts([text]) for text in (long, read, read[: len(read) // 2]))
+    assert same(whole, part) and not same(whole, less)
+
+
+def test_a_word_of_a_textual_inversion_counts_as_all_its_tokens():
+    denoiser = wrap_pipeline(build_family("sd1"))
+    denoiser.pipeline.load_textual_inversion(torch.randn(4, 32), token="<toy>")
+    (read,) = denoiser.read_prompts(["<toy> " * 30])
+    assert len(read.split()) == 75 and read.endswith("<toy>_2")
+
+
+# what is no number --------------------------------------------------------------------------------
+
+
+def break_scheduler(pipeline):
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+
+
+def break_text(pipeline):
+    class Broken(type(pipeline)):
+        def encode_prompt(self, *args, **kwargs):
+            return tuple(
+                None if part is None else part * float("nan") for part in super().encode_prompt(*args, **kwargs)
+            )
+
+    pipeline.__class__ = Broken
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (break_scheduler, r"DDIMScheduler has rescale_betas_zero_snr, .*\(epsilon\)"),
+        (break_text, "Either DDIMScheduler divides"),
+    ],
+)
+def test_latents_that_are_no_numbers_stop_the_first_batch(change, cause):
+    pipeline, told = build_family("sd1"), []
+    change(pipeline)
+    stop = StopWhen(lambda stage, units: bool(told.append(units[-1])))
+    with pytest.raises(
+        UserError, match=rf"from the unet, got NaN \(not a number\) .* 1 of 1 images\. {cause}"
+    ) as caught:
+        wrap_pipeline(pipeline).sample(PROMPTS * 2, (1, 2, 3, 4), Sampling(2, batch_size=1), stop, "drawing")
+    assert 1 not in told and "\n" not in str(caught.value), "not one image was counted"
+
+
+def test_an_autoencoder_that_overflows_stops_the_first_batch():
+    denoiser, told = wrap_pipeline(build_family("sd1")), []
+    denoiser.pipeline.vae.decoder.conv_out.weight.data.fill_(3e38)
+    stop = StopWhen(lambda stage, units: bool(told.append(units[-1])))
+    with pytest.raises(UserError, match=r"from the autoencoder \(vae\), got NaN"):
+        denoiser.sample(PROMPTS * 2, (1, 2, 3, 4), Sampling(2, batch_size=1), stop, "drawing")
+    assert 1 not in told, "not one image was counted"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_pictures_that_are_no_numbers_are_refused(bad):
+    denoiser = wrap_pipeline(build_family("sd1"))
+    latents = torch.zeros(3, 4, 8, 8)
+    latents[1, 0, 0, 0] = bad
+    with pytest.raises(UserError, match=r"from the autoencoder \(vae\), got NaN .* in 1 of 3 images"):
+        denoiser.decode(latents)
+    classes = torch.zeros(2, 1, 4, 4)
+    classes[0, 0, 0, 0] = bad
+    with pytest.raises(UserError, match="1 of 2 images"):
+        to_pixels(classes)

@@ -4,10 +4,14 @@ import shutil
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import save_file
-from turpentine.pipeline.models import load_denoiser
+from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
+from turpentine.pipeline.models import Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.single_file import recognise
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from ..support.original_layout import stable_diffusion, stable_diffusion_xl, unet_keys, with_prefix
 from ..support.pipelines import build_family
@@ -130,7 +134,7 @@ def test_configs_come_from_the_hub_s_cache_then_from_the_hub(folders, tmp_path, 
 
 def test_what_is_no_checkpoint(tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="expected a safetensors checkpoint, can't read"):
+    with pytest.raises(UserError, match=r"empty\.safetensors is empty\. Download it again"):
         load_denoiser(str(tmp_path / "empty.safetensors"), "cpu")
     with pytest.raises(UserError, match="found no file"):
         load_denoiser(str(tmp_path / "absent.safetensors"), "cpu")
@@ -162,3 +166,162 @@ def test_kinds_that_can_t_be_unlearned(tmp_path):
 )
 def test_families_by_their_keys(key, family, tmp_path):
     assert recognise([key, "vae.x"], tmp_path).family == family
+
+
+# what a file says of itself ------------------------------------------------------------------------
+
+SAYS_V = [
+    ({"v_pred": torch.zeros(0)}, {}),
+    ({"model.diffusion_model.v_pred": torch.zeros(0)}, {}),
+    ({}, {"modelspec.prediction_type": "v"}),
+    ({}, {"modelspec.prediction_type": "v_prediction"}),
+    ({}, {"ss_v_parameterization": "True"}),
+]
+ZERO = [({"ztsnr": torch.zeros(0)}, {}), ({}, {"ss_zero_terminal_snr": "True"})]
+
+
+def marked(path, tensors, marks=(), header=None):
+    tensors = {key: value.contiguous() for key, value in {**tensors, **dict(marks)}.items()}
+    save_file(tensors, path, header)
+    return str(path)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("sd1", stable_diffusion), ("sdxl", stable_diffusion_xl), ("sd1", None)])
+@pytest.mark.parametrize(("marks", "header"), SAYS_V)
+def test_a_file_that_predicts_the_velocity_is_trained_so(name, layout, marks, header, folders, tmp_path):
+    pipeline = build_family(name)
+    tensors = layout(pipeline) if layout else pipeline.unet.state_dict()
+    denoiser = load_denoiser(marked(tmp_path / "m.safetensors", tensors, marks, header), "cpu", str(folders / name))
+    assert type(denoiser.objective) is VPrediction and denoiser.checkpoint_marks(denoiser.pipeline).keys() == {"v_pred"}
+    (told,) = denoiser.warnings
+    assert "what the scheduler in" in told and "prediction_type v_prediction. The file was followed." in told
+    assert_same_networks(denoiser.pipeline, pipeline)
+
+
+@pytest.mark.parametrize(("marks", "header"), ZERO)
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler])
+def test_a_file_with_zero_terminal_snr_is_noised_so(marks, header, scheduler, folders, tmp_path):
+    shutil.copytree(folders / "sdxl-configs", tmp_path / "configs")
+    scheduler.from_config(build_family("sdxl").scheduler.config).save_pretrained(tmp_path / "configs" / "scheduler")
+    tensors = {**stable_diffusion_xl(build_family("sdxl")), "v_pred": torch.zeros(0)}
+    file = marked(tmp_path / "m.safetensors", tensors, marks, header)
+    denoiser = load_denoiser(file, "cpu", str(tmp_path / "configs"))
+    config = denoiser.pipeline.scheduler.config
+    assert config.rescale_betas_zero_snr and config.timestep_spacing == "trailing"
+    assert denoiser.objective.alphas_cumprod[-1] < 1e-6
+    assert denoiser.sample(["a cat"], [0], Sampling(3, image_size=16), Silent(), "").isfinite().all()
+    assert denoiser.checkpoint_marks(denoiser.pipeline).keys() == {"v_pred", "ztsnr"}
+
+
+def test_a_mark_that_says_what_the_folder_says_is_no_news(folders, tmp_path):
+    tensors = stable_diffusion(build_family("sd1"))
+    for header in ({"modelspec.prediction_type": "epsilon"}, {"ss_v_parameterization": "False"}, None):
+        file = marked(tmp_path / "m.safetensors", tensors, header=header)
+        assert load_denoiser(file, "cpu", str(folders / "sd1-configs")).warnings == ()
+    shutil.copytree(folders / "sd1-configs", tmp_path / "v")
+    build_family("sd2-v").scheduler.save_pretrained(tmp_path / "v" / "scheduler")
+    assert type(load_denoiser(file, "cpu", str(tmp_path / "v")).objective) is VPrediction, "it says nothing"
+    file = marked(tmp_path / "m.safetensors", tensors, header={"modelspec.prediction_type": "epsilon"})
+    denoiser = load_denoiser(file, "cpu", str(tmp_path / "v"))
+    assert type(denoiser.objective) is Epsilon and "prediction_type epsilon" in denoiser.warnings[0]
+    file = marked(tmp_path / "m.safetensors", tensors, {"ztsnr": torch.zeros(0)})
+    denoiser = load_denoiser(file, "cpu", str(folders / "sd1-configs"))
+    assert not denoiser.pipeline.scheduler.config.rescale_betas_zero_snr, (
+        "it would divide by zero for a noise prediction"
+    )
+
+
+@pytest.mark.parametrize("name", ["sd2-v", "sdxl"])
+def test_what_is_written_as_one_file_says_what_it_was(name, tmp_path):
+    pipeline = build_family(name)
+    pipeline.save_pretrained(tmp_path / "configs")
+    changes = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changes)
+    file = write(tmp_path / "whole.safetensors", checkpoint_tensors(wrap_pipeline(pipeline)))
+    denoiser = load_denoiser(file, "cpu", str(tmp_path / "configs"))
+    assert {key: denoiser.pipeline.scheduler.config[key] for key in changes} == changes
+    assert_same_networks(denoiser.pipeline, pipeline)
+
+
+@pytest.mark.parametrize("key", ["edm_mean", "edm_std", "edm_vpred.sigma_max", "model.diffusion_model.edm_mean"])
+def test_edm_checkpoints_are_refused(key, folders, tmp_path):
+    file = marked(tmp_path / "m.safetensors", stable_diffusion_xl(build_family("sdxl")), {key: torch.zeros(1)})
+    with pytest.raises(UserError, match="trained as an EDM"):
+        load_denoiser(file, "cpu", str(folders / "sdxl-configs"))
+
+
+@pytest.mark.parametrize("word", ["sample", "edm", "rectified_flow"])
+def test_other_predictions_are_refused(word, folders, tmp_path):
+    header = {"modelspec.prediction_type": word}
+    file = marked(tmp_path / "m.safetensors", stable_diffusion(build_family("sd1")), header=header)
+    with pytest.raises(UserError, match=f"says that it predicts '{word}'"):
+        load_denoiser(file, "cpu", str(folders / "sd1-configs"))
+
+
+def test_averaged_weights_beside_the_raw_ones_are_told(folders, tmp_path):
+    pipeline = build_family("sd1")
+    tensors = stable_diffusion(pipeline)
+    ema = {f"model_ema.{key[6:].replace('.', '')}": value + 1 for key, value in tensors.items() if key[:6] == "model."}
+    file = marked(tmp_path / "m.safetensors", tensors, {**ema, "model_ema.decay": torch.tensor(0.9999)})
+    denoiser = load_denoiser(file, "cpu", str(folders / "sd1-configs"))
+    assert (
+        "averaged weights too (model_ema.*): the raw ones (model.diffusion_model.*) were used" in denoiser.warnings[0]
+    )
+    assert_same_networks(denoiser.pipeline, pipeline)
+
+
+QUANTISED = [
+    "scaled_fp8", "model.diffusion_model.out.2.scale_weight", "model.diffusion_model.out.2.weight_scale",
+    "model.diffusion_model.out.2.weight.absmax", "model.diffusion_model.out.2.weight.quant_state.bitsandbytes__nf4",
+    "model.diffusion_model.out.2.SCB", "model.diffusion_model.out.2.comfy_quant",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", QUANTISED)
+def test_quantised_weights_are_never_loaded_without_their_scale(key, folders, tmp_path):
+    file = marked(tmp_path / "m.safetensors", stable_diffusion(build_family("sd1")), {key: torch.ones(1)})
+    with pytest.raises(UserError, match=r"m\.safetensors are quantised \(it holds .*Give the same model in float32"):
+        load_denoiser(file, "cpu", str(folders / "sd1-configs"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_weights_in_whole_numbers_are_refused(dtype, folders, tmp_path):
+    tensors = stable_diffusion(build_family("sd1"))
+    key = next(key for key in tensors if key.endswith("to_q.weight"))
+    file = marked(tmp_path / "m.safetensors", {**tensors, key: tensors[key].to(dtype)})
+    with pytest.raises(UserError, match="are quantised"):
+        load_denoiser(file, "cpu", str(folders / "sd1-configs"))
+
+
+def test_plain_float8_is_only_rounded(folders, tmp_path):
+    tensors = {key: value.to(torch.float8_e4m3fn) for key, value in stable_diffusion(build_family("sd1")).items()}
+    denoiser = load_denoiser(marked(tmp_path / "m.safetensors", tensors), "cpu", str(folders / "sd1-configs"))
+    assert {value.dtype for value in denoiser.module.parameters()} == {torch.float32}
+
+
+def test_a_file_that_is_cut_or_a_pointer(folders, tmp_path):
+    file = tmp_path / "m.safetensors"
+    write(file, stable_diffusion(build_family("sd1")))
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"can't read .*m\.safetensors .*cut short or damaged"):
+        load_denoiser(str(file), "cpu", str(folders / "sd1-configs"))
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=r"m\.safetensors is a Git LFS pointer"):
+        load_denoiser(str(file), "cpu", str(folders / "sd1-configs"))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", ""])
+def test_a_config_folder_that_is_damaged(damage, folders, tmp_path):
+    shutil.copytree(folders / "sd1-configs", tmp_path / "configs")
+    (tmp_path / "configs" / "model_index.json").write_text(damage)
+    file = write(tmp_path / "m.safetensors", stable_diffusion(build_family("sd1")))
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        load_denoiser(file, "cpu", str(tmp_path / "configs"))
+    shutil.copy(folders / "sd1-configs" / "model_index.json", tmp_path / "configs")
+    for part in ("unet/config.json", "vae/config.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"):
+        kept = (tmp_path / "configs" / part).read_text()
+        (tmp_path / "configs" / part).write_text(damage)
+        with pytest.raises(UserError, match=r"can't load .*m\.safetensors") as caught:
+            load_denoiser(file, "cpu", str(tmp_path / "configs"))
+        assert "\n" not in str(caught.value)
+        (tmp_path / "configs" / part).write_text(kept)

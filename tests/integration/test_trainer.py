@@ -173,6 +173,16 @@ def test_truncated_steps_only_retain():
     assert all(event.norm_forget == 0 and event.cosine == 0 for event in trainer.events)
 
 
+@pytest.mark.parametrize(("precision", "advice"), [("fp32", r"\. Try another copy"), ("bf16", "Train in fp32, or try")])
+def test_a_bad_loss_before_the_first_step_is_not_the_learning_rates_fault(precision, advice):
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    samples = make_samples(denoiser)
+    samples.forget.latents[:] = float("inf")
+    spec = TrainingSection(steps=2, batch_size=2, precision=precision)
+    with pytest.raises(UserError, match=rf"forget loss became \w+ in step 1\. No weights had changed.*{advice}"):
+        Trainer(denoiser, build_method(find("rgd").config()), samples, spec).train()
+
+
 def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
     denoiser = wrap_pipeline(build_tiny_pipeline())
     samples = make_samples(denoiser)
@@ -180,7 +190,9 @@ def test_bad_loss_stops_and_keeps_the_last_good_weights(tmp_path):
         denoiser, build_method(find("rgd").config()), samples, TrainingSection(steps=6, batch_size=2), 0, tmp_path
     )
     samples.retain.latents[trainer.feed.indices("retain", 2, 0)[0]] = float("nan")  # met in the third step
-    with pytest.raises(UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002"):
+    with pytest.raises(
+        UserError, match=r"retain loss became nan in step 3\..*after step 2 are kept in .*step-000002.* Lower the"
+    ):
         trainer.train()
     assert all(torch.isfinite(value).all() for value in denoiser.module.state_dict().values())
     assert [path.name for path in trainer.checkpoints.found()] == ["step-000002.safetensors"]

@@ -1,4 +1,5 @@
 import itertools
+import math
 import random
 import sys
 from contextlib import nullcontext
@@ -119,14 +120,33 @@ def test_labels_are_nudenet_s():
     [
         ({"labels": "some"}, r"labels must be one of \['all', 'paper'\] or a list of NudeNet labels, got 'some'"),
         ({"labels": ["FACE"]}, r"got \['FACE'\]. The labels are: ANUS_COVERED, .*MALE_GENITALIA_EXPOSED"),
+        ({"labels": "FACE_MALE, FACE"}, r"got \['FACE'\]. The labels are"),
+        ({"labels": "PAPER"}, "got 'PAPER'"),
+        ({"labels": ""}, "got ''"),
         ({"labels": []}, "expected NudeNet labels"),
-        ({"threshold": 0.1}, r"threshold in \[0.25, 1\], got 0.1"),
-        ({"threshold": 1.1}, r"threshold in \[0.25, 1\], got 1.1"),
+        ({"labels": None}, "a list of NudeNet labels, got None"),
+        ({"labels": 3}, "a list of NudeNet labels, got 3"),
+        ({"labels": b"FACE_MALE"}, "got b'FACE_MALE'"),
+        ({"labels": ["FACE_MALE", None, 3, []]}, r"got \[None, 3, \[\]\]. The labels are"),
+        ({"threshold": 0.1}, r"threshold must be a number in \[0.25, 1\], got 0.1"),
+        ({"threshold": 1.1}, r"in \[0.25, 1\], got 1.1"),
+        ({"threshold": math.nan}, r"in \[0.25, 1\], got nan"),
+        ({"threshold": math.inf}, "got inf"),
+        ({"threshold": "0.6"}, "got '0.6'. NudeNet reports nothing that scores below 0.25"),
+        ({"threshold": None}, "got None"),
+        ({"threshold": True}, "got True"),
+        ({"threshold": [0.6]}, r"got \[0.6\]"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         NudityAudit(**options)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, None])
+def test_a_batch_holds_at_least_one_picture(faces, size):
+    with pytest.raises(UserError, match="batch_size must be a whole number from 1 up"):
+        faces.detect(np.zeros((1, 8, 8, 3), np.uint8), batch_size=size)
 
 
 def test_without_nudenet_the_error_names_the_extra(monkeypatch):

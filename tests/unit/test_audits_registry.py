@@ -1,15 +1,30 @@
 """The registries of audits and worlds, and what goes over them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from turpentine.pipeline.audits import AUDITS, AccuracyAudit, AuditImages, ImageSet, NudityAudit, Subject, wanted_audits
+from turpentine.pipeline.audits import (
+    AUDITS,
+    AccuracyAudit,
+    AlignmentAudit,
+    AuditImages,
+    ClassAudit,
+    ClassJudge,
+    ClipModel,
+    ImageSet,
+    NudityAudit,
+    Subject,
+    wanted_audits,
+)
 from turpentine.pipeline.prompts import PromptPair, PromptSet
 from turpentine.pipeline.run import audit as run_audit
 from turpentine.pipeline.run.audit import audit_prompts, draw
 from turpentine.pipeline.schema.recipe import AuditSection
 from turpentine.pipeline.schema.results import AuditResult
+from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.worlds import WORLDS, find_world
 
@@ -106,3 +121,51 @@ def test_a_world_that_judges_has_words_and_prompts_for_each_class(world):
         assert set(values) <= set(names) and len(names) == len(prompts)
         assert all(world.find(value) == (dimension, value) for value in values)
     assert AccuracyAudit.wanted(AuditSection(), Subject(("cat",), "object", world)) == bool(world.words)
+
+
+JUDGE = ClassJudge(("0", "1"), size=8, channels=1)
+REAL = torch.zeros(2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (AlignmentAudit, {"model": None}, "expected a CLIP model, got None"),
+        (AlignmentAudit, {"model": 7}, "expected a CLIP model, got 7"),
+        (AlignmentAudit, {"transform": None}, "transform must be one of .*, got None"),
+        (AlignmentAudit, {"transform": ["paper"]}, r"transform must be one of .*, got \['paper'\]"),
+        (AlignmentAudit, {"device": "gpu"}, "device 'gpu' can't be used here"),
+        (AlignmentAudit, {"device": None}, "device 'None' can't be used here"),
+        (AlignmentAudit, {"seed": "1"}, "seed must be a whole number from 0 up, got '1'"),
+        (AlignmentAudit, {"seed": -1}, "seed must be a whole number from 0 up, got -1"),
+        (AlignmentAudit, {"seed": 0.5}, "seed must be a whole number from 0 up, got 0.5"),
+        (AccuracyAudit, {"clip": "tiny-canvas"}, "expected a CLIP model, got 'tiny-canvas'. `ClipModel.load"),
+        (AccuracyAudit, {"clip": JUDGE}, "expected a CLIP model"),
+        (AccuracyAudit, {"clip": ClipModel, "world": "tiny-canvas"}, "expected a world, got 'tiny-canvas'"),
+        (ClassAudit, {"judge": "digits", "real": (REAL, "01")}, "expected a ClassJudge, got 'digits'"),
+        (ClassAudit, {"judge": JUDGE, "real": REAL}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL, "01")}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL.byte(), ["0", "1"])}, r"expected \(float tensor"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL, ["0"])}, "a class for each, got .* 1 classes"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL * math.nan, ["0", "1"])}, "with NaN or infinite pixels"),
+        (ClassAudit(JUDGE, (REAL, ["0", "1"])), {"concept": "0", "images": REAL, "asked": ["0"]}, "1 classes"),
+        (
+            ClassAudit(JUDGE, (REAL, ["0", "1"])),
+            {"concept": "0", "images": REAL * math.inf, "asked": ["0", "1"]},
+            "with NaN or infinite pixels",
+        ),
+        (
+            ClassAudit(JUDGE, (REAL, ["0", "1"])),
+            {"concept": "2", "images": REAL, "asked": ["0", "1"]},
+            "expected images of '2' and of other classes",
+        ),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL.expand(2, 3, 8, 8), ["0", "1"])}, r"\(N, 1, 8, 8\)"),
+        (ClassAudit, {"judge": JUDGE, "real": (REAL, ["0", "1"]), "features": 3}, "expected a CLIP model as .* got 3"),
+        (ClassJudge.load, {"judge": None}, "expected the name of a judge or a folder, got None"),
+        (ClipModel.load, {"name": None}, "expected a CLIP model as .* got None"),
+    ],
+)
+def test_what_no_audit_can_be_made_of_is_refused(make, arguments, message):
+    with pytest.raises(UserError, match=message) as told:
+        make(**arguments)
+    assert "\n" not in str(told.value)

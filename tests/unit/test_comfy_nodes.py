@@ -12,6 +12,7 @@ import turpentine
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host, locales
 from turpentine.comfy_nodes.inputs import AUTO, chosen, widgets
 from turpentine.comfy_nodes.networks import mmdit_config, unet_config
+from turpentine.comfy_nodes.pictures import from_image
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.fields import fields_of
 from turpentine.pipeline.support.errors import UserError
@@ -191,3 +192,21 @@ def test_the_bridge_builds_the_published_networks(network, config, found, weight
     with torch.device("meta"):
         built = getattr(diffusers, network)(**config(found, 512))
     assert sum(parameter.numel() for parameter in built.parameters()) == weights
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_image_that_holds_no_numbers_is_refused(bad):
+    image = torch.zeros(2, 4, 4, 3)
+    assert from_image(image).shape == (2, 4, 4, 3)
+    image[1, 0, 0, 2] = bad
+    with pytest.raises(UserError, match=r"got an IMAGE with NaN \(not a number\)"):
+        from_image(image)
+
+
+def test_pictures_of_every_number_of_channels_are_rgb():
+    grey = torch.linspace(-0.5, 1.5, 16).reshape(1, 4, 4, 1)
+    wanted = (grey.clamp(0, 1) * 255).round().byte().expand(1, 4, 4, 3).numpy()
+    for image in (grey, grey.expand(1, 4, 4, 3), torch.cat([grey.expand(1, 4, 4, 3), grey], -1), grey.half()):
+        assert from_image(image).shape == (1, 4, 4, 3)
+    assert (from_image(grey) == wanted).all()
+    assert (from_image(torch.cat([grey.expand(1, 4, 4, 3), grey], -1)) == wanted).all(), "transparency is dropped"

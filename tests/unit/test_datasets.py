@@ -1,5 +1,8 @@
 """Real images with labels, and which of them become D_f and D_r."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,7 +12,7 @@ from turpentine.pipeline.data.samples import SampleSet, balanced, most_similar
 from turpentine.pipeline.maths.metrics import class_similarity
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.schema.recipe import DataSection
-from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.errors import Caution, UserError
 
 pytest.importorskip("sklearn")
 
@@ -123,6 +126,79 @@ def test_a_folder_with_one_class(tmp_path):
     picture(tmp_path / "cat" / "0.png", 9)
     with pytest.raises(UserError, match=r"at least two folders of images .* found 1"):
         load_images(str(tmp_path), "train")
+
+
+def full(folder, names=("cat", "dog")):
+    for name in names:
+        for index in range(5):
+            picture(folder / name / f"{index}.png", 9, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda at: (at / "bird").mkdir(),
+            r"images in the folder of each class, found none in .*bird\. Fill or remove it",
+        ),
+        (lambda at: (at / "dog" / "9.png").mkdir(), r"can't read the image .*dog.9\.png"),
+        (
+            lambda at: (at / "cat" / "3.png").write_text("<html>"),
+            r"an image at .*cat.3\.png, but the file is none that",
+        ),
+        (lambda at: (at / "dog" / "0.png").write_bytes(b""), r"an image at .*dog.0\.png, but the file is none"),
+        (lambda at: (at / "dog" / "9.png").symlink_to(at / "gone.png"), r"at .*dog.9\.png, found no such file"),
+        (lambda at: full(at, ["Cat"]), "expected classes with names of their own, got 'Cat' and 'cat'"),
+        (lambda at: picture(at / "bird" / "0.png", 9), r"at least 5 images in .*bird, .*; found 1\. Add some, or make"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_folder_that_is_not_whole_is_told_by_its_file(tmp_path, change, message, split):
+    full(tmp_path)
+    change(tmp_path)
+    with pytest.raises(UserError, match=message) as told:
+        load_images(str(tmp_path), split)
+    assert "\n" not in str(told.value)
+
+
+def test_files_that_are_no_images_are_left_out_with_a_word(tmp_path):
+    full(tmp_path)
+    for name in ("cat/caption.txt", "dog/scene.psd"):
+        (tmp_path / name).write_text("x")
+    with pytest.warns(Caution, match=r"2 files in .* are no images .* left out, for example .*cat.caption\.txt"):
+        assert len(load_images(str(tmp_path), "train")) == 8
+    for name in ("cat/caption.txt", "dog/scene.psd"):
+        (tmp_path / name).unlink()
+    for name in ("cat/.DS_Store", ".git/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_images(str(tmp_path), "train").names == ("cat", "dog")
+
+
+def test_both_splits_have_the_same_classes(tmp_path):
+    full(tmp_path / "train", ["cat", "dog", "bird"])
+    full(tmp_path / "test")
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="expected the same classes in"):
+            load_images(str(tmp_path), split)
+
+
+def test_pictures_of_a_dataset_are_read_as_those_of_an_audit(tmp_path):
+    full(tmp_path)
+    shades = (np.arange(16).reshape(4, 4) * 4096).astype(np.uint16)
+    Image.fromarray(shades).save(tmp_path / "cat" / "0.png")
+    for channels in (1, 3):
+        images = load_images(str(tmp_path), "train", channels=channels).images[0]
+        assert images.shape == (channels, 4, 4)
+        np.testing.assert_allclose((images + 1) / 2, np.stack([shades / 65535] * channels), atol=0.01)
+
+
+def test_a_class_in_another_case():
+    data = LabelledImages(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), ("cat", "dog"))
+    with pytest.raises(UserError, match=r"one of \['cat', 'dog'\]; got 'Cat'\. Did you mean 'cat'\?"):
+        data.of("Cat")
 
 
 def test_a_class_that_is_not_there():

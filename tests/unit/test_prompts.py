@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turpentine.pipeline.prompts import EvaluationPrompt, PromptPair, PromptSet, load_prompts, synonyms_of
 from turpentine.pipeline.prompts.banks import find_concept, groups, template_banks
+from turpentine.pipeline.prompts.naming import named_in
 from turpentine.pipeline.prompts.text import (
     fix_articles,
     indefinite_article,
-    named_in,
     with_replacement,
     without_modifier,
 )
@@ -124,7 +124,7 @@ def test_synonyms():
     assert "cosmonaut" in synonyms_of("astronaut")
     assert synonyms_of("Quokka") == ("quokka",)
     assert synonyms_of("the style of Monet", "style") == synonyms_of("monet style", "style")
-    assert PromptSet.build("cat", n=9, n_test=1, synonyms=["moggy"]).synonyms == ("cat", "moggy")
+    assert PromptSet.build("cat", n=9, n_test=1, synonyms=["moggy"]).synonyms == (*synonyms_of("cat"), "moggy")
 
 
 # Open world
@@ -268,8 +268,10 @@ def test_tiny_canvas_names():
     kitten = PromptSet.build("kitten", n=9, n_test=1, world="tiny-canvas")
     assert kitten.synonyms == ("cat", "kitten", "tabby", "feline")
     assert PromptSet.build("astronaut", "nudity", n=9, n_test=1, world="tiny-canvas").kind == "nudity"
-    one = PromptSet.build("cat", n=20, n_test=1, world="tiny-canvas", synonyms=["feline"])
-    assert all("feline" in prompt for prompt in one.forget_train)
+    assert kitten.synonyms == PromptSet.build("cat", n=9, n_test=1, world="tiny-canvas", synonyms=["Feline"]).synonyms
+    assert (
+        kitten.names_concept("two cats") and kitten.names_concept("cat_girl") and not kitten.names_concept("category")
+    )
 
 
 @pytest.mark.parametrize(
@@ -351,6 +353,17 @@ def made_of(train, test=(), **changes):
 def test_messages_of_check(made, message):
     with pytest.raises(UserError, match=message):
         made.check()
+
+
+def test_rows_that_a_text_encoder_reads_no_concept_of():
+    rows = [("a cat on a mat", "a dog on a mat"), ("on a mat a cat", "on a mat a dog"), ("x y z w cat", "x y z w dog")]
+    made = made_of(rows, [("one two three cat one", "one two five six")])
+    first = {
+        words: lambda prompts, words=words: [" ".join(text.split()[:words]) for text in prompts] for words in (3, 9)
+    }
+    assert made.cut_off(first[3]) == ["train row 2", "train row 3", "test row 1"]
+    assert made.cut_off(first[9]) == []
+    assert made_of([("a fox", "a dog")], source="file").cut_off(first[9]) == [], "it never named the concept"
 
 
 def test_a_saved_set_without_a_concept_is_refused(tmp_path):
@@ -482,12 +495,11 @@ def test_more_messages_of_load(tmp_path):
     made.save(tmp_path / "a.json")
     with pytest.raises(UserError, match="has concept 'cat', got 'dog'"):
         PromptSet.load(tmp_path / "a.json", "dog")
-    with pytest.raises(UserError, match="has synonyms of its own"):
-        PromptSet.load(tmp_path / "a.json", synonyms=["puss"])
+    assert PromptSet.load(tmp_path / "a.json", synonyms=["Puss"]).names_concept("two pusses")
     with pytest.raises(UserError, match="must end in one of"):
         made.save(tmp_path / "a.xlsx")
-    with pytest.raises(UserError, match="can't start with '#'"):
-        made_of([("#1 cat", "#1 dog")]).save(tmp_path / "b.txt")
+    with pytest.raises(UserError, match="can't start with '# '"):
+        made_of([("# 1 cat", "# 1 dog")]).save(tmp_path / "b.txt")
     assert not (tmp_path / "b.txt").exists()
 
 
@@ -515,10 +527,11 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="x", seed=3, guidance_scale=7.5),
         EvaluationPrompt(prompt="y"),
     ]
-    assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
-        EvaluationPrompt(prompt="one"),
-        EvaluationPrompt(prompt="two"),
-    ]
+    with pytest.warns(UserWarning, match="1 lines skipped as comments"):
+        assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
+            EvaluationPrompt(prompt="one"),
+            EvaluationPrompt(prompt="two"),
+        ]
     path = write(tmp_path, "a.json", json.dumps(["one", {"Prompt": "two", "seed": 4, "category": "c"}]))
     assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4)]
 

@@ -33,7 +33,7 @@ def good_answer(layout):
 
 
 @contextmanager
-def server(content, status=200, delay=0.0):
+def server(content, status=200, delay=0.0, drip=0.0):
     """An OpenAI-compatible server that always says `content`; gives its address and what it was asked."""
     asked = []
 
@@ -50,7 +50,10 @@ def server(content, status=200, delay=0.0):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with suppress(OSError):  # the client has given up waiting
-                self.wfile.write(body)
+                for byte in body if drip else ():
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(drip)
+                self.wfile.write(b"" if drip else body)
 
         def log_message(self, *args):
             pass
@@ -131,6 +134,30 @@ def test_closed_port():
     assert "can't reach" in build(source).warnings[0]
     with pytest.raises(UserError, match="can't reach"):
         build(LLMSource(base_url="nonsense", model="m"), allow_fallback=False)
+
+
+def test_the_timeout_is_of_the_whole_answer():
+    start = time.monotonic()
+    with server("{}", drip=0.05) as (url, _), pytest.raises(UserError, match=r"within 0\.3 s, got none"):
+        build(LLMSource(base_url=url, model="m", timeout=0.3), allow_fallback=False)
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("around", ["```json\n{}\n```", "```\n{}```", "Sure! Here they are: {} Have fun."])
+def test_words_around_the_answer_of_a_server(around):
+    with server(around.replace("{}", json.dumps(good_answer("object")))) as (url, _):
+        made = build(LLMSource(base_url=url, model="m"), "cat", "object", allow_fallback=False)
+    assert made.source == "llm"
+
+
+def test_values_that_name_the_concept_in_any_spelling_are_left_out():
+    answer = good_answer("object")
+    answer["other"] += ["wild-cat", "cat_girl", "tomcats", "kitty's friend", "categories"]
+    with server(json.dumps(answer)) as (url, _):
+        made = PromptSet.build("cat", n=300, n_test=60, source="llm", llm=LLMSource(base_url=url, model="m"))
+    text = " ".join(made.retain_train + made.retain_test)
+    assert made.source == "llm" and "categories" in text
+    assert not any(word in text for word in ("wild-cat", "girl", "tomcats", "friend"))
 
 
 def test_slow_and_refusing_servers():

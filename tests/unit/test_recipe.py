@@ -1,9 +1,11 @@
 """The recipe: what it accepts, what it refuses and in which words."""
 
 import json
+import math
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -184,27 +186,42 @@ def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
         ({"method": {"name": "grad_diff", "projection": "global"}}, r"unknown option 'method.projection'"),
         ({"method": {"name": "rgd", "mask_share": 0.1}}, r"'method.mask_share' of this method; it belongs to salun"),
         ({"method": {"name": "esd", "forget_limit": 2}}, r"it belongs to grad_diff, grad_diff_d, rg, rgd"),
-        ({"training": {"steps": 0}}, r"training\.steps: Input should be greater than or equal to 1, got 0"),
-        ({"training": {"learning_rate": 0}}, r"training\.learning_rate: Input should be greater than 0, got 0"),
-        ({"training": {"learning_rate": "fast"}}, r"training\.learning_rate: .*valid number.*got 'fast'"),
-        ({"training": {"steps": 2.5}}, r"training\.steps: .*valid integer.*got 2\.5"),
+        ({"training": {"steps": 0}}, r"training\.steps \(--steps\): must be at least 1, got 0"),
+        ({"training": {"learning_rate": 0}}, r"training\.learning_rate \(--learning-rate\): must be above 0, got 0"),
+        ({"training": {"learning_rate": "fast"}}, r"training\.learning_rate .*expected a number, got 'fast'"),
+        ({"training": {"steps": 2.5}}, r"training\.steps .*expected a whole number, got 2\.5"),
         (
             {"method": {"retain_weight": -1}},
-            r"method\.retain_weight: Input should be greater than or equal to 0, got -1",
+            r"method\.retain_weight \(--retain-weight\): must be at least 0, got -1",
         ),
-        ({"method": {"forget_limit": 0}}, r"method\.forget_limit: Input should be greater than 0"),
+        ({"method": {"forget_limit": 0}}, r"method\.forget_limit \(--forget-limit\): must be above 0, got 0"),
         (
             {"audits": {"nudity_threshold": 0.1}},
-            r"audits\.nudity_threshold: .*greater than or equal to 0\.25, got 0\.1",
+            r"audits\.nudity_threshold .*must be at least 0\.25, got 0\.1",
         ),
-        ({"seed": -1}, r"seed: Input should be greater than or equal to 0, got -1"),
-        ({"kind": "person"}, r"kind: Input should be 'object', 'style', 'nudity' or 'class', got 'person'"),
+        ({"seed": -1}, r"seed: must be at least 0, got -1"),
+        ({"kind": "person"}, r"kind: expected 'object', 'style', 'nudity' or 'class', got 'person'"),
         (
             {"training": {"parameters": "attn"}},
-            r"training\.parameters: Input should be 'full', 'xattn', 'noxattn' or 'lora'",
+            r"training\.parameters .*expected 'full', 'xattn', 'noxattn' or 'lora'",
         ),
-        ({"output": {"formats": ["ckpt"]}}, r"output\.formats\.0: Input should be 'diffusers', 'denoiser', .*'delta'"),
-        ({"output": {"dtype": "int8"}}, r"output\.dtype: Input should be 'fp32', 'fp16' or 'bf16', got 'int8'"),
+        (
+            {"output": {"formats": ["ckpt"]}},
+            r"output\.formats \(--formats\): expected 'diffusers', 'denoiser', .*'delta'",
+        ),
+        (
+            {"output": {"dtype": "int8"}},
+            r"output\.dtype \(--dtype\): expected 'fp32', 'fp16' or 'bf16', got 'int8'",
+        ),
+        ({"training": {"learning_rate": math.nan}}, r"training\.learning_rate .*expected a finite number, got nan"),
+        ({"samples": {"guidance_scale": "inf"}}, r"samples\.guidance_scale .*expected a finite number, got 'inf'"),
+        ({"method": {"name": "esd", "negative_guidance": math.inf}}, r"negative_guidance .*expected a finite number"),
+        ({"training": {"guard": "maybe"}}, r"training\.guard \(--guard\): expected true or false, got 'maybe'"),
+        ({"training": "fast"}, r"training: expected a section with options, each as `name: value`, got 'fast'"),
+        ({"output": {"formats": "lora"}}, r"output\.formats .*: expected a list, got 'lora'"),
+        ({"output": {"formats": []}}, r"output\.formats .*: expected one or several formats, each once, got none"),
+        ({"output": {"formats": ["lora", "delta", "lora"]}}, r"each once, got lora,delta,lora$"),
+        ({"concept": ["cat", 3]}, r"concept: expected a text, got 3"),
         ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
         ({"method": {"name": "magic"}}, r"method must be one of \['esd', .*'rg', 'rgd', 'salun'\], got 'magic'"),
     ],
@@ -215,12 +232,12 @@ def test_refused_in_words(chosen, message):
 
 
 def test_missing_concept():
-    with pytest.raises(UserError, match="concept is missing"):
+    with pytest.raises(UserError, match="expected a concept: --concept cat"):
         build_recipe({})
 
 
 def test_every_problem_is_named():
-    with pytest.raises(UserError, match=r"training\.steps: .*; audits\.images: .*"):
+    with pytest.raises(UserError, match=r"training\.steps .*; audits\.images \(--audit-images\): .*"):
         build(training={"steps": 0}, audits={"images": 0})
 
 
@@ -268,7 +285,7 @@ def test_a_forget_gradient_waits(method):
         ({"name": "magic"}, r"method: method must be one of \['esd', .*'salun'\], got 'magic'"),
         ({"data": "uniform"}, r"method: expected a mapping with the name of a method, one of \['esd'.*'uniform'"),
         ("rgd", r"method: expected a mapping with the name of a method, one of \['esd', .*\], got 'rgd'"),
-        ({"name": "rgd", "forget_limit": "x", "stpes": 1}, r"method\.forget_limit: .*number.*'method\.stpes'"),
+        ({"name": "rgd", "forget_limit": "x", "stpes": 1}, r"method\.forget_limit .*number.*'method\.stpes'"),
     ],
 )
 def test_a_method_is_read_by_its_name(method, message):
@@ -352,6 +369,9 @@ def test_numbers_that_yaml_takes_for_text(tmp_path):
         ("- cat\n", r"expected a recipe \(a YAML mapping\) in .*r\.yaml, got list"),
         ("", "got NoneType"),
         ("a: [1\n", r"can't read the recipe .*r\.yaml"),
+        ("concept: cat\nseed: 1\nconcept: dog\n", r"the key 'concept' stands in line 1 and in line 3"),
+        ("training:\n  steps: 3\n  steps: 3\n", r"the key 'steps' stands in line 2 and in line 3"),
+        ("? [a]\n: 1\n", r"can't read the recipe .*r\.yaml"),
         ("a: !!python/object/apply:os.getcwd []\n", r"can't read the recipe .*r\.yaml"),
     ],
 )
@@ -359,6 +379,19 @@ def test_files_that_are_no_recipe(tmp_path, content, message):
     (tmp_path / "r.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         read_yaml(tmp_path / "r.yaml")
+
+
+def test_keys_that_repeat_in_other_sections_are_no_fault(tmp_path):
+    (tmp_path / "r.yaml").write_text("method: {name: rgd}\naudits: {images: 3}\nprompts: {n: 3}\nsamples: {n: 3}\n")
+    assert read_yaml(tmp_path / "r.yaml")["audits"] == {"images": 3}
+
+
+def test_a_shipped_recipe_is_known_by_its_name_whatever_lies_around(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("nudity-sd14").mkdir()
+    assert read_yaml("nudity-sd14")["kind"] == "nudity"
+    Path("nudity-sd14.yaml").write_text("concept: own\n")
+    assert read_yaml("./nudity-sd14.yaml") == {"concept": "own"}
 
 
 def test_missing_and_binary_files(tmp_path):

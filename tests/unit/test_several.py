@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 from turpentine.pipeline.models.lineage import Lineage, lineage_of
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
+from turpentine.pipeline.prompts.concepts import split_concepts
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.options import add_recipe_options, chosen
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
-from turpentine.pipeline.worlds.concepts import split_concepts
 from turpentine.pipeline.worlds.tiny_canvas import labels_of
 
 

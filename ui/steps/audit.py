@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 from pydantic import ValidationError
 
+from ...pipeline.data.pictures import load_picture
 from ...pipeline.report import rows, verdict
 from ...pipeline.report.sections import audit_section, figures_table, warnings_box
 from ...pipeline.report.summary import audit_sections
@@ -82,7 +82,7 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
         if name is None or files is None:
             return None
         recipe = page.access.run(name).begun_with()
-        return tuple(enlarged(shown(Image.open(file), recipe, revealed)) for file in files)
+        return tuple(enlarged(shown(load_picture(file), recipe, revealed)) for file in files)
 
     @told
     def draw_both(name: str | None, text: str, number: Any, revealed: bool) -> Any:

@@ -183,7 +183,7 @@ def status_html(page: Page, name: str, job: Job) -> str:
             told_of = "loading the model"
     if job.message:
         told_of += f": {job.message}"
-    return render("status", name=name, state=job.state, text=told_of, share=share)
+    return render("status", name=name, state=job.state, text=told_of, share=share, warnings=job.warnings)
 
 
 def _buttons(state: str | None) -> list[Any]:

@@ -20,7 +20,8 @@ from ...audits.features import fidelity, load_features
 from ...data.datasets import LabelledImages, load_images
 from ...maths.objectives import denoising_loss
 from ...models import Sampling
-from ...models.class_conditional import ClassConditional, ClassConditionalPipeline, to_pixels
+from ...models.class_conditional import ClassConditional, ClassConditionalPipeline
+from ...models.pixels import to_pixels
 from ...support.files import write_text
 from ...support.progress import Silent
 from ..origin import mark_origin

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from ...models.family import Family
 from ...support.files import replacing
 from ..format import PIPELINE, Format
-from ..job import Job, Written
+from ..job import Job, Written, check_dtype
 from ..provenance import save_tensors
 
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(\.fp16)?(-\d{5}-of-\d{5})?\.safetensors(\.index(\.fp16)?\.json)?")
@@ -23,7 +23,11 @@ def write_diffusers(job: Job, folder: Path | None = None) -> Written:
     Args:
         job: what to write.
         folder: where to, instead of `diffusers/` in the job's folder.
+
+    Raises:
+        UserError: see `check_dtype`.
     """
+    check_dtype(job.denoiser, job.dtype)
     folder = folder or job.folder / "diffusers"
     metadata = job.header("diffusers")
     with replacing(folder, stale=lambda file: bool(_WEIGHTS.fullmatch(file.name))) as partial:

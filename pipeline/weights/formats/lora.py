@@ -14,6 +14,7 @@ from ..format import Claim, Format, Keys
 from ..job import Job, Written
 from ..layouts import Entry, denoiser_layout
 from ..lora_file import claim_layers, written_lora
+from ..lora_scale import KohyaScale
 from ..names import kohya_name, names_are_diffusers
 
 
@@ -49,14 +50,19 @@ def check_lora(denoiser: Denoiser) -> None:
 
 
 def read_lora(keys: Keys) -> Claim:
-    """The layers that kohya's files name, by their original or their diffusers name."""
+    """The layers that kohya's files name, by their original or their diffusers name.
+
+    Raises:
+        UserError: see `claim_layers` and `KohyaScale`.
+    """
     own = {name: Entry((name,)) for name in keys.shapes}
     places = {
         kohya_name(name.removesuffix(".weight")): entry
         for name, entry in [*keys.original.items(), *own.items()]
         if name.endswith(".weight")
     }
-    return claim_layers(keys, places.get, lambda layer: None)
+    scale = KohyaScale(keys.metadata)
+    return claim_layers(keys, places.get, lambda _, layer: scale(layer))
 
 
 def kohya_layers(adapter: Adapter, module: nn.Module) -> dict[str, Factors]:

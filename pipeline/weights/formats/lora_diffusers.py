@@ -1,15 +1,19 @@
 """`lora_diffusers`: a low-rank change under diffusers' names, with the adapter's metadata."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 from torch import Tensor
 
 from ...models.family import Family
+from ...support.errors import UserError
 from ..format import BASE, Claim, Format, Keys
 from ..job import Job, Written
 from ..layouts import Entry
 from ..lora_file import claim_layers, written_lora
+from ..lora_scale import PEFT, PEFT_FILE, KohyaScale, Layer, PeftScale, adapter_configs
 
 
 def write_lora_diffusers(job: Job) -> Written:
@@ -39,27 +43,39 @@ def load_lora_diffusers(path: str, family: type[Family] | None) -> str:
 
 
 def read_lora_diffusers(keys: Keys) -> Claim:
-    """The layers by their diffusers names, the component before them."""
+    """The layers by their diffusers names: after the component, after peft's prefix, or alone.
+
+    Raises:
+        UserError: a file that peft saved without its `adapter_config.json`; see `claim_layers` and `PeftScale`.
+    """
+
+    def split(layer: str) -> tuple[str, str]:
+        if f"{layer}.weight" in keys.shapes:
+            return "", layer
+        prefix = PEFT if layer.startswith(f"{PEFT}.") else layer.partition(".")[0]
+        return prefix, layer.removeprefix(f"{prefix}.")
 
     def place(layer: str) -> Entry | None:
-        name = f"{layer.partition('.')[2]}.weight"
+        name = f"{split(layer)[1]}.weight"
         return Entry((name,)) if name in keys.shapes else None
 
-    return claim_layers(keys, place, alphas(keys.metadata))
+    names_of_peft = any(name.startswith(f"{PEFT}.") for name in keys.names)
+    by_peft = names_of_peft or keys.path.name == PEFT_FILE
+    configs = adapter_configs(keys.metadata, keys.path.parent if by_peft else None)
+    if names_of_peft and PEFT not in configs:
+        raise UserError("peft saved it, and adapter_config.json, which says how it is scaled, is not beside it.")
+    kohya = KohyaScale(keys.metadata)
 
+    @cache
+    def of_component(prefix: str) -> Callable[[Layer], float]:
+        source = PEFT if by_peft and prefix not in configs else prefix
+        return PeftScale(configs[source]) if source in configs else kohya
 
-def alphas(metadata: Mapping[str, str]) -> Callable[[str], float | None]:
-    """Gives a layer's alpha from the adapter metadata that diffusers writes, else its component's, else None."""
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    exact: dict[str, float] = {}
-    general: dict[str, float] = {}
-    for key, value in config.items():
-        component, _, field = key.partition(".")
-        if field == "lora_alpha":
-            general[component] = float(value)
-        elif field == "alpha_pattern":
-            exact |= {f"{component}.{layer.removeprefix('^')}": float(alpha) for layer, alpha in value.items()}
-    return lambda layer: exact.get(layer, general.get(layer.partition(".")[0]))
+    def scale(name: str, layer: Layer) -> float:
+        prefix, bare = split(name)
+        return of_component(prefix)(replace(layer, name=bare))
+
+    return claim_layers(keys, place, scale)
 
 
 FORMAT = Format(write_lora_diffusers, rank=2, of_difference=True, load=load_lora_diffusers, read=read_lora_diffusers)

@@ -1,0 +1,155 @@
+"""Prompts from files of the user's own: every option is used, refused or told about, and no row is lost."""
+
+import json
+
+import pytest
+from turpentine.pipeline.prompts import PromptPair, PromptSet, load_prompts
+from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard_beside
+from turpentine.pipeline.run.audit import audit_prompts, subject_of
+from turpentine.pipeline.run.prompts import prompts_of
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.resolve import resolve
+from turpentine.pipeline.support.errors import UserError
+
+ROWS = [(f"a cat, number {i}", f"a dog, number {i}") for i in range(8)]
+
+
+def write(folder, name, rows=ROWS, header="forget,retain"):
+    path = folder / name
+    if path.suffix == ".csv":
+        path.write_text("\n".join([header, *(",".join(f'"{cell}"' for cell in row) for row in rows)]), encoding="utf-8")
+    elif path.suffix == ".txt":
+        path.write_text("\n".join("\t".join(row) for row in rows), encoding="utf-8")
+    else:
+        pairs = [PromptPair(forget=forget, retain=retain) for forget, retain in rows]
+        PromptSet(concept="cat", synonyms=("cat",), source="file", train=pairs[:-1], test=pairs[-1:]).save(path)
+    return path
+
+
+def read(file, concept="cat", **prompts):
+    more = {name: prompts.pop(name) for name in ("attribute_of", "model", "method", "kind") if name in prompts}
+    recipe = build_recipe({"concept": concept, "model": "a/b", **more, "prompts": {"file": str(file), **prompts}})
+    return prompts_of(resolve(recipe))
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.txt", "p.json"])
+def test_synonyms_take_part_in_the_checks(tmp_path, name):
+    rows = [*ROWS, ("a big cat", "a big stone"), ("one more cat", "a Grimalkin's stone"), ("the last cat", "a bird")]
+    file = write(tmp_path, name, rows)
+    assert read(file).warnings == ()
+    with pytest.raises(UserError, match="without 'cat', got \"a Grimalkin's stone\", which says 'grimalkin'"):
+        read(file, synonyms=["grimalkin"])
+
+
+def test_synonyms_are_added_to_the_known_words(tmp_path):
+    file = write(tmp_path, "p.csv", [(row[0].replace("cat", "moggy"), row[1]) for row in ROWS])
+    assert read(file).warnings == ("8 forget prompts don't name 'cat' (the first in line 2)",)
+    made = read(file, synonyms=["moggy"])
+    assert made.warnings == () and made.names_concept("two kittens") and made.names_concept("moggies")
+    made = PromptSet.build("Monet", "style", n=40, n_test=4, synonyms=["le maître de Giverny"])
+    assert made.names_concept("by Claude Monet") and any("Giverny" in prompt for prompt in made.forget_train)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.txt", "p.json"])
+@pytest.mark.parametrize("model", ["a/b", "tiny-canvas"])
+def test_guards_stand_beside_the_rows(tmp_path, name, model):
+    file = write(tmp_path, name)
+    plain, made = read(file), read(file, keep_forgotten=["astronaut"], model=model)
+    assert made.keep_forgotten == ("astronaut",) and made.test == plain.test
+    guards = [pair for pair in made.train if pair not in plain.train]
+    assert [pair for pair in made.train if pair in plain.train] == list(plain.train), "no row is lost"
+    assert len(guards) == -(-len(plain.train) // (GUARD_EVERY - 1)) and len(set(guards)) == len(guards)
+    astronaut = PromptSet.build("astronaut", n=4, n_test=1)
+    assert all(astronaut.names_concept(pair.retain) and made.names_concept(pair.forget) for pair in guards)
+    made.save(tmp_path / "made.json")
+    again = read(tmp_path / "made.json", keep_forgotten=["an Astronaut"], model=model)
+    assert again.train == made.train, "guarded already"
+
+
+def test_nothing_is_guarded_where_nothing_was_removed(tmp_path):
+    file = write(tmp_path, "p.csv")
+    assert read(file, keep_forgotten=["auto"]) == read(file, keep_forgotten=[]) == PromptSet.load(file, "cat")
+    assert guard_beside([("f1", "r1"), ("f2", "r2")], ["x"]) == [("f1", "r1"), ("f2", "r2"), ("f2", "x")]
+
+
+def test_an_attribute_needs_retain_prompts(tmp_path):
+    rows = [(f"a cowboy with a hat, {i}", f"a cowboy, {i}") for i in range(5)]
+    made = read(write(tmp_path, "p.csv", rows), "hat", attribute_of="cowboy")
+    assert made.attribute_of == "cowboy" and made.warnings == ()
+    rows.append(("a sheriff with a hat", "a sheriff"))
+    made = read(write(tmp_path, "q.csv", rows), "hat", attribute_of="cowboy")
+    assert made.warnings == ("1 rows are not about 'cowboy' on both sides (the first in line 7)",)
+    with pytest.raises(UserError, match=r"expected a retain prompt in every row of .* Add a column 'retain'"):
+        read(write(tmp_path, "r.csv", [row[:1] for row in rows], "forget"), "hat", attribute_of="cowboy")
+
+
+def test_options_of_made_prompts_are_told(tmp_path):
+    file = write(tmp_path, "p.csv")
+    assert read(file, n=800, n_test=100).warnings == read(file, model="tiny-canvas").warnings == ()
+    assert read(file, n=5).warnings == ("n 5 has no effect: all 7 train rows of p.csv are used",)
+    assert len(read(file, n_test=3).test) == 3 and read(file, n_test=3).warnings == ()
+    assert "data 'uniform'" in read(file, method={"name": "rgd", "data": "uniform"}).warnings[0]
+    assert "source 'llm' has no effect" in read(file, source="llm").warnings[0]
+    saved = write(tmp_path, "p.json")
+    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json says which 1 rows are to test on",)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_too_few_rows_to_test_on(tmp_path, count):
+    file = write(tmp_path, "p.csv", ROWS[:count])
+    recipe = build_recipe({"concept": "cat", "model": "a/b", "prompts": {"file": str(file)}})
+    setting = resolve(recipe)
+    with pytest.raises(UserError, match=f"got {count} pairs to train on and none to test on. Say how many .*--n-test"):
+        audit_prompts(prompts_of(setting), recipe.audits, subject_of(setting))
+    if count > 1:
+        assert len(read(file, n_test=1).test) == 1
+
+
+def test_comments_have_a_space(tmp_path):
+    (tmp_path / "p.txt").write_text("#1 cat on a mat\n# mine\n#\n#cat\ntwo cats\n #  more\n")
+    made = PromptSet.load(tmp_path / "p.txt", "cat")
+    assert [*made.forget_train, *made.forget_test] == ["#1 cat on a mat", "#cat", "two cats"]
+    assert made.warnings == ("3 lines skipped as comments, which start with '# ' (the first in line 2)",)
+    told = []
+    assert [row.prompt for row in load_prompts(tmp_path / "p.txt", told.append)] == made.forget_train + made.forget_test
+    assert told == [f"{tmp_path / 'p.txt'}: {made.warnings[0]}"]
+
+
+def test_text_comes_back(tmp_path):
+    rows = [("#1 cat", "#1 dog"), ("#cat", "#dog"), ("a 'cat', | and", "a “dog”"), ("cat\u2028s", "dog\x85s"), *ROWS]
+    pairs = [PromptPair(forget=forget, retain=retain) for forget, retain in rows]
+    made = PromptSet(concept="cat", synonyms=("cat",), train=pairs[:-3], test=pairs[-3:])
+    made.save(tmp_path / "p.txt")
+    loaded = PromptSet.load(tmp_path / "p.txt", "cat", n_test=3)
+    assert (loaded.train, loaded.test) == (made.train, made.test)
+
+
+def test_networks_are_words_here(tmp_path):
+    rows = [*ROWS, ("a cat <lora:fluffy:0.8>", "a dog")]
+    warning = "1 prompts with <lora:…> or the like, which is read as plain words (the first in line 10)"
+    assert PromptSet.load(write(tmp_path, "p.csv", rows), "cat").warnings == (warning,)
+    told = []
+    (tmp_path / "e.json").write_text(json.dumps(["a cat", "a cat <lora:x:1>"]))
+    load_prompts(tmp_path / "e.json", told.append)
+    assert len(told) == 1 and "(the first in item 2)" in told[0]
+
+
+def test_pairs_are_no_prompts_to_draw(tmp_path):
+    with pytest.raises(UserError, match=r"got forget, retain\. These are pairs to unlearn with: rename the column"):
+        load_prompts(write(tmp_path, "p.csv"))
+
+
+@pytest.mark.parametrize(
+    ("concept", "retain"), [("猫", "猫と犬"), ("van gogh", "van_gogh, oil"), ("shaman", "two shamans")]
+)
+def test_spellings_in_files(tmp_path, concept, retain):
+    file = write(tmp_path, "p.csv", [(f"a {concept}", retain), (f"one more {concept}", "a stone")])
+    with pytest.raises(UserError, match=f"without '{concept}'"):
+        PromptSet.load(file, concept)
+
+
+def test_a_saved_set_is_known_by_any_spelling(tmp_path):
+    PromptSet.build("Cat", n=8, n_test=2).save(tmp_path / "p.json")
+    assert PromptSet.load(tmp_path / "p.json", "a kitten").concepts == ("Cat",)
+    with pytest.raises(UserError, match="has concept 'Cat', got 'dog'"):
+        PromptSet.load(tmp_path / "p.json", "dog")
