@@ -1,9 +1,10 @@
 """The names of concepts as people write them: one, or several as in "cat + pop art"; and which of them mean the same.
 
-A name is plain words. What other tools would read as a list or as syntax (commas, "cat and dog", quotation marks,
-brackets, weights, `<lora:…>`) is refused with a word on how to write it, never taken literally, and so is the plural of
-a concept that the tables know. A token of textual inversion, <cat-toy>, is a name. The names of classes come from a
-model and may be anything.
+A name is plain words. What other tools would read as a list or as syntax ("cat and dog", quotation marks, brackets,
+weights, `<lora:…>`) is refused with a word on how to write it, never taken literally, and so is the plural of a concept
+that the tables know. A list with commas is read as one where the tables know all its concepts ("cat, dog"), else
+refused ("Paris, Texas"). A token of textual inversion, <cat-toy>, is a name. The names of classes come from a model and
+may be anything.
 """
 
 import re
@@ -39,6 +40,7 @@ _SYNTAX = (
 _NO_WORDS = re.compile(rf"<\w+:[^>]*>|{_WEIGHT}|{_QUOTES}|{_BRACKETS}|[\\$]|\s--.*|^[\s'‘]+|[\s'’,.:]+$")
 
 _LIST = re.compile(r"(?<!\d)[,，、،;；؛|｜]|[,，、،;；؛|｜](?!\d)|[\n\r]|(?<=[a-z]\s)(?:BREAK|AND)\s")
+_COMMA = re.compile(r"[,，、]")
 _AND = re.compile(r"\s+(?:and|or|und|et|vs\.?)\s+|\s*[&/+]\s*", re.I)
 
 
@@ -116,14 +118,25 @@ def read_concepts(concepts: str | Sequence[str]) -> tuple[str, ...]:
     """Read one or more concepts (see `read_concept`).
 
     Args:
-        concepts: names, or one text with a plus between them.
+        concepts: names, or one text with a plus between them, or with commas between concepts that the tables know.
 
     Raises:
         UserError: a name that is refused, or one concept twice.
+
+    >>> read_concepts("cat, dog"), read_concepts("cat + quokka")
+    (('cat', 'dog'), ('cat', 'quokka'))
     """
-    names = tuple(map(read_concept, split_concepts(concepts) if isinstance(concepts, str) else concepts))
+    if isinstance(concepts, str):
+        concepts = [name for part in split_concepts(concepts) for name in _listed(part)]
+    names = tuple(map(read_concept, concepts))
     _each_once(names)
     return names
+
+
+def _listed(text: str) -> list[str]:
+    """The concepts of a list with commas, if the tables know them all; else the text as it is."""
+    parts = [part.strip() for part in _COMMA.split(text)]
+    return parts if all(part and main_name(part) for part in parts) else [text]
 
 
 def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:

@@ -306,11 +306,11 @@ class Recipe(Section):
         if not isinstance(given, dict) or given.get("kind") == "class":
             return given
         concepts = given.get("concept")
-        names = [concepts] if isinstance(concepts, str) else concepts if isinstance(concepts, (list, tuple)) else []
+        names = concepts if isinstance(concepts, list | tuple) else [concepts]
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             return given  # the field itself says what is wrong
         try:
-            return {**given, "concept": read_concepts(concepts if isinstance(concepts, str) else names)}
+            return {**given, "concept": read_concepts(names[0] if len(names) == 1 else names)}
         except UserError as error:
             raise ValueError(str(error)) from None
 

@@ -115,14 +115,14 @@ die = he dies
 """A word, and texts that don't name it."""
 
 REFUSED = """
-cat, dog = cat + dog
+cat, wug = cat + wug
 cat; dog = cat + dog
-CAT, DOG = CAT + DOG
+CATS, DOG = CAT + DOG
 CAT AND DOG = CAT + DOG
 cat | dog = cat + dog
 cat\\ndog = cat + dog
 猫、狗 = 猫 + 狗
-cat，dog = cat + dog
+Paris, Texas = Paris + Texas
 cat and dog = cat + dog
 Cats & Dogs = Cat + Dog
 cat/dog = cat + dog
