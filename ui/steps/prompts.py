@@ -90,8 +90,11 @@ def _wire(
     def read(path: str, *values: Any) -> tuple[Any, ...]:
         recipe = page.recipe(values)
         file = upload(path, SUFFIXES, _LARGEST_FILE)
-        kind = None if recipe.kind == "class" else recipe.kind  # a file of sentences knows no classes
-        prompts = PromptSet.load(file, concept=recipe.concept, kind=kind, seed=recipe.seed)
+        if recipe.kind == "class":
+            prompts = PromptSet.load(file, concept=recipe.concept, seed=recipe.seed)
+        else:
+            own = recipe.prompts.model_copy(update={"file": str(file)})
+            prompts = prompts_of(resolve(recipe.model_copy(update={"prompts": own})))
         prompts = prompts.model_copy(update={"source": "file"})
         return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
 
