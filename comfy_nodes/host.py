@@ -69,9 +69,15 @@ def safe_name(name: str) -> str:
     'sd15 without-cat'
 
     Raises:
-        UserError: the name is empty, or has other characters than letters, digits, blanks and `. _ + -`.
+        UserError: the name is empty or too long, or has other characters than letters, digits, blanks and `. _ + -`.
     """
+    from ..pipeline.support.files import NAME_BYTES
+
     name = name.strip()
+    if len(name.encode()) > NAME_BYTES:
+        raise UserError(
+            f"expected a plain file name of at most {NAME_BYTES} bytes, got {len(name.encode())}: {name!r}."
+        )
     if not _NAME.fullmatch(name):
         raise UserError(
             f"expected a plain file name of letters, digits, blanks and . _ + -, got {name!r}. Begin it with a letter "

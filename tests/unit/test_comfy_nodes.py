@@ -143,7 +143,9 @@ def test_text_fields_and_choices_start_at_their_defaults():
     assert widgets("prompts")["llm_url"][1]["default"] == ""
 
 
-@pytest.mark.parametrize("name", ["", "  ", "../up", "a/b", "a\\b", ".hidden", "/etc/passwd", "C:x", "a\nb", "%date%"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "../up", "a/b", "a\\b", ".hidden", "/etc/passwd", "C:x", "a\nb", "%date%", "a" * 101, "猫" * 40]
+)
 def test_names_can_not_lead_out_of_a_folder(name):
     with pytest.raises(UserError, match="plain file name"):
         host.safe_name(name)
