@@ -38,7 +38,7 @@ _SYNTAX = (
 
 _NO_WORDS = re.compile(rf"<\w+:[^>]*>|{_WEIGHT}|{_QUOTES}|{_BRACKETS}|[\\$]|\s--.*|^[\s'‘]+|[\s'’,.:]+$")
 
-_LIST = re.compile(r"(?<!\d)[,，、،;；؛|｜]|[,，、،;；؛|｜](?!\d)|[\n\r]|\s(?:BREAK|AND)\s")
+_LIST = re.compile(r"(?<!\d)[,，、،;；؛|｜]|[,，、،;；؛|｜](?!\d)|[\n\r]|(?<=[a-z]\s)(?:BREAK|AND)\s")
 _AND = re.compile(r"\s+(?:and|or|und|et|vs\.?)\s+|\s*[&/+]\s*", re.I)
 
 
@@ -143,7 +143,7 @@ def _words(text: str) -> str:
 
 def _one_only(text: str) -> None:
     """Refuse what other tools read as a list."""
-    listed = not text.isupper() and _LIST.search(text)
+    listed = _LIST.search(text)
     parts = [part for part in map(_words, _LIST.split(text) if listed else [text]) if part]
     names: list[str] = []
     for part in parts:

@@ -16,7 +16,8 @@ A text names a word where the word stands in it by itself, in the singular or th
   sentence. An apostrophe or a hyphen inside a word may be absent ("OKeeffe", "catgirl" for "cat-girl").
 
 It does not know inflection in languages other than English, prefixes that Arabic and Hebrew attach, names in another
-script (Пикассо) or in other characters (猫 and 貓, ネコ and ねこ), misspellings, and synonyms that nobody gave it.
+script (Пикассо) or in other characters (猫 and 貓, ネコ and ねこ), a space in what was given as one word ("Spider Man"
+for "Spiderman"), misspellings, and synonyms that nobody gave it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -98,9 +99,9 @@ def _pattern(word: str) -> str:
     body = ""
     for place, part in enumerate(parts):
         forms = _numbers(part) if place in inflected else (part,)
-        initials = r"[.\s]{0,2}" if place + 1 < len(parts) else "[.]?"
-        body += f"(?:{'|'.join(_loose(form, initials) for form in sorted(forms, key=len, reverse=True))})"
-        if place + 1 < len(parts):
+        last = place + 1 == len(parts)
+        body += f"(?:{'|'.join(_loose(form, last) for form in sorted(forms, key=len, reverse=True))})"
+        if not last:
             body += _gap(word, part, parts[place + 1])
     return f"{_start(parts[0][0])}{body}{_end(parts[-1])}"
 
@@ -114,14 +115,15 @@ def _numbers(word: str) -> tuple[str, ...]:
     )
 
 
-def _loose(part: str, initials: str) -> str:
+def _loose(part: str, last: bool) -> str:
     """A word that may have a hyphen inside, dots between initials, and an apostrophe behind o', d' and l'."""
     if part in ("&", "and"):
-        return "(?:&|and)"
-    if not regex.fullmatch("[a-z]+", part):
+        return "&|and"
+    if not regex.fullmatch("[a-z0-9]+", part):
         return regex.escape(part)
-    if len(part) < 4:
-        return initials.join(part)
+    if part.isalpha() and len(part) < 4:
+        between = "[.]" if last else r"[.\s]{1,2}"
+        return f"{part}|{between.join(part)}[.]?"
     first = part[0] + (r"['_\p{Pd}]?" if part[0] in "odl" else r"[_\p{Pd}]?")
     return first + r"[_\p{Pd}]?".join(part[1:])
 

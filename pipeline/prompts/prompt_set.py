@@ -457,6 +457,13 @@ def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)
 
 
+def _read(name: str, option: str) -> str:
+    try:
+        return read_concept(name)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
 def _same_concepts(text: str, concepts: Sequence[str]) -> bool:
     names = split_concepts(text)
     return len(names) == len(concepts) and all(map(same_concept, names, concepts))
@@ -472,12 +479,12 @@ def _other_names(
     """
     if any(not word.strip() for word in synonyms or ()):
         raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
-    kept = tuple(different_concepts(map(read_concept, keep_forgotten)))
+    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in keep_forgotten))
     both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
     if both:
         raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
     return (
-        tuple(map(read_concept, synonyms or ())),
-        None if attribute_of is None else read_concept(attribute_of),
+        tuple(_read(name, "synonyms") for name in synonyms or ()),
+        None if attribute_of is None else _read(attribute_of, "attribute_of"),
         kept,
     )

@@ -101,15 +101,16 @@ def _is_default(spec: PromptSection, name: str) -> bool:
 
 def _without_effect(spec: PromptSection, read: PromptSet, structure: str, usual_n: int | None) -> tuple[str, ...]:
     """Say which options have no effect on the prompts of a file."""
+    file = Path(str(spec.file)).name
     found = []
     if spec.n not in (usual_n, len(read.train)) and not _is_default(spec, "n"):
-        found.append(f"n {spec.n} has no effect: all {len(read.train)} train rows of {spec.file} are used")
+        found.append(f"n {spec.n} has no effect: all {len(read.train)} train rows of {file} are used")
     if spec.n_test != len(read.test) and not _is_default(spec, "n_test"):
-        found.append(f"n_test {spec.n_test} has no effect: {spec.file} says which {len(read.test)} rows are to test on")
+        found.append(f"n_test {spec.n_test} has no effect: {file} says which {len(read.test)} rows are to test on")
     if structure == "uniform" and len(set(read.train)) > 1:
-        found.append(f"the rows of {spec.file} are used as they are, not one pair repeated as data 'uniform' has it")
+        found.append(f"data 'uniform' has no effect: the rows of {file} are used as they are, not one pair repeated")
     if spec.source == "llm" and read.source == "file":
-        found.append(f"source 'llm' has no effect: the prompts are those of {spec.file}")
+        found.append(f"source 'llm' has no effect: the prompts are those of {file}")
     return tuple(found)
 
 

@@ -303,15 +303,16 @@ class Recipe(Section):
     @classmethod
     def _plain_names(cls, given: Any) -> Any:
         """Read the concepts as plain names; those of classes are the model's."""
-        concepts = given.get("concept") if isinstance(given, dict) and given.get("kind") != "class" else None
-        if isinstance(concepts, str) and not concepts.strip():
+        if not isinstance(given, dict) or given.get("kind") == "class":
             return given
-        if concepts and (isinstance(concepts, str) or all(isinstance(name, str) for name in concepts)):
-            try:
-                return {**given, "concept": read_concepts(concepts)}
-            except UserError as error:
-                raise ValueError(str(error)) from None
-        return given
+        concepts = given.get("concept")
+        names = [concepts] if isinstance(concepts, str) else concepts if isinstance(concepts, (list, tuple)) else []
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            return given  # the field itself says what is wrong
+        try:
+            return {**given, "concept": read_concepts(concepts if isinstance(concepts, str) else names)}
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("method", mode="before")
     @classmethod

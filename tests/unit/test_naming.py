@@ -71,6 +71,9 @@ black and white = black & white
 M.C. Escher = MC Escher ; M. C. Escher
 MC Escher = M.C. Escher
 J.M.W. Turner = JMW Turner
+HR Giger = H. R. Giger ; H.R. Giger
+R2D2 = R2-D2
+R2-D2 = R2D2
 SUV = an S.U.V.
 St. Bernard = st bernard
 St Bernard = a St. Bernard
@@ -114,6 +117,8 @@ die = he dies
 REFUSED = """
 cat, dog = cat + dog
 cat; dog = cat + dog
+CAT, DOG = CAT + DOG
+CAT AND DOG = CAT + DOG
 cat | dog = cat + dog
 cat\\ndog = cat + dog
 猫、狗 = 猫 + 狗
@@ -255,7 +260,7 @@ def test_other_names_are_plain_too():
         ("keep_forgotten", ["(dog:1.2)"]),
         ("attribute_of", "cats, dogs"),
     ):
-        with pytest.raises(UserError, match="got '"):
+        with pytest.raises(UserError, match=f"{field}: expected .* got '"):
             PromptSet.build("hat", n=4, n_test=1, **{field: value})
     with pytest.raises(UserError, match="than those to remove, got 'kitten' in both"):
         PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["kitten"])

@@ -86,12 +86,12 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
 def test_options_of_made_prompts_are_told(tmp_path):
     file = write(tmp_path, "p.csv")
     assert read(file, n=800, n_test=100).warnings == read(file, model="tiny-canvas").warnings == ()
-    assert read(file, n=5).warnings == (f"n 5 has no effect: all 7 train rows of {file} are used",)
+    assert read(file, n=5).warnings == ("n 5 has no effect: all 7 train rows of p.csv are used",)
     assert len(read(file, n_test=3).test) == 3 and read(file, n_test=3).warnings == ()
     assert "data 'uniform'" in read(file, method={"name": "rgd", "data": "uniform"}).warnings[0]
     assert "source 'llm' has no effect" in read(file, source="llm").warnings[0]
     saved = write(tmp_path, "p.json")
-    assert read(saved, n_test=5).warnings == (f"n_test 5 has no effect: {saved} says which 1 rows are to test on",)
+    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json says which 1 rows are to test on",)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -527,10 +527,11 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="x", seed=3, guidance_scale=7.5),
         EvaluationPrompt(prompt="y"),
     ]
-    assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
-        EvaluationPrompt(prompt="one"),
-        EvaluationPrompt(prompt="two"),
-    ]
+    with pytest.warns(UserWarning, match="1 lines skipped as comments"):
+        assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
+            EvaluationPrompt(prompt="one"),
+            EvaluationPrompt(prompt="two"),
+        ]
     path = write(tmp_path, "a.json", json.dumps(["one", {"Prompt": "two", "seed": 4, "category": "c"}]))
     assert load_prompts(path) == [EvaluationPrompt(prompt="one"), EvaluationPrompt(prompt="two", seed=4)]
 

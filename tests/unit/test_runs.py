@@ -134,6 +134,6 @@ def test_new_paths_are_named_after_concept_and_method_and_free(tmp_path, monkeyp
 @pytest.mark.parametrize("concept", ["../../etc", "a/b", "..", "a\\b", "what?: *"])
 def test_odd_concepts_stay_under_runs(concept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = new_run_path(build_recipe({"concept": concept, "model": "a/b"}))
+    path = new_run_path(build_recipe({"concept": concept, "kind": "class", "model": "a/b"}))
     assert path.resolve().parent == (tmp_path / "runs").resolve()
     assert not set('\\/:*?"<>|') & set(path.name), "a name that every file system takes"
