@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
+    for warning in denoiser.warnings:
+        warn(warning)
     with TerminalProgress()() as progress:
         images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
     for file, image in zip(files, images, strict=True):

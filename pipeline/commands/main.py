@@ -104,7 +104,7 @@ def _quieten() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    warnings.filterwarnings("always", category=Caution)
+    warnings.filterwarnings("default", category=Caution)
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
 
 

@@ -66,10 +66,9 @@ def as_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
         return _from_16_bits(np.asarray(upright).astype(np.float32), getattr(image, "tag_v2", {}))
     if image.mode in _NO_RANGE:
-        what = name.removeprefix("the image ")
         raise UserError(
-            f"expected an image of 8 or 16 bits, got {what} with {_NO_RANGE[image.mode]}, whose range is not known. "
-            "Scale it to 8 bits first."
+            f"expected pixels of 8 or 16 bits, and {name} has {_NO_RANGE[image.mode]}, whose range is not known. Scale "
+            "it to 8 bits first."
         )
     try:
         return upright.convert("RGB")

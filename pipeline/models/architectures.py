@@ -4,7 +4,6 @@ For planning: which network a model has, built on storage-free ("fake") tensors,
 of the shapes that training gives it.
 """
 
-import json
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..support.errors import UserError
 from ..support.places import user_path
+from .files import FAULTS, read_json, reason_of
 from .lineage import COMPONENTS
 from .registry import ADAPTERS, family_of
 
@@ -33,7 +33,7 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
     for part in COMPONENTS:
         path = user_path(model) / part / "config.json"
         if path.is_file():
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
             classes = {each.network.__name__: each.network for each in ADAPTERS}
             name = config.get("_class_name")
             if name not in classes:
@@ -43,8 +43,15 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
 
 
 def build_network(kind: type[nn.Module], config: dict[str, Any]) -> nn.Module:
-    """The network with meaningless weights, on whatever device or fake mode is active."""
-    return kind.from_config(config)  # type: ignore[attr-defined]
+    """The network with meaningless weights, on whatever device or fake mode is active.
+
+    Raises:
+        UserError: a config that describes no such network.
+    """
+    try:
+        return kind.from_config(config)  # type: ignore[attr-defined]
+    except FAULTS as error:
+        raise UserError(f"this config describes no {kind.__name__}: {reason_of(error)}.") from None
 
 
 def example_inputs(network: nn.Module, batch_size: int, side: int | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..support.errors import UserError
 from ..support.progress import Progress, batches
 from .components import component_of, load_network
 from .family import Family, tokenizer_of
+from .files import FAULTS, reason_of
 from .pixels import check_latents, to_pixels
 from .protocol import Conditioning, Sampling
 
@@ -86,6 +87,7 @@ class PipelineDenoiser(Family, ABC):
         self.warnings: tuple[str, ...] = ()
         self.device = self.module.device
         self.objective = self.build_objective()
+        self._decoded = False
         self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
@@ -119,6 +121,28 @@ class PipelineDenoiser(Family, ABC):
         return DPMSolverMultistepScheduler.from_config(config)
 
     @torch.no_grad()
+    def check_parts(self) -> None:
+        """Embed, predict and decode once, as small as possible, so that parts of different models are told at once.
+
+        Raises:
+            UserError: they don't fit together, or what is decoded are no numbers.
+        """
+        vae, generator = self.pipeline.vae, torch.Generator().manual_seed(0)
+        try:
+            latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
+            self.predict(
+                latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
+            )
+            self.decode(latents)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except FAULTS as error:
+            raise UserError(
+                f"the parts of the model {self.name!r} don't fit together: {reason_of(error)}. Its text encoders, "
+                f"{self.component} and vae must be of one model."
+            ) from None
+
+    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Embed prompts, 64 at a time; row i belongs to prompt i."""
         parts = [self.encode(part) for part in batches(prompts, 64)]
@@ -131,18 +155,6 @@ class PipelineDenoiser(Family, ABC):
     def largest_size(self) -> float:
         """The largest side of an image that it can draw."""
         return math.inf
-
-    def check_image_size(self, image_size: int | None) -> None:
-        """Refuse an image size that the model can't draw; None is its own.
-
-        Raises:
-            UserError: no multiple of what the autoencoder and the network need, or too large.
-        """
-        step, largest = self.size_step(), self.largest_size()
-        if image_size is not None and image_size % step:
-            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
-        if image_size is not None and image_size > largest:
-            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
 
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The part of each prompt that the text encoders read, the longest over the encoders.
@@ -173,8 +185,12 @@ class PipelineDenoiser(Family, ABC):
         ]
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse an image size that the model can't draw; any guidance will do."""
-        self.check_image_size(sampling.image_size)
+        """Refuse an image size that is no multiple of what the autoencoder and the network need, or too large."""
+        image_size, step, largest = sampling.image_size, self.size_step(), self.largest_size()
+        if image_size is not None and image_size % step:
+            raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
+        if image_size is not None and image_size > largest:
+            raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
 
     @torch.no_grad()
     def sample(
@@ -183,7 +199,7 @@ class PipelineDenoiser(Family, ABC):
         """Draw with the pipeline, its scheduler exchanged meanwhile if DPM-Solver++ is asked for.
 
         Raises:
-            UserError: see `check_image_size`; or what is drawn holds something that is no number.
+            UserError: see `check_sampling`; or what is drawn holds something that is no number.
         """
         self.check_sampling(sampling)
         pipe, image_size = self.pipeline, sampling.image_size
@@ -207,7 +223,13 @@ class PipelineDenoiser(Family, ABC):
                 callback_on_step_end=after_step,
                 **self.call_options,
             )
-            return self.unpack(result.images, image_size)
+            latents = self.unpack(result.images, image_size)
+            if not self._decoded and latents.isfinite().all():
+                self.decode(
+                    latents[:1].float().cpu()
+                )  # an autoencoder that overflows is told now, not after all images
+                self._decoded = True
+            return latents
 
         try:
             return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)

@@ -235,23 +235,15 @@ class ClassConditional(Family):
         """{"class_labels": (N,)}, of class names."""
         return {"class_labels": self.pipeline.labels(prompts).to(self.device)}
 
-    def check_image_size(self, image_size: int | None) -> None:
-        """Refuse every size but the training images' own.
-
-        Raises:
-            UserError: another one.
-        """
-        size = self.pipeline.unet.config.sample_size
-        if image_size not in (None, size):
-            raise UserError(f"this model draws images of {size} pixels only, got image_size {image_size}.")
-
     def read_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts: a name of a class is read whole."""
         return list(prompts)
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse another size than that of the training images, and guidance of a model without "no class"."""
-        self.check_image_size(sampling.image_size)
+        size = self.pipeline.unet.config.sample_size
+        if sampling.image_size not in (None, size):
+            raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
         self.pipeline.check_guidance(sampling.guidance_scale)
 
     @torch.no_grad()

@@ -151,7 +151,9 @@ def weights_of(component: Component) -> Weights:
                 found.setdefault(match[1], file)
     if not found:
         pickles = sorted(each.name for pattern in _PICKLES for each in folder.glob(pattern))
+        shards = any(folder.glob(f"{stem}*-of-*.safetensors"))
         others = f", only pickles such as {pickles[0]}, which can run any code" if pickles else ""
+        others = f", only shards without their {stem}.safetensors.index.json" if shards else others
         raise UserError(
             f"expected the weights of the {component.name} in {folder / stem}.safetensors, found none{others}. "
             "Download the model with its safetensors weights."

@@ -6,6 +6,7 @@ LoRA adapters are worked in as far as they are switched on; whatever else would 
 (offloading, quantised networks, IP-Adapters, a component that is missing) is refused by its name.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_QUANTISED = re.compile(r"quant|bitsandbytes|torchao")
+"""In the modules that the layers of quantised networks come from."""
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -45,6 +48,12 @@ def calm() -> Iterator[None]:
 def networks_of(pipeline: Any) -> dict[str, nn.Module]:
     """The components of a pipeline that hold weights, by name."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def embeds_itself(pipeline: Any) -> bool:
+    """Tell whether a pipeline's class brings its own way to embed prompts, as ComfyUI's bridge does."""
+    embedding = getattr(pipeline, "encode_prompt", None)
+    return embedding is not None and not embedding.__module__.startswith("diffusers.")
 
 
 def _inside(module: Any) -> Any:
@@ -103,9 +112,9 @@ def make_trainable(pipeline: Any) -> tuple[tuple[str, ...], ExitStack]:
         quiet = getattr(pipeline, "_progress_bar_config", {})
         undo.callback(setattr, pipeline, "_progress_bar_config", quiet)
     for dtype in dict.fromkeys(dtype for dtype in came.values() if dtype is not None):
-        names = " and ".join(name for name, own in came.items() if own == dtype)
+        names = ", ".join(name for name, own in came.items() if own == dtype)
         kind = str(dtype).removeprefix("torch.")
-        warnings.append(f"the pipeline came with {names} in {kind}; they are taken to float32 for the run.")
+        warnings.append(f"the pipeline came in {kind} ({names}); the run takes it to float32.")
     return tuple(warnings), undo
 
 
@@ -119,8 +128,7 @@ def _check_components(pipeline: Any, family: type[Family]) -> None:
         )
     held = {name for name, part in pipeline.components.items() if part is not None}
     lacking = [name for name in family.needs(held) if name not in held]
-    embedding = getattr(pipeline, "encode_prompt", None)
-    if embedding is not None and not embedding.__module__.startswith("diffusers."):  # it embeds prompts by itself
+    if embeds_itself(pipeline):
         lacking = [name for name in lacking if name not in family.text_encoders and "tokenizer" not in name]
     if lacking:
         raise UserError(
@@ -165,6 +173,7 @@ def _check_weights(name: str, part: nn.Module) -> None:
         for each in part.parameters()
         if type(each.data) is not Tensor or each.dtype not in _PLAIN
     }
+    kinds |= {type(each).__name__ for each in part.modules() if _QUANTISED.search(type(each).__module__)}
     if method or kinds:
         found = str(getattr(method, "value", method)) if method else " and ".join(sorted(kinds))
         raise UserError(
@@ -187,11 +196,12 @@ def _finite(values: Tensor) -> bool:
 
 def _check_network(name: str, network: Any, family: type[Family]) -> None:
     network = _inside(network)
-    if not isinstance(network, family.network):
+    if not family.owns(network):
         wrapper = "; call merge_and_unload() on it" if hasattr(network, "merge_and_unload") else ""
         raise UserError(
-            f"expected a {family.network.__name__} as the {name}, got {type(network).__name__}. Give the network "
-            f"itself, without a wrapper{wrapper}."
+            f"expected a {family.network.__name__} of the family {family.family} as the {name}, got "
+            f"{type(network).__name__}{' of another' * isinstance(network, family.network)}. Give the network itself, "
+            f"without a wrapper{wrapper}."
         )
     if any(getattr(module, "fused_projections", False) for module in network.modules()):
         raise UserError(

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from ..support.errors import UserError
 from ..support.places import user_path
 from .components import absent, load_networks
-from .files import FAULTS, reason_of
+from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index, pipeline_class_of
 from .protocol import Denoiser
@@ -30,7 +30,7 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # "meta" has no values, and fails here
+        torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
     except (RuntimeError, AssertionError, ImportError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"device {device!r} can't be used here: {reason[0]}") from None
@@ -45,8 +45,8 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
         model_config_folder: the same.
 
     Raises:
-        UserError: no such model, a pickle, a folder with a file that is missing or damaged, or a config folder beside
-            something else than a single file.
+        UserError: no such model, a pickle, a file that is missing or damaged, or a config folder beside something
+            else than a single file.
     """
     path = BUNDLED.get(model) or user_path(model)
     if path.suffix.lower() in _PICKLES:
@@ -55,6 +55,7 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
             "example with diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine you can lose."
         )
     if path.is_file():
+        read_header(path)
         return path
     if model_config_folder:
         raise UserError(f"model_config_folder goes with a single .safetensors file, and {model} is none. Leave it out.")
@@ -124,7 +125,7 @@ def class_names(model: str) -> list[str]:
         UserError: it is none, or not a folder.
     """
     named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
-    if not named:
+    if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "
             f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."

@@ -10,7 +10,7 @@ from torch import nn
 from ..support.errors import UserError
 from .base import PipelineDenoiser, check_channels
 from .class_conditional import ClassConditional
-from .entry import calm, check_state, make_trainable, undone_on_error
+from .entry import calm, check_state, embeds_itself, make_trainable, undone_on_error
 from .family import Family
 from .flux import Flux
 from .protocol import Denoiser
@@ -97,6 +97,8 @@ def _taken(pipeline: Any, name: str | None, source: str | None) -> tuple[Denoise
             denoiser = adapter(whole, name, None if warnings else source)  # what is on disk is not what came
         except ValueError as error:
             raise UserError(f"can't train {name!r}: {error}") from None
+        if isinstance(denoiser, PipelineDenoiser) and not embeds_itself(pipeline):
+            denoiser.check_parts()
     denoiser.warnings = warnings
     return denoiser, undo
 

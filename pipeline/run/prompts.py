@@ -101,7 +101,7 @@ def _is_default(spec: PromptSection, name: str) -> bool:
 
 def _without_effect(spec: PromptSection, read: PromptSet, structure: str, usual_n: int | None) -> tuple[str, ...]:
     """Say which options have no effect on the prompts of a file."""
-    file = Path(str(spec.file)).name
+    file = user_path(str(spec.file)).name
     found = []
     if spec.n not in (usual_n, len(read.train)) and not _is_default(spec, "n"):
         found.append(f"n {spec.n} has no effect: all {len(read.train)} train rows of {file} are used")

@@ -74,7 +74,7 @@ class RunRecord(BaseModel):
             prompts=prompts_sha256(prompts) if prompts else None,
             model=model_sha256(denoiser) if denoiser else {},
             files=dict(_outside(recipe)) if denoiser else {},
-        )._signed()
+        ).signed()
 
     @classmethod
     def load(cls, path: Path) -> "RunRecord":
@@ -87,7 +87,7 @@ class RunRecord(BaseModel):
             record = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise UserError(f"{path} can't be read: {_reason(error)}.") from None
-        if record._signed().sha256 != record.sha256:
+        if record.signed().sha256 != record.sha256:
             raise UserError(f"{path} was edited: its hash is that of another run.")
         return record
 
@@ -120,7 +120,8 @@ class RunRecord(BaseModel):
         if self.prompts != now.prompts:
             raise UserError(f"the prompts are not those that {run} began with. {anew}")
 
-    def _signed(self) -> "RunRecord":
+    def signed(self) -> "RunRecord":
+        """The same record with the hash of all that decides."""
         decisive = {key: value for key, value in _flat(self.recipe) if key not in MAY_CHANGE}
         return self.model_copy(
             update={"sha256": _sha256([self.format, decisive, self.prompts, self.model, self.files])}

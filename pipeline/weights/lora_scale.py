@@ -146,12 +146,12 @@ class PeftScale:
         return finite(field, self.config.get(field, default))
 
 
-def adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def adapter_configs(metadata: Mapping[str, str], beside: Path | None) -> dict[str, dict[str, Any]]:
     """Read peft's configurations: what stands before a layer's name in the file -> the configuration.
 
     Args:
-        path: of the file.
         metadata: of the file; diffusers writes the configuration of each component there.
+        beside: the folder of a file that peft saved; None for other files.
 
     Raises:
         UserError: no JSON object.
@@ -160,12 +160,11 @@ def adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[s
     for key, value in _json(metadata.get(_METADATA, "{}"), _METADATA).items():
         component, _, field = key.rpartition(".")
         found.setdefault(component, {})[field] = value
-    beside = path.with_name(_CONFIG)
-    if beside.is_file():
+    if beside is not None and (beside / _CONFIG).is_file():
         try:
-            found[PEFT] = _json(beside.read_text(encoding="utf-8"), _CONFIG)
+            found[PEFT] = _json((beside / _CONFIG).read_text(encoding="utf-8"), _CONFIG)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"can't read {beside}: {error}") from None
+            raise UserError(f"can't read {beside / _CONFIG}: {error}") from None
     return found
 
 

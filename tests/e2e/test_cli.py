@@ -72,7 +72,7 @@ def test_weights_load_in_diffusers(run):
 
 def test_an_interrupted_run_resumes(tmp_path):
     folder = tmp_path / "cut"
-    words = ["unlearn", "--concept", "cat", "--out", str(folder), *SHORT, "--steps", "400", "--checkpoint-every", "5"]
+    words = ["unlearn", "--concept", "cat", "--out", str(folder), *SHORT, "--steps", "60", "--checkpoint-every", "5"]
     process = subprocess.Popen(
         [sys.executable, "-m", "turpentine.pipeline.commands.main", *words],
         stdout=subprocess.PIPE,
@@ -88,12 +88,8 @@ def test_an_interrupted_run_resumes(tmp_path):
     assert process.returncode == 130, out + err
     assert f"turpentine unlearn --resume {folder}" in err.replace("\n", "")
     assert not (folder / "results.json").exists()
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("steps: 400", "steps: 12"))
-    done_before = len((folder / "events.jsonl").read_text().splitlines())
-    if done_before < 12:
-        turpentine("unlearn", "--resume", str(folder))
-        assert Results.load(folder / "results.json").training.steps == 12
+    turpentine("unlearn", "--resume", str(folder))
+    assert Results.load(folder / "results.json").training.steps == 60
 
 
 def test_info_and_report(run):

@@ -77,6 +77,17 @@ def test_a_base_and_its_half_copies_are_known_for_each_other(made, source, targe
     assert same(before, turpentine.remove(pipe).unet.state_dict())
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_checkpoint_in_half_precision_is_a_copy_too(made, tmp_path, dtype):
+    folder = str(made.folder / "fp32")
+    job = Job(load_denoiser(folder, "cpu"), tmp_path / "weights", "base", dtype, {"modelspec.architecture": "sd"})
+    checkpoint = tmp_path / write_weights(job, ["single_file"])[0].path
+    pipe = load_denoiser(str(checkpoint), "cpu", folder).pipeline
+    before = snapshot(pipe.unet)
+    turpentine.apply(pipe, made.files["fp32"]["delta"])
+    assert not same(before, pipe.unet.state_dict())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES.values()])
 @pytest.mark.parametrize("source", ["fp32", *HALVES])
 def test_other_weights_are_not_known(made, source, dtype):

@@ -445,6 +445,15 @@ def test_latents_that_are_no_numbers_stop_the_first_batch(change, cause):
     assert 1 not in told and "\n" not in str(caught.value), "not one image was counted"
 
 
+def test_an_autoencoder_that_overflows_stops_the_first_batch():
+    denoiser, told = wrap_pipeline(build_family("sd1")), []
+    denoiser.pipeline.vae.decoder.conv_out.weight.data.fill_(3e38)
+    stop = StopWhen(lambda stage, units: bool(told.append(units[-1])))
+    with pytest.raises(UserError, match=r"from the autoencoder \(vae\), got NaN"):
+        denoiser.sample(PROMPTS * 2, (1, 2, 3, 4), Sampling(2, batch_size=1), stop, "drawing")
+    assert 1 not in told, "not one image was counted"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_pictures_that_are_no_numbers_are_refused(bad):
     denoiser = wrap_pipeline(build_family("sd1"))

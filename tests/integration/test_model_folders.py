@@ -272,6 +272,9 @@ DAMAGED = {
     "an empty shard index": (
         lambda f: sharded(f, lambda unet: next(unet.glob("*.index.json")).write_text("{}")), "expected a weight_map in"
     ),
+    "shards without an index": (
+        lambda f: sharded(f, lambda unet: next(unet.glob("*.index.json")).unlink()), "only shards without"
+    ),
     "nan": (
         lambda f: other_values(f / UNET, "conv_in.bias", torch.full((16,), torch.nan)),
         r"weights of the unet hold values that are not a number \(NaN\)",

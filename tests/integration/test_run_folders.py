@@ -446,17 +446,8 @@ def test_a_failure_later_leaves_a_run(place, tmp_path, monkeypatch, capsys):
 
 
 def test_pictures_are_not_drawn_over(place, tmp_path, capsys):
-    words = [
-        "generate",
-        "a cat",
-        "a dog",
-        "--model",
-        place / "base",
-        "--num-inference-steps",
-        "1",
-        "--image-size",
-        "16",
-    ]
+    quick = ["--num-inference-steps", "1", "--image-size", "16"]
+    words = ["generate", "a cat", "a dog", "--model", place / "base", *quick]
     (tmp_path / "00001.png").write_text("mine")
     assert "00001.png is there already" in refused(capsys, *words, "--out", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["00001.png"]
@@ -470,19 +461,16 @@ def test_pictures_are_not_drawn_over(place, tmp_path, capsys):
 def test_a_folder_in_use_is_refused(whole, cut, place, capsys, command):
     words = {
         "resume": ["unlearn", "--resume", cut],
-        "export": ["export", cut, "--formats", "delta"],
-        "report": ["report", cut],
+        "export": ["export", whole, "--formats", "delta"],
+        "report": ["report", whole],
         "new": ["unlearn", "--recipe", cut / "recipe.yaml", "--out", cut.parent / "new"],
     }[command]
-    run = RunFolder(cut)
-    if command == "new":
-        run = RunFolder(cut.parent / "new")
-        run.path.mkdir()
-    before = contents(cut)
-    with run.locked():
-        text = refused(capsys, *words)
-        assert re.search(r"is at work in process \d+ since 20", text)
-    assert contents(cut) == before or (cut / ".lock").exists()
+    folder = {"resume": cut, "new": cut.parent / "new"}.get(command, whole)
+    folder.mkdir(exist_ok=True)
+    with RunFolder(folder).locked():
+        before = contents(folder)
+        assert re.search(r"is at work in process \d+ since 20", refused(capsys, *words))
+        assert contents(folder) == before
 
 
 def test_a_killed_process_leaves_no_lock(cut):

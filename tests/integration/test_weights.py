@@ -9,7 +9,7 @@ import torch
 import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.models import borrowed, wrap_pipeline
 from turpentine.pipeline.models.lineage import lineage_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import Recipe
@@ -117,10 +117,12 @@ def test_writing_leaves_gradients_and_modes(denoiser, tmp_path):
     assert parameters[1].grad.dtype == torch.float32 and torch.equal(parameters[1].grad, torch.ones_like(parameters[1]))
 
 
-def test_a_half_precision_pipeline_stays_in_half_precision(tmp_path):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_half_precision_pipeline_comes_back_in_half_precision(tmp_path, dtype):
     pipeline = build_tiny_pipeline().to(torch.float16)
     before = state(pipeline)
-    write(wrap_pipeline(pipeline), tmp_path / "weights", dtype="fp32")
+    with borrowed(pipeline) as denoiser:
+        write(denoiser, tmp_path / "weights", dtype=dtype)
     assert same(state(pipeline), before)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from turpentine.pipeline.support.errors import Cancelled, UserError
-from turpentine.pipeline.support.files import file_name, replacing, sha256, write_text
+from turpentine.pipeline.support.files import NAME_BYTES, file_name, replacing, sha256, write_text
 
 
 def names(folder):
@@ -158,7 +158,53 @@ def test_sha256(tmp_path):
         ("a\\b", "a-b"),
         ("what?: *", "what-"),
         ("Größe.v1_2", "Größe.v1_2"),
+        ("con", "con_"),
+        ("AUX.txt", "AUX_.txt"),
+        ("lpt1", "lpt1_"),
+        ("concert", "concert"),
+        ("etc...", "etc"),
+        ("...", "_"),
+        ("", "_"),
     ],
 )
 def test_file_name(text, name):
     assert file_name(text) == name
+
+
+@pytest.mark.parametrize("text", ["a" * 101, "猫" * 100, "e\u0301" * 60, "x " * 99])
+def test_long_names_are_cut(text):
+    name = file_name(text)
+    assert len(name.encode()) <= NAME_BYTES and name == file_name(text) != file_name(f"{text}b")
+    assert file_name("b" * NAME_BYTES) == "b" * NAME_BYTES
+
+
+def test_what_others_put_into_a_folder_stays(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "part").mkdir(parents=True)
+    (folder / "part" / "ours").write_text("old")
+    (folder / "part" / "stale").write_text("old")
+    (folder / "README.md").write_text("mine")
+    (folder / "part" / "notes").write_text("mine")
+
+    def write(failure=None):
+        with replacing(folder, stale=lambda file: file.name == "stale") as partial:
+            (partial / "part").mkdir(parents=True)
+            (partial / "part" / "ours").write_text("new")
+            if failure:
+                raise failure
+
+    with pytest.raises(KeyboardInterrupt):
+        write(KeyboardInterrupt())
+    assert (folder / "part" / "ours").read_text() == "old" and names(folder / "part") == ["notes", "ours", "stale"]
+    write()
+    assert (folder / "part" / "ours").read_text() == "new" and names(folder / "part") == ["notes", "ours"]
+    assert (folder / "README.md").read_text() == (folder / "part" / "notes").read_text() == "mine"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_a_crash_left_under_its_old_name_comes_back(tmp_path):
+    (tmp_path / ".folder.old").mkdir()
+    (tmp_path / ".folder.old" / "README.md").write_text("mine")
+    with replacing(tmp_path / "folder") as partial:
+        partial.mkdir()
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["README.md"]

@@ -207,6 +207,12 @@ def test_a_folder_of_peft(unet, tmp_path, kind, tensors, config, words):
         read(unet, tmp_path, tensors, config=config, name="adapter_model.safetensors")
 
 
+def test_the_configuration_of_another_file_has_no_say(unet, tmp_path):
+    for config in ({"lora_alpha": 99, "use_rslora": True}, "{"):
+        assert scale_of(read(unet, tmp_path, peft(), config=config)) == pytest.approx(1)
+        assert scale_of(read(unet, tmp_path, kohya(alpha=2.0), config=config)) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(
     ("tensors", "metadata", "words"),
     [

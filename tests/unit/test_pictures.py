@@ -115,7 +115,7 @@ def test_pictures_without_a_range_are_refused(tmp_path, values, bits, kind, word
     (tmp_path / "a.tiff").write_bytes(tiff(values, bits, kind=kind))
     for item in (tmp_path / "a.tiff", Image.open(tmp_path / "a.tiff")):
         with pytest.raises(
-            UserError, match=rf"an image of 8 or 16 bits, got .* with {words}, whose range is not known"
+            UserError, match=rf"pixels of 8 or 16 bits, and the image .* has {words}, whose range is not known"
         ):
             to_uint8([item])
 

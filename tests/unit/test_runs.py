@@ -1,6 +1,7 @@
 """The run folder: what is kept comes back, and no run is overwritten."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ from PIL import Image
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.run import folder as runs
 from turpentine.pipeline.run.folder import KEPT_IMAGES, RunFolder, new_run_path
-from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.run.record import MAY_CHANGE, RunRecord, check_recipe
+from turpentine.pipeline.run.weights import weights_name
+from turpentine.pipeline.schema.defaults import build_recipe, merge
+from turpentine.pipeline.schema.fields import fields_of
+from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.schema.results import (
     AlignmentResult,
     AuditResult,
@@ -23,6 +28,7 @@ from turpentine.pipeline.schema.results import (
     TrainingResult,
 )
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.files import NAME_BYTES, write_text
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "training": {"steps": 3}})
 INTERVAL = Interval(mean=0.25, low=0.2, high=0.3, images=4)
@@ -84,7 +90,7 @@ def test_no_run_there(tmp_path, name):
 def test_what_was_not_made_is_none(tmp_path):
     run = RunFolder.create(RECIPE, tmp_path)
     assert run.prompts() is None and run.results() is None and run.audit("before") is None
-    assert not run.samples.exists()
+    assert run.samples() is None and run.seconds() == {} and run.missing() is None and not run.began
 
 
 def test_prompts_results_and_audits_come_back(tmp_path):
@@ -93,6 +99,8 @@ def test_prompts_results_and_audits_come_back(tmp_path):
     prompts.save(tmp_path / "prompts.json")
     make_results().save(tmp_path / "results.json")
     run.save_audit("before", AUDIT)
+    assert run.prompts() is None, "the run waits for its turn"
+    (tmp_path / "run.json").unlink()
     assert run.prompts() == prompts and run.results() == make_results()
     assert run.audit("before") == AUDIT and run.audit("after") is None
 
@@ -137,3 +145,111 @@ def test_odd_concepts_stay_under_runs(concept, tmp_path, monkeypatch):
     path = new_run_path(build_recipe({"concept": concept, "kind": "class", "model": "a/b"}))
     assert path.resolve().parent == (tmp_path / "runs").resolve()
     assert not set('\\/:*?"<>|') & set(path.name), "a name that every file system takes"
+
+
+def test_every_field_decides_unless_it_is_listed():
+    """A field that comes later decides: nobody has to think of it."""
+    keys = {field.key for field in fields_of()}
+    assert set(MAY_CHANGE) <= keys, "a field that is no longer there"
+    begun = RunRecord.of(RECIPE)
+    for key in sorted(keys):
+        *sections, name = key.split(".")
+        nested = json.loads(json.dumps(begun.recipe))
+        place = nested
+        for section in sections:
+            place = place[section]
+        if name not in place:
+            continue  # of another method
+        place[name] = ["another"]
+        changed = RunRecord(recipe=nested).signed().sha256 != begun.sha256
+        assert changed == (key not in MAY_CHANGE), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": 3}, "seed 0, and the recipe now says 3"),
+        ({"training": {"batch_size": 4}}, "training.batch_size 16, and the recipe now says 4"),
+        ({"method": {"name": "esd"}}, "method.name 'rgd', and the recipe now says 'esd'. Put"),
+        ({"prompts": {"synonyms": ["warhol"]}}, r"prompts.synonyms \[\], and the recipe now says \['warhol'\]"),
+        ({"audits": {"nudity_threshold": 0.7}}, "audits.nudity_threshold 0.6, and the recipe now says 0.7"),
+        ({"device": "cpu"}, None),
+        ({"model": "elsewhere/tiny-canvas"}, None),
+        ({"output": {"formats": ["lora"], "dtype": "fp16", "lora_rank": 4}}, None),
+    ],
+)
+def test_another_recipe(tmp_path, changes, says):
+    before = RECIPE.model_dump(mode="json")
+    now = Recipe.model_validate(merge(before, changes))
+    if says is None:
+        check_recipe(before, now, tmp_path)
+    else:
+        with pytest.raises(UserError, match=f"was begun with .*{says}"):
+            check_recipe(before, now, tmp_path)
+
+
+def test_a_recipe_of_an_older_version_lacks_fields(tmp_path):
+    before = RECIPE.model_dump(mode="json")
+    del before["training"]["preview_every"], before["prompts"]["keep_forgotten"], before["data"]
+    check_recipe(before, RECIPE, tmp_path)
+
+
+def test_one_owner_in_threads_too(tmp_path):
+    run = RunFolder.create(RECIPE, tmp_path / "run")
+    with run.locked(), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(UserError, match=r"is at work in process \d+ since"):
+            pool.submit(run.delete).result()
+        with pytest.raises(UserError, match="is at work"), run.locked():
+            pass
+    run.delete()
+    assert not run.path.exists()
+
+
+def test_of_two_that_begin_in_one_folder_one_wins(tmp_path):
+    with RunFolder.begin(RECIPE, tmp_path / "run"):
+        with pytest.raises(UserError, match="is at work"), RunFolder.begin(RECIPE, tmp_path / "run"):
+            pass
+        assert (tmp_path / "run").is_dir(), "the one that lost took nothing away"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt, OSError])
+def test_what_never_began_leaves_nothing(tmp_path, error):
+    (tmp_path / "own").mkdir()
+    for out in ("own", "own/a", "b/c/d"):
+        with pytest.raises(error), RunFolder.begin(RECIPE, tmp_path / out):
+            raise error
+    assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"a": null}', b"\xff", b'{"samples": "x"}'])
+def test_damaged_seconds_are_none(tmp_path, content):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "seconds.json").write_bytes(content)
+    assert RunFolder(tmp_path).seconds() == {}
+
+
+def test_what_a_run_is_resumed_from_is_removed_and_nothing_else(tmp_path):
+    run = RunFolder.create(RECIPE, tmp_path)
+    run.save_audit("before", AUDIT)
+    run.save_seconds({"samples": 1.0})
+    for name in ("step-000004.safetensors", "samples.safetensors", "step-best.safetensors", "notes.txt"):
+        (tmp_path / "checkpoints" / name).write_text("x")
+    run.forget_checkpoints()
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-best.safetensors", "notes.txt"}
+
+
+LONG = ["梵" * 100, "a" * 300, " + ".join(["Pablo Picasso", "Claude Monet"] * 20), "é" * 90 + "x"]
+
+
+@pytest.mark.parametrize("concept", LONG)
+def test_long_names_are_cut_and_stay_apart(tmp_path, concept):
+    model = "m" * 200
+    stems = {
+        weights_name(RECIPE.model_copy(update={"concepts": (f"{concept}{ending}",), "model": model}))
+        for ending in ("", " two")
+    }
+    assert len(stems) == 2 and all(len(stem.encode()) <= NAME_BYTES for stem in stems)
+    run = new_run_path(RECIPE.model_copy(update={"concepts": (concept,)})).name
+    for name in (*stems, run):
+        write_text(tmp_path / f"{name}-checkpoint.safetensors", "x")

@@ -59,14 +59,16 @@ def read_lora_diffusers(keys: Keys) -> Claim:
         name = f"{split(layer)[1]}.weight"
         return Entry((name,)) if name in keys.shapes else None
 
-    configs = adapter_configs(keys.path, keys.metadata)
-    if PEFT not in configs and any(name.startswith(f"{PEFT}.") for name in keys.names):
+    names_of_peft = any(name.startswith(f"{PEFT}.") for name in keys.names)
+    by_peft = names_of_peft or keys.path.name == PEFT_FILE
+    configs = adapter_configs(keys.metadata, keys.path.parent if by_peft else None)
+    if names_of_peft and PEFT not in configs:
         raise UserError("peft saved it, and adapter_config.json, which says how it is scaled, is not beside it.")
     kohya = KohyaScale(keys.metadata)
 
     @cache
     def of_component(prefix: str) -> Callable[[Layer], float]:
-        source = PEFT if prefix not in configs and keys.path.name == PEFT_FILE else prefix
+        source = PEFT if by_peft and prefix not in configs else prefix
         return PeftScale(configs[source]) if source in configs else kohya
 
     def scale(name: str, layer: Layer) -> float:
