@@ -40,9 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
         recipe = folder.recipe(warn)
         missing = folder.missing(warn)
         if missing is not None and set(missing) <= set(REPORT):
-            if missing:
-                with folder.locked():
+            with folder.locked():
+                if missing:
                     write_report(folder.path)
+                folder.forget_samples()
             console.print(
                 f"{escaped(folder.path)} is finished: its weights are in {escaped(folder.path / 'weights')}. "
                 "`turpentine export` writes more formats.",

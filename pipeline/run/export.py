@@ -208,6 +208,6 @@ def _recorded_hashes(run: Path, results: Results) -> BaseHashes:
     """The hashes of a run's base, those of its half copies as the weights that it wrote say."""
     paths = [run / file.path for file in results.weights]
     files = [file for path in paths for file in ([path] if path.is_file() else denoiser_files(path))]
-    headers = (BaseHashes.from_header(read_header(file)) for file in files)
+    headers = (BaseHashes.from_header(read_header(file)) for file in files if _is_readable(file))
     found = next((hashes for hashes in headers if hashes.sha256), BaseHashes(""))
     return replace(found, sha256=results.model.sha256)

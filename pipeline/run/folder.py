@@ -27,7 +27,7 @@ from ..schema.events import EVENTS_FILE
 from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results
 from ..support.errors import Tell, UserError, untold
-from ..support.files import file_name, replacing, write_text
+from ..support.files import file_name, replacing, sha256, write_text
 from ..support.places import user_path
 from ..training.checkpoints import CHECKPOINTS, PREPARED, checkpoint_files
 from .record import RunRecord, check_recipe, prompts_sha256, start_anew
@@ -47,7 +47,7 @@ NAMES = (
 )
 """Everything that a run writes into its folder. A new run begins only where none of them is; other files are left."""
 
-_LOCK = ".lock"
+_LOCK, _IN_PROCESS = ".lock", " in process "
 
 
 def preview_name(done: int) -> str:
@@ -114,7 +114,9 @@ class RunFolder:
         """
         run = cls.open(path)
         with run.locked():
-            check_recipe(run._known().recipe, recipe, run.path)
+            known = run._known()
+            if known.began:
+                check_recipe(known.recipe, recipe, run.path)
             if not (run.path / RECIPE).exists():
                 recipe.save(run.path / RECIPE)
             yield run
@@ -166,8 +168,9 @@ class RunFolder:
         except (OSError, NotImplementedError) as error:
             raise UserError(f"can't lock {self.path}: {error}. Choose another folder.") from None
         try:
-            with suppress(OSError):
-                file.write_text(f" in process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M}", encoding="utf-8")
+            if not file.stat().st_size or _holder(file):  # else the lock keeps something of its own in the file
+                with suppress(OSError):
+                    file.write_text(f"{_IN_PROCESS}{os.getpid()} since {datetime.now():%Y-%m-%d %H:%M}")
             yield
         finally:
             lock.release()
@@ -329,19 +332,26 @@ class RunFolder:
     def samples(self, tell: Tell = untold) -> SampleSet | None:
         """The drawn training images; None if they were not drawn, or are damaged and must be drawn again."""
         path = self._samples
-        try:
-            return SampleSet.load(path) if path.exists() else None
-        except UserError as error:
-            tell(f"{error} They were drawn again.")
+        if not path.exists():
             return None
+        with suppress(UserError, OSError):
+            if self._samples_hash.read_text() == sha256(path):
+                return SampleSet.load(path)
+        tell(f"{path} was damaged: the training images were drawn again.")
+        return None
 
     def save_samples(self, samples: SampleSet) -> None:
         """Keep the training images to resume from."""
         samples.save(self._samples)
+        write_text(self._samples_hash, sha256(self._samples))
 
     @property
     def _samples(self) -> Path:
         return self.path / CHECKPOINTS / "samples.safetensors"
+
+    @property
+    def _samples_hash(self) -> Path:
+        return self._samples.with_suffix(".sha256")
 
     def save_audit(self, name: str, audit: AuditResult) -> None:
         """Keep an audit to resume from."""
@@ -388,11 +398,12 @@ class RunFolder:
 
     def forget_samples(self) -> None:
         """Remove the training images: the run needs them no more."""
-        self._samples.unlink(missing_ok=True)
+        for file in (self._samples, self._samples_hash):
+            file.unlink(missing_ok=True)
 
     def forget_checkpoints(self) -> None:
         """Remove everything that a run is resumed from."""
-        ours = [*checkpoint_files(self.path), self._samples, self._seconds]
+        ours = [*checkpoint_files(self.path), self._samples, self._samples_hash, self._seconds]
         for file in (*ours, *(self.path / CHECKPOINTS).glob("audit-*.json")):
             file.unlink(missing_ok=True)
         _remove_empty([self.path / CHECKPOINTS])
@@ -426,8 +437,10 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _holder(lock: Path) -> str:
+    """Who holds a lock, as its file says; empty where it doesn't."""
     with suppress(OSError, UnicodeDecodeError):
-        return lock.read_text(encoding="utf-8")[:80]
+        text = lock.read_text()
+        return text[:80] if text.startswith(_IN_PROCESS) else ""
     return ""
 
 

@@ -78,11 +78,10 @@ def read_events(path: Path, before: int | None = None, running: bool = False, te
         raise UserError(f"can't read {path}: {' '.join(str(error).split())}.") from None
     if running:
         lines.pop()
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     steps: dict[int, Event] = {}
     wrong: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered:
         try:
             event = Event.model_validate_json(line)
         except ValidationError as error:
@@ -92,5 +91,7 @@ def read_events(path: Path, before: int | None = None, running: bool = False, te
             if before is None or event.step < before:
                 steps[event.step] = event
     if wrong:
-        tell(f"{len(wrong)} of {len(lines)} lines of {path} can't be read and were left out; the first is {wrong[0]}.")
+        tell(
+            f"{len(wrong)} of {len(numbered)} lines of {path} can't be read and were left out; the first is {wrong[0]}."
+        )
     return [steps[step] for step in sorted(steps)]

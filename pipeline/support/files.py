@@ -107,7 +107,7 @@ def _give_permissions(path: Path, mode: int) -> None:
 
 
 def _remove(partial: Path) -> None:
-    if partial.is_dir():
+    if partial.is_dir() and not partial.is_symlink():
         shutil.rmtree(partial, ignore_errors=True)
         return
     with suppress(OSError):  # what went wrong before matters more

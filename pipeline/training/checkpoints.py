@@ -18,6 +18,7 @@ from ..methods.limit import LIMIT_FILE
 from ..methods.mask import MASK_FILE
 from ..support.errors import Tell, untold
 from ..support.files import replacing, sha256
+from ..weights import tensors_sha256
 from .optimizers import moments, restore_moments
 from .parallel import Parallel
 
@@ -73,7 +74,8 @@ class Checkpoints:
         path = self.folder / CHECKPOINTS / f"step-{step:06d}.safetensors"
         if self.parallel.processes.main:
             with replacing(path, lasting=True) as partial:
-                save_file(tensors, partial, metadata={"step": str(step), **self._prepared})
+                marks = {"step": str(step), "sha256": tensors_sha256(tensors), **self._prepared}
+                save_file(tensors, partial, metadata=marks)
             for old in self.found()[:-_KEPT]:
                 old.unlink()
         return path
@@ -113,15 +115,15 @@ class Checkpoints:
 
     def _is_whole(self, path: Path) -> bool:
         with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
-            found, known = set(file.keys()), self.parallel.named
-            remembered = {key.split(".", 2)[2] for key in found if key.startswith("optimizer.")}
+            marks, known = file.metadata() or {}, self.parallel.named
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
+            remembered = {key.split(".", 2)[2] for key in shapes if key.startswith("optimizer.")}
             return (
-                (file.metadata() or {}).get("step") == str(_step_of(path))
+                marks.get("step") == str(_step_of(path))
                 and remembered in (set(), set(known))  # before the first step nothing is
-                and {key for key in found if key.startswith("weights.")} == {f"weights.{name}" for name in known}
-                and all(
-                    file.get_slice(f"weights.{name}").get_shape() == [*weight.shape] for name, weight in known.items()
-                )
+                and {key: shape for key, shape in shapes.items() if key.startswith("weights.")}
+                == {f"weights.{name}": [*weight.shape] for name, weight in known.items()}
+                and marks.get("sha256") == tensors_sha256({key: file.get_tensor(key) for key in shapes})
             )
         return False
 
