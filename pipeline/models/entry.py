@@ -77,7 +77,8 @@ def check_state(pipeline: Any, family: type[Family]) -> None:
     devices = {name: parameter.device for name, part in parts.items() for parameter in part.parameters()}
     if len({*devices.values()}) > 1:
         where = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise UserError(f"expected all networks on one device, got {where}. Call pipe.to({str(max(devices))!r}) first.")
+        first = str(devices[family.component])
+        raise UserError(f"expected all networks on one device, got {where}. Call pipe.to({first!r}) first.")
 
 
 @contextmanager
@@ -166,7 +167,7 @@ def _check_hooks(pipeline: Any, parts: dict[str, nn.Module]) -> None:
 
 
 def _check_weights(name: str, part: nn.Module) -> None:
-    """Quantised networks can't be trained or written; weights that are not numbers give black pictures."""
+    """Quantised and wrapped networks can't be trained or written; NaN gives black pictures."""
     method = getattr(part, "quantization_method", None)
     kinds = {
         type(each.data).__name__ if type(each.data) is not Tensor else str(each.dtype).removeprefix("torch.")
@@ -179,6 +180,10 @@ def _check_weights(name: str, part: nn.Module) -> None:
         raise UserError(
             f"the {name} is quantised or sharded ({found}), and a run needs whole weights. Load it in float32, float16 "
             "or bfloat16, without a quantization_config."
+        )
+    if hasattr(part, "merge_and_unload"):
+        raise UserError(
+            f"the {name} is wrapped in a {type(part).__name__} of peft. Set it to pipe.{name}.merge_and_unload() first."
         )
     bad = next((key for key, each in part.named_parameters() if not _finite(each)), None)
     if bad is not None:
@@ -197,11 +202,10 @@ def _finite(values: Tensor) -> bool:
 def _check_network(name: str, network: Any, family: type[Family]) -> None:
     network = _inside(network)
     if not family.owns(network):
-        wrapper = "; call merge_and_unload() on it" if hasattr(network, "merge_and_unload") else ""
         raise UserError(
             f"expected a {family.network.__name__} of the family {family.family} as the {name}, got "
             f"{type(network).__name__}{' of another' * isinstance(network, family.network)}. Give the network itself, "
-            f"without a wrapper{wrapper}."
+            "without a wrapper."
         )
     if any(getattr(module, "fused_projections", False) for module in network.modules()):
         raise UserError(

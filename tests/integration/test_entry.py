@@ -365,10 +365,7 @@ REFUSED = {
         lambda pipe: pipe.vae.decoder.conv_out.weight.data.fill_(3e38),
         r"from the autoencoder \(vae\), got NaN",
     ),
-    "peft model": (
-        wrapped,
-        r"of the family stable-diffusion as the unet, got PeftModel.*merge_and_unload\(\)",
-    ),
+    "peft model": (wrapped, r"the unet is wrapped in a PeftModel of peft\. Set it to pipe\.unet\.merge_and_unload\(\)"),
     "parallel": (parallel, "as the unet, got DataParallel"),
     "float8": (lambda pipe: pipe.unet.to(torch.float8_e4m3fn), r"the unet is quantised .*float8_e4m3fn.* Load it in"),
     "nan": (nan, r"weights of the vae hold values that are not a number \(NaN\).*decoder\.conv_out\.bias"),
