@@ -66,6 +66,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write how many there are of something, a noun with a plural in -s.
+
+    >>> counted(1, "row"), counted(2, "forget prompt")
+    ('1 row', '2 forget prompts')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: float) -> str:
     """Write a number of bytes for people.
 

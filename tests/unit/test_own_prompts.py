@@ -43,7 +43,7 @@ def test_synonyms_take_part_in_the_checks(tmp_path, name):
 
 def test_synonyms_are_added_to_the_known_words(tmp_path):
     file = write(tmp_path, "p.csv", [(row[0].replace("cat", "moggy"), row[1]) for row in ROWS])
-    assert read(file).warnings == ("8 forget prompts don't name 'cat' (the first in line 2)",)
+    assert read(file).warnings == ("8 forget prompts without 'cat' (the first in line 2)",)
     made = read(file, synonyms=["moggy"])
     assert made.warnings == () and made.names_concept("two kittens") and made.names_concept("moggies")
     made = PromptSet.build("Monet", "style", n=40, n_test=4, synonyms=["le maître de Giverny"])
@@ -78,7 +78,7 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
     assert made.attribute_of == "cowboy" and made.warnings == ()
     rows.append(("a sheriff with a hat", "a sheriff"))
     made = read(write(tmp_path, "q.csv", rows), "hat", attribute_of="cowboy")
-    assert made.warnings == ("1 rows are not about 'cowboy' on both sides (the first in line 7)",)
+    assert made.warnings == ("1 row not about 'cowboy' on both sides (the first in line 7)",)
     with pytest.raises(UserError, match=r"expected a retain prompt in every row of .* Add a column 'retain'"):
         read(write(tmp_path, "r.csv", [row[:1] for row in rows], "forget"), "hat", attribute_of="cowboy")
 
@@ -86,12 +86,12 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
 def test_options_of_made_prompts_are_told(tmp_path):
     file = write(tmp_path, "p.csv")
     assert read(file, n=800, n_test=100).warnings == read(file, model="tiny-canvas").warnings == ()
-    assert read(file, n=5).warnings == ("n 5 has no effect: all 7 train rows of p.csv are used",)
+    assert read(file, n=5).warnings == ("n 5 has no effect: p.csv has 7 train rows, and all are used",)
     assert len(read(file, n_test=3).test) == 3 and read(file, n_test=3).warnings == ()
     assert "data 'uniform'" in read(file, method={"name": "rgd", "data": "uniform"}).warnings[0]
     assert "source 'llm' has no effect" in read(file, source="llm").warnings[0]
     saved = write(tmp_path, "p.json")
-    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json says which 1 rows are to test on",)
+    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json has 1 test row of its own",)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -109,7 +109,7 @@ def test_comments_have_a_space(tmp_path):
     (tmp_path / "p.txt").write_text("#1 cat on a mat\n# mine\n#\n#cat\ntwo cats\n #  more\n")
     made = PromptSet.load(tmp_path / "p.txt", "cat")
     assert [*made.forget_train, *made.forget_test] == ["#1 cat on a mat", "#cat", "two cats"]
-    assert made.warnings == ("3 lines skipped as comments, which start with '# ' (the first in line 2)",)
+    assert made.warnings == ("3 comments skipped, which start with '# ' (the first in line 2)",)
     told = []
     assert [row.prompt for row in load_prompts(tmp_path / "p.txt", told.append)] == made.forget_train + made.forget_test
     assert told == [f"{tmp_path / 'p.txt'}: {made.warnings[0]}"]
@@ -126,7 +126,7 @@ def test_text_comes_back(tmp_path):
 
 def test_networks_are_words_here(tmp_path):
     rows = [*ROWS, ("a cat <lora:fluffy:0.8>", "a dog")]
-    warning = "1 prompts with <lora:…> or the like, which is read as plain words (the first in line 10)"
+    warning = "1 prompt with <lora:…> or the like, which is read as plain words (the first in line 10)"
     assert PromptSet.load(write(tmp_path, "p.csv", rows), "cat").warnings == (warning,)
     told = []
     (tmp_path / "e.json").write_text(json.dumps(["a cat", "a cat <lora:x:1>"]))

@@ -421,8 +421,8 @@ def test_own_csv(tmp_path):
     made = PromptSet.load(path, "cat")
     assert (len(made.train), len(made.test)) == (17, 2)
     assert made.warnings == (
-        "1 forget prompts don't name 'cat' (the first in line 21)",
-        "1 repeated rows were left out",
+        "1 forget prompt without 'cat' (the first in line 21)",
+        "1 repeated row left out",
     )
     assert len(PromptSet.load(path, "cat", n_test=0).test) == 0
 
@@ -527,7 +527,7 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="x", seed=3, guidance_scale=7.5),
         EvaluationPrompt(prompt="y"),
     ]
-    with pytest.warns(UserWarning, match="1 lines skipped as comments"):
+    with pytest.warns(UserWarning, match="1 comment skipped"):
         assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
             EvaluationPrompt(prompt="one"),
             EvaluationPrompt(prompt="two"),
