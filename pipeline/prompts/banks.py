@@ -121,7 +121,7 @@ def plain_name(concept: str, kind: Kind) -> str:
         for article in ("a ", "an ", "the "):
             name = name[len(article) :] if name.lower().startswith(article) else name
     if kind == "style":
-        for start in ("in the style of ", "the style of ", "style of "):
+        for start in ("in the style of ", "the style of ", "style of ", "by "):
             name = name[len(start) :] if name.lower().startswith(start) else name
         for end in ("'s style", "’s style", " style"):
             name = name[: -len(end)] if name.lower().endswith(end) else name

@@ -28,12 +28,14 @@ from .compose import (
     guard_prompts,
     interleave,
     shares,
+    unguarded_warnings,
 )
-from .composer import Scope
+from .composer import Composer, Scope
 from .concepts import (
     Concepts,
     different_concepts,
     join_concepts,
+    names_in,
     plural_warnings,
     read_concept,
     read_concepts,
@@ -159,8 +161,10 @@ class PromptSet(BaseModel):
         ):
             if value not in choices:
                 raise UserError(f"{name} must be one of {list(choices)}, got {value!r}.")
-        if n < 1 or n_test < 0:
-            raise UserError(f"expected n of at least 1 and n_test of at least 0, got {n} and {n_test}.")
+        if not isinstance(n, int) or not isinstance(n_test, int) or n < 1 or n_test < 0:
+            raise UserError(
+                f"expected whole numbers, n of at least 1 and n_test of at least 0, got {n!r} and {n_test!r}."
+            )
         if (source == "llm") != (llm is not None):
             raise UserError(
                 f"source 'llm' and an LLM source must be given together, got source {source!r} and LLM source {llm!r}."
@@ -178,7 +182,7 @@ class PromptSet(BaseModel):
         if n < len(names):
             raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}.")
         kinds = [kind] if len(names) == 1 else [composer.kind_of(name, kind) for name in names]
-        kept = [(name, composer.kind_of(name, kind)) for name in keep_forgotten]
+        kept = _with_kinds(keep_forgotten, kind, composer)
         scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
         parts = [
@@ -194,15 +198,25 @@ class PromptSet(BaseModel):
             for target, rows, test_rows in zip(targets, shares(n, len(names)), shares(n_test, len(names)), strict=True)
         ]
         train = interleave([part.train for part in parts])
+        words = tuple(word for part in parts for word in part.names)
+        unguarded: list[str] = []
         if kept:
-            train = guard(train, guard_prompts(kept, -(-n // GUARD_EVERY), seed, composer, targets))
+            guards, unguarded = guard_prompts(
+                kept,
+                -(-n // GUARD_EVERY),
+                seed,
+                composer,
+                targets,
+                lambda text: composer.names(text, names, kind, words),
+            )
+            train = guard(train, guards) if guards else train
         made = cls(
             concept=tuple(part.name for part in parts),
             kind=kind,
             world=world,
-            synonyms=tuple(word for part in parts for word in part.names),
+            synonyms=words,
             attribute_of=attribute_of,
-            keep_forgotten=tuple(keep_forgotten),
+            keep_forgotten=tuple(name for name in keep_forgotten if name not in unguarded),
             source="llm" if any(part.from_llm for part in parts) else "template",
             seed=seed,
             train=_pairs(train),
@@ -210,6 +224,7 @@ class PromptSet(BaseModel):
             warnings=(
                 *plural_warnings([*names, *more, *keep_forgotten]),
                 *(warning for part in parts for warning in part.warnings),
+                *unguarded_warnings(unguarded, join_concepts(names)),
             ),
         )
         made.check()
@@ -390,9 +405,9 @@ class PromptSet(BaseModel):
         else:
             if concept is None:
                 raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
-            if len(split_concepts(concept)) > 1:
-                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
             names = read_concepts(concept)
+            if len(names) > 1:
+                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
             more, attribute_of, kept = _other_names(names, synonyms, attribute_of, keep_forgotten)
             read = read_pairs(path, names[0], kind, n_test, seed, more or None, attribute_of)
             made = cls(
@@ -419,17 +434,17 @@ class PromptSet(BaseModel):
         kind: Kind = self.kind
         targets = [(name, composer.kind_of(name, kind)) for name in self.concepts]
         known = [(name, of) for name, of in targets if not find_world(world).words or find_world(world).find(name)]
-        kept = [(name, composer.kind_of(name, kind)) for name in missing]
+        kept = _with_kinds(missing, kind, composer)
         count = -(-len(self.train) // (GUARD_EVERY - 1))
-        made = guard_prompts(kept, count, self.seed, composer, known)
-        prompts = [text for text in made if not self.names_concept(text)]
-        if not prompts:
-            raise UserError(
-                f"expected prompts to guard {missing} that don't name {self.concept!r}, got {made[0]!r}. "
-                "Leave out a synonym or keep_forgotten."
-            )
-        rows = guard_beside([(pair.forget, pair.retain) for pair in self.train], prompts)
-        return self.model_copy(update={"train": _pairs(rows), "keep_forgotten": (*self.keep_forgotten, *missing)})
+        prompts, unguarded = guard_prompts(kept, count, self.seed, composer, known, self.names_concept)
+        rows = [(pair.forget, pair.retain) for pair in self.train]
+        return self.model_copy(
+            update={
+                "train": _pairs(guard_beside(rows, prompts) if prompts else rows),
+                "keep_forgotten": (*self.keep_forgotten, *(name for name in missing if name not in unguarded)),
+                "warnings": (*self.warnings, *unguarded_warnings(unguarded, self.concept)),
+            }
+        )
 
     @classmethod
     def _load_json(cls, path: Path) -> Self:
@@ -457,6 +472,11 @@ def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)
 
 
+def _with_kinds(kept: Sequence[str], kind: Kind, composer: Composer) -> list[tuple[str, Kind]]:
+    """Concepts to guard, with the kinds they are known as; others are of the kind that is removed now, or objects."""
+    return [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in kept]
+
+
 def _read(name: str, option: str) -> str:
     try:
         return read_concept(name)
@@ -477,14 +497,15 @@ def _other_names(
     Raises:
         UserError: one that is no plain name, or a concept that is to be removed and guarded at once.
     """
-    if any(not word.strip() for word in synonyms or ()):
+    more = names_in(synonyms or ())
+    if any(not word.strip() for word in more):
         raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
-    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in keep_forgotten))
+    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in names_in(keep_forgotten)))
     both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
     if both:
         raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
     return (
-        tuple(_read(name, "synonyms") for name in synonyms or ()),
+        tuple(_read(name, "synonyms") for name in more),
         None if attribute_of is None else _read(attribute_of, "attribute_of"),
         kept,
     )

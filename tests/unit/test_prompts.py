@@ -302,7 +302,7 @@ def test_tiny_canvas_uniform(concept, kind, pair):
         ({"concept": "cat", "structure": "even"}, "structure must be one of"),
         ({"concept": "cat", "source": "oracle"}, "source must be one of"),
         ({"concept": "cat", "source": "llm"}, "must be given together"),
-        ({"concept": "cat", "n": 0}, "expected n of at least 1"),
+        ({"concept": "cat", "n": 0}, "expected whole numbers, n of at least 1"),
         ({"concept": "cat", "n_test": -1}, "n_test of at least 0"),
         ({"concept": "cat", "kind": "style"}, "expected a concept of kind 'style', got 'cat'. Use kind 'object'"),
         ({"concept": "Van Gogh"}, "Use kind 'style'"),
