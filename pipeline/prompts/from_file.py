@@ -67,7 +67,9 @@ def read_pairs(
         train = [row for line, row in rows if line.split == "train"]
         test = [row for line, row in rows if line.split == "test"]
         if n_test not in (None, len(test)):
-            raise UserError(f"{path} has a split column with {len(test)} test rows, got n_test {n_test}. Leave it out.")
+            raise UserError(
+                f"{path} has a split column with {counted(len(test), 'test row')}, got n_test {n_test}. Leave it out."
+            )
     else:
         different = list(dict.fromkeys(row for _, row in rows))
         if len(different) < len(rows):
@@ -75,7 +77,8 @@ def read_pairs(
         count = max(len(different) // 9, int(len(different) > 3)) if n_test is None else n_test
         if not 0 <= count < len(different):
             raise UserError(
-                f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}."
+                f"n_test must be from 0 to {len(different) - 1} for the {counted(len(different), 'row')} of {path}, "
+                f"got {n_test}."
             )
         cut = len(different) - count
         train, test = different[:cut], different[cut:]

@@ -92,8 +92,10 @@ _SAME = str.maketrans(
     dict.fromkeys("‘’‚‛ʼʹ′´`＇", "'")
     | {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
     | dict.fromkeys("™℠", " ")
+    | {"ـ": ""}
 )
-"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters."""
+"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters; the stretched line of
+Arabic."""
 
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
