@@ -171,9 +171,9 @@ def names_in(texts: str | Sequence[str]) -> list[str]:
     (['moggy', 'mouser', 'tabby'], ['dog', 'car'])
     """
     given = [texts] if isinstance(texts, str) else list(texts)
-    strange = next((text for text in given if not isinstance(text, str)), None)
-    if strange is not None:
-        raise UserError(f"expected names, got {strange!r}. Write them in quotation marks.")
+    strange = [text for text in given if not isinstance(text, str)]
+    if strange:
+        raise UserError(f"expected names in quotation marks, got {strange[0]!r}.")
     return [name for text in given for part in _parts(text) for name in _listed(part)]
 
 
@@ -196,7 +196,8 @@ def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:
 
 def _words(text: str) -> str:
     """What is left of a text without the syntax of other tools."""
-    return " ".join(_NO_WORDS.sub(" ", text.replace("_", " ")).split())
+    plain = _NO_WORDS.sub(" ", text.replace("_", " "))
+    return " ".join(_NO_WORDS.sub(" ", plain).split())  # once more for what has come to stand at an end
 
 
 def _one_only(text: str) -> None:

@@ -1,6 +1,7 @@
 """Prompts from files of the user's own: every option is used, refused or told about, and no row is lost."""
 
 import json
+import re
 
 import pytest
 from turpentine.pipeline.prompts import PromptPair, PromptSet, load_prompts
@@ -122,6 +123,58 @@ def test_text_comes_back(tmp_path):
     made.save(tmp_path / "p.txt")
     loaded = PromptSet.load(tmp_path / "p.txt", "cat", n_test=3)
     assert (loaded.train, loaded.test) == (made.train, made.test)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv", "forget,forget\na cat,two cats\n", "expected each column once, got 'forget' twice"),
+        ("p.csv", "forget,retain\na cat\0,a dog\n", "must be text, got a NUL byte in line 2"),
+        ("p.txt", "a cat\0\n", "must be text, got a NUL byte in line 1"),
+        ("p.csv", "# mine\nforget,retain\na cat,a dog\n", "line 2: expected 1 cell, got more"),
+        (
+            "p.csv",
+            "forget,retain,split\na cat,a dog,train\na big cat,a big dog,test\n",
+            "with 1 test row, got n_test 3",
+        ),
+    ],
+)
+def test_messages_of_own_files(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        PromptSet.load(tmp_path / name, "cat", n_test=3)
+
+
+def test_a_table_is_about_one_concept(tmp_path):
+    for several in ("cat, dog", "cat + dog"):
+        with pytest.raises(UserError, match=f"files are about one concept, got '{re.escape(several)}'"):
+            PromptSet.load(write(tmp_path, "p.csv"), several)
+
+
+def test_lines_end_where_editors_end_them(tmp_path):
+    (tmp_path / "p.txt").write_bytes("a cat\u2028asleep\r\na cat\x0bawake\ra red\x85cat\n".encode())
+    assert PromptSet.load(tmp_path / "p.txt", "cat", n_test=0).forget_train == [
+        "a cat asleep",
+        "a cat awake",
+        "a red cat",
+    ]
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "None", "null", "N/A"])
+def test_numbers_that_are_absent_in_so_many_words_are_told(tmp_path, value):
+    told: list[str] = []
+    (tmp_path / "p.csv").write_text(f"prompt,sd_seed,seed,guidance_scale\na,{value},3,\nb,,5,7.5\n")
+    rows = load_prompts(tmp_path / "p.csv", told.append)
+    assert [(row.seed, row.guidance_scale) for row in rows] == [(None, None), (5, 7.5)]
+    assert len(told) == 1 and "1 row with 'nan' or the like for seed or guidance, which counts as absent" in told[0]
+
+
+def test_seeds_are_exact_and_no_truth_values(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", "seed": 9007199254740993}]))
+    assert load_prompts(tmp_path / "p.json")[0].seed == 9007199254740993
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", "seed": True}]))
+    with pytest.raises(UserError, match="seed must be a number from 0, got True"):
+        load_prompts(tmp_path / "p.json")
 
 
 def test_networks_are_words_here(tmp_path):
