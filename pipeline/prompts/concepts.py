@@ -194,6 +194,41 @@ def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def same_concepts(text: str, concepts: Sequence[str]) -> bool:
+    """Tell whether a text names these concepts, in this order, whatever the spelling."""
+    names = split_concepts(text)
+    return len(names) == len(concepts) and all(map(same_concept, names, concepts))
+
+
+def other_names(
+    concepts: Sequence[str], synonyms: Sequence[str] | None, attribute_of: str | None, keep_forgotten: Sequence[str]
+) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
+    """Read the names that are given beside the concepts: synonyms, the object of an attribute, what to guard.
+
+    Raises:
+        UserError: one that is no plain name, or a concept that is to be removed and guarded at once.
+    """
+    more = names_in(synonyms or ())
+    if any(not word.strip() for word in more):
+        raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
+    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in names_in(keep_forgotten)))
+    both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
+    if both:
+        raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
+    return (
+        tuple(_read(name, "synonyms") for name in more),
+        None if attribute_of is None else _read(attribute_of, "attribute_of"),
+        kept,
+    )
+
+
+def _read(name: str, option: str) -> str:
+    try:
+        return read_concept(name)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
 def _words(text: str) -> str:
     """What is left of a text without the syntax of other tools."""
     plain = _NO_WORDS.sub(" ", text.replace("_", " "))
