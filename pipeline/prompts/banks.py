@@ -188,10 +188,13 @@ def template_banks(concept: Concept) -> dict[str, Bank]:
 
 
 def without_concept(bank: Bank, dimension: str, concept: Concept) -> Bank:
-    """Drop the values that name the concept; of retained names also those that are a part of its name."""
+    """Drop the values that name the concept; of retained names also those that are a part of its name.
+
+    The places of a template, such as {name}, are no words.
+    """
 
     def keeps(value: str) -> bool:
-        if named_in(value, concept.synonyms):
+        if named_in(re.sub(r"\{\w+\}", "{}", value), concept.synonyms):
             return False
         return dimension != "other" or not any(named_in(word, [value]) for word in concept.synonyms)
 

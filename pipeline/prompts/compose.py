@@ -4,11 +4,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ..support.text import counted
 from ..worlds import WORLDS
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
 from .banks import Kind
 from .composer import Composer, Scope
+from .concepts import join_concepts
 from .open import OpenComposer
 from .templates import PromptRow
 from .tiny import TinyComposer
@@ -98,6 +100,16 @@ def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
         (forget, next(prompts) if index % GUARD_EVERY == GUARD_EVERY - 1 else retain)
         for index, (forget, retain) in enumerate(train)
     ]
+
+
+def few_rows_warnings(names: Sequence[str], n: int) -> tuple[str, ...]:
+    """Say that there are too few train rows to guard each of some concepts."""
+    if n // GUARD_EVERY >= len(names):
+        return ()
+    return (
+        f"only {n // GUARD_EVERY} of {counted(len(names), 'concept')} to keep forgotten ({join_concepts(names)}) can "
+        f"be guarded with n {n}. Raise n to {GUARD_EVERY * len(names)} or more.",
+    )
 
 
 def guard_beside(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:

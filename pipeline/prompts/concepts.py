@@ -215,6 +215,8 @@ def other_names(
     both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
     if both:
         raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
+    if isinstance(attribute_of, str) and len(names_in(attribute_of)) > 1:
+        raise UserError(f"attribute_of: expected one object, got {attribute_of!r}. Name one of them.")
     return (
         tuple(_read(name, "synonyms") for name in more),
         None if attribute_of is None else _read(attribute_of, "attribute_of"),
@@ -281,6 +283,8 @@ def _identity(name: str) -> str:
 def _several(concepts: object) -> object:
     """Read "cat + pop art" as ("cat", "pop art")."""
     if not isinstance(concepts, str):
+        if not isinstance(concepts, list | tuple) or not concepts:
+            raise ValueError(f"expected a name in quotation marks or a list of such names, got {concepts!r}")
         return concepts
     if not concepts.strip():
         raise ValueError("expected the name of a concept, got an empty text")

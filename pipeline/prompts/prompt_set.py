@@ -24,6 +24,7 @@ from .compose import (
     GUARD_EVERY,
     composed_worlds,
     composer_of,
+    few_rows_warnings,
     guard,
     guard_beside,
     guard_prompts,
@@ -223,6 +224,7 @@ class PromptSet(BaseModel):
                 *plural_warnings([*names, *more, *keep_forgotten]),
                 *(warning for part in parts for warning in part.warnings),
                 *unguarded_warnings(unguarded, join_concepts(names)),
+                *few_rows_warnings([name for name in keep_forgotten if name not in unguarded], n),
             ),
         )
         made.check()

@@ -346,6 +346,26 @@ def test_what_cannot_be_said_without_the_concept_is_not_guarded(concept, kind, k
     assert loaded.keep_forgotten == () and len(loaded.train) == 8 and repr(kept) in loaded.warnings[-1]
 
 
+def test_too_few_rows_to_guard_are_told():
+    made = PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["dog", "horse"])
+    assert made.warnings == (
+        "only 1 of 2 concepts to keep forgotten (dog + horse) can be guarded with n 4. Raise n to 8 or more.",
+    )
+    assert PromptSet.build("cat", n=8, n_test=1, keep_forgotten=["dog", "horse"]).warnings == ()
+
+
+@pytest.mark.parametrize("concept", ["name", "scene"])
+def test_the_places_of_templates_are_no_words(concept):
+    made = PromptSet.build(concept, "style", n=800, n_test=100)
+    assert len({pair.forget for pair in made.train}) == 800
+
+
+@pytest.mark.parametrize("concept", [1984, True, None, [], {"cat": 1}])
+def test_recipes_say_what_a_concept_is(concept):
+    with pytest.raises(UserError, match="concept: expected a name in quotation marks or a list of such names, got "):
+        build_recipe({"concept": concept, "model": "a/b"})
+
+
 def test_unknown_objects_are_guarded_when_nudity_is_removed():
     made = PromptSet.build("nudity", "nudity", n=8, n_test=2, keep_forgotten=["quokka"])
     assert made.keep_forgotten == ("quokka",) and "quokka" in made.train[3].retain
@@ -355,10 +375,13 @@ def test_other_names_are_plain_too():
     for field, value in (
         ("synonyms", ["moggy, tom"]),
         ("keep_forgotten", ["(dog:1.2)"]),
-        ("attribute_of", "cats, dogs"),
+        ("attribute_of", "(dog)"),
     ):
         with pytest.raises(UserError, match=f"{field}: expected .* got '"):
             PromptSet.build("hat", n=4, n_test=1, **{field: value})
+    for several in ("cat, dog", "cat + dog"):
+        with pytest.raises(UserError, match="attribute_of: expected one object, got"):
+            PromptSet.build("hat", n=4, n_test=1, attribute_of=several)
     with pytest.raises(UserError, match="than those to remove, got 'kitten' in both"):
         PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["kitten"])
 

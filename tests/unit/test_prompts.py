@@ -490,7 +490,7 @@ def test_more_messages_of_load(tmp_path):
         PromptSet.load(path, "cat", n_test=2)
     made = PromptSet.load(path, "cat", n_test=1)
     made.save(tmp_path / "a.csv")
-    with pytest.raises(UserError, match="split column with 1 test rows, got n_test 2"):
+    with pytest.raises(UserError, match="split column with 1 test row, got n_test 2"):
         PromptSet.load(tmp_path / "a.csv", "cat", n_test=2)
     made.save(tmp_path / "a.json")
     with pytest.raises(UserError, match="has concept 'cat', got 'dog'"):
