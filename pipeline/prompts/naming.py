@@ -17,7 +17,8 @@ A text names a word where the word stands in it by itself, in the singular or th
 
 It does not know inflection in languages other than English, prefixes that Arabic and Hebrew attach, names in another
 script (Пикассо) or in other characters (猫 and 貓, ネコ and ねこ), a space in what was given as one word ("Spider Man"
-for "Spiderman"), misspellings, and synonyms that nobody gave it.
+for "Spiderman"), the umlaut behind ae, oe and ue ("Dürer" for "Duerer"), misspellings, and synonyms that nobody
+gave it. "does" counts as the plural of "doe".
 """
 
 from collections.abc import Iterator, Sequence
