@@ -1,5 +1,6 @@
 """Nodes that make, load and save paired prompts: PROMPT_SET."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from .node import Node, shown
 TYPE = "PROMPT_SET"
 _FIELDS = ("prompts", "attribute_of")
 _SKIP = ("prompts.file",)
+_CHOICE = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")
 _OUT = ("turpentine", "prompts")
 
 
@@ -97,16 +99,19 @@ class DiversePromptSet(Node):
                 file.write_text(_as_rows(text), encoding="utf-8")
                 picked = merge(picked, {"prompts": {"file": str(file)}})
             part = build_part(picked, "concepts", "kind", "seed", "attribute_of", "prompts")
-            prompts = make_prompts(
-                part.concepts,
-                part.kind,
-                part.prompts,
-                wanted,
-                seed=part.seed,
-                structure=structure,
-                attribute_of=part.attribute_of,
-                keep_forgotten=forgotten_before(part.prompts.keep_forgotten, part.concepts),
-            )
+            try:
+                prompts = make_prompts(
+                    part.concepts,
+                    part.kind,
+                    part.prompts,
+                    wanted,
+                    seed=part.seed,
+                    structure=structure,
+                    attribute_of=part.attribute_of,
+                    keep_forgotten=forgotten_before(part.prompts.keep_forgotten, part.concepts),
+                )
+            except UserError as error:
+                raise UserError(str(error).replace(str(Path(folder) / "prompts.txt"), "text")) from None
         if prompts.world != world:
             prompts = prompts.model_copy(update={"world": world})
             prompts.check()
@@ -197,8 +202,12 @@ class SavePromptSet(Node):
 
 
 def _as_rows(text: str) -> str:
-    rows = [line.partition("|") for line in text.splitlines()]
-    return "".join(f"{forget.strip()}\t{retain.strip()}\n" if bar else f"{forget}\n" for forget, bar, retain in rows)
+    """Write pairs with tabs; a bar in braces or brackets, as in {red|blue}, belongs to the prompt."""
+    rows = []
+    for line in text.splitlines():
+        place = _CHOICE.sub(lambda choice: " " * len(choice[0]), line).find("|")
+        rows.append(line if place < 0 else f"{line[:place].strip()}\t{line[place + 1 :].strip()}")
+    return "".join(f"{row}\n" for row in rows)
 
 
 def _gone(file: str) -> str:

@@ -5,7 +5,7 @@ import itertools
 from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
 from .naming import named_in
-from .templates import PromptRow, Split, Structure, draw, generator
+from .templates import PromptRow, Scene, Split, Structure, draw, generator
 from .text import capitalized, fix_articles, indefinite_article
 
 FORMS = ("with {attribute}", "wearing {attribute}")
@@ -54,10 +54,9 @@ def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: in
         for dimension, bank in template_banks(bearer).items()
         if dimension != "other"
     }
-    scenes = list(itertools.product(*banks.values()))
     words = list(itertools.product(bearer.words, _phrases(attribute)))
 
-    def compose(scene: tuple[str, ...], chosen: tuple[str, str]) -> PromptRow:
+    def compose(scene: Scene, chosen: tuple[str, str]) -> PromptRow:
         values = dict(zip(banks, scene, strict=True))
         noun, phrase = chosen
         forget, retain = (
@@ -66,7 +65,7 @@ def _diverse(attribute: Concept, bearer: Concept, n: int, split: Split, seed: in
         )
         return _sentence(forget), _sentence(retain)
 
-    return draw(generator(seed, split), scenes, words, compose, n, f"{split}")
+    return draw(generator(seed, split), list(banks.values()), words, compose, n, f"{split}")
 
 
 def _sentence(text: str) -> str:

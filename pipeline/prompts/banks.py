@@ -121,7 +121,7 @@ def plain_name(concept: str, kind: Kind) -> str:
         for article in ("a ", "an ", "the "):
             name = name[len(article) :] if name.lower().startswith(article) else name
     if kind == "style":
-        for start in ("in the style of ", "the style of ", "style of "):
+        for start in ("in the style of ", "the style of ", "style of ", "by "):
             name = name[len(start) :] if name.lower().startswith(start) else name
         for end in ("'s style", "’s style", " style"):
             name = name[: -len(end)] if name.lower().endswith(end) else name
@@ -188,10 +188,13 @@ def template_banks(concept: Concept) -> dict[str, Bank]:
 
 
 def without_concept(bank: Bank, dimension: str, concept: Concept) -> Bank:
-    """Drop the values that name the concept; of retained names also those that are a part of its name."""
+    """Drop the values that name the concept; of retained names also those that are a part of its name.
+
+    The places of a template, such as {name}, are no words.
+    """
 
     def keeps(value: str) -> bool:
-        if named_in(value, concept.synonyms):
+        if named_in(re.sub(r"\{\w+\}", "{}", value), concept.synonyms):
             return False
         return dimension != "other" or not any(named_in(word, [value]) for word in concept.synonyms)
 

@@ -1,14 +1,16 @@
 """The composers of all worlds, and what it takes to have several concepts in one set."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ..support.text import counted
 from ..worlds import WORLDS
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
 from .banks import Kind
 from .composer import Composer, Scope
+from .concepts import join_concepts
 from .open import OpenComposer
 from .templates import PromptRow
 from .tiny import TinyComposer
@@ -52,8 +54,13 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
 
 
 def guard_prompts(
-    kept: Sequence[tuple[str, Kind]], count: int, seed: int, composer: Composer, avoid: Sequence[tuple[str, Kind]]
-) -> list[str]:
+    kept: Sequence[tuple[str, Kind]],
+    count: int,
+    seed: int,
+    composer: Composer,
+    avoid: Sequence[tuple[str, Kind]],
+    named: Callable[[str], bool],
+) -> tuple[list[str], list[str]]:
     """Make prompts that ask for what was forgotten before.
 
     Args:
@@ -62,13 +69,25 @@ def guard_prompts(
         seed: decides which.
         composer: of the world whose words they use.
         avoid: concepts with their kinds that no prompt may name.
+        named: tells whether a prompt names one of these all the same, since "cat girl" can't be said without "cat".
+
+    Returns:
+        The prompts, and the concepts that no prompt can ask for.
     """
     scope = Scope("diverse", seed)
-    made = [
-        composer.compose(*one, rows, 0, scope, avoid=avoid).train
-        for one, rows in zip(kept, shares(count, len(kept)), strict=True)
-    ]
-    return [forget for forget, _ in interleave(made)]
+    made = {
+        one[0]: [forget for forget, _ in composer.compose(*one, rows, 0, scope, avoid=avoid).train if not named(forget)]
+        for one, rows in zip(kept, shares(max(count, len(kept)), len(kept)), strict=True)
+    }
+    return interleave(list(made.values())), [name for name, prompts in made.items() if not prompts]
+
+
+def unguarded_warnings(names: Sequence[str], concept: str) -> tuple[str, ...]:
+    """Say which concepts are not guarded."""
+    return tuple(
+        f"{name!r} is not kept forgotten, since prompts for it name {concept!r}, which is removed now."
+        for name in names
+    )
 
 
 def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
@@ -81,6 +100,16 @@ def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
         (forget, next(prompts) if index % GUARD_EVERY == GUARD_EVERY - 1 else retain)
         for index, (forget, retain) in enumerate(train)
     ]
+
+
+def few_rows_warnings(names: Sequence[str], n: int) -> tuple[str, ...]:
+    """Say that there are too few train rows to guard each of some concepts."""
+    if n // GUARD_EVERY >= len(names):
+        return ()
+    return (
+        f"only {n // GUARD_EVERY} of {counted(len(names), 'concept')} to keep forgotten ({join_concepts(names)}) can "
+        f"be guarded with n {n}. Raise n to {GUARD_EVERY * len(names)} or more.",
+    )
 
 
 def guard_beside(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:

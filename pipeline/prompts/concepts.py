@@ -8,6 +8,7 @@ may be anything.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -26,7 +27,7 @@ _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 
 _QUOTES = r"[\"“”„«»「」『』]"
 _BRACKETS = r"[()\[\]{}<>（）［］｛｝＜＞【】]"
-_WEIGHT = r"[:：]+\s*[+\-]?[\d.]+(?![\w])"
+_WEIGHT = r"(?<!\d)[:：]+\s*[+\-]?\d{0,2}(?:\.\d*|(?<=\d))(?![\w.])"
 _SYNTAX = (
     (re.compile(rf"{_QUOTES}|^'.*'$|^[‘‚].*[’‘]$"), "quotation marks"),
     (re.compile(_BRACKETS), "brackets"),
@@ -34,13 +35,21 @@ _SYNTAX = (
     (re.compile(r"__|\$"), "a wildcard"),
     (re.compile(r"\\"), "a backslash"),
     (re.compile(r"(?:^|\s)--\w"), "an option"),
+    (re.compile(r"[\x00-\x08\x0e-\x1f\x7f]"), "control characters"),
+    (re.compile(r"^[\-*]\s"), "a bullet"),
 )
 """What belongs to the prompts of other tools -> how a message calls it."""
 
-_NO_WORDS = re.compile(rf"<\w+:[^>]*>|{_WEIGHT}|{_QUOTES}|{_BRACKETS}|[\\$]|\s--.*|^[\s'‘]+|[\s'’,.:]+$")
+_NO_WORDS = re.compile(
+    rf"<\w+:[^>]*>|{_WEIGHT}|{_QUOTES}|{_BRACKETS}|[\\$\x00-\x08\x0e-\x1f\x7f]|(?:^|\s)--.*|^[\-*]\s|^[\s'‘]+|[\s'’,.:]+$"
+)
 
-_LIST = re.compile(r"(?<!\d)[,，、،;；؛|｜]|[,，、،;；؛|｜](?!\d)|[\n\r]|(?<=[a-z]\s)(?:BREAK|AND)\s")
+_LIST = re.compile(r"(?<!\d)[,，、،;；؛|｜]|[,，、،;；؛|｜](?!\d)|[\n\r•→⇒]|//|\s[#=·]\s|(?<=[a-z]\s)(?:BREAK|AND)\s")
 _COMMA = re.compile(r"[,，、]")
+_EDGES = re.compile(r"^\W+|\W+$")
+_EMPTY = frozenset("a an the of in by and or".split())
+"""Words that name nothing."""
+
 _AND = re.compile(r"\s+(?:and|or|und|et|vs\.?)\s+|\s*[&/+]\s*", re.I)
 
 
@@ -53,13 +62,19 @@ def split_concepts(text: str) -> tuple[str, ...]:
     >>> split_concepts("cat + pop art")
     ('cat', 'pop art')
     """
+    parts = _parts(text)
+    if len(parts) > 1:
+        _each_once(parts)
+    return tuple(parts)
+
+
+def _parts(text: str) -> list[str]:
     parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {text} ")]
     if len(parts) == 1:
-        return (text,)
+        return [text]
     if not all(parts):
         raise UserError(f"expected a concept on both sides of each '+', got {text!r}. Leave the plus out.")
-    _each_once(parts)
-    return tuple(parts)
+    return parts
 
 
 def join_concepts(concepts: Sequence[str]) -> str:
@@ -97,8 +112,10 @@ def read_concept(text: str) -> str:
     >>> read_concept("van_gogh"), read_concept("AC/DC"), read_concept("salt and pepper")
     ('van gogh', 'AC/DC', 'salt and pepper')
     """
+    if not isinstance(text, str):
+        raise UserError(f"expected the name of a concept, got {text!r}. Write it in quotation marks.")
     given, text = text, text.translate(_UNSEEN).strip()
-    if not text:
+    if not re.search(r"\w", text.replace("_", "")) and all(unicodedata.category(char)[0] in "PZC" for char in text):
         raise UserError(f"the concept must be at least one word, got {given!r}.")
     if is_token(text):
         return text
@@ -108,6 +125,13 @@ def read_concept(text: str) -> str:
             hint = f"Write {_words(text)!r}" if _words(text) else "Write plain words"
             raise UserError(f"expected the plain name of a concept, got {text!r} with {called}. {hint}.")
     name = " ".join(text.replace("_", " ").split())
+    if all(word in _EMPTY for word in plain_name(name, "style").lower().split()):
+        raise UserError(
+            f"expected the name of a concept, got {name!r}, which names nothing by itself. Write what it is."
+        )
+    bare = _EDGES.sub("", name)
+    if bare != name and name[-1] not in "'’" and main_name(bare) is not None:
+        raise UserError(f"expected the plain name of a concept, got {name!r} with signs. Write {bare!r}.")
     single = _singular(name)
     if single is not None and main_name(name) is None and main_name(single) is not None:
         raise UserError(f"expected a concept in the singular, got {name!r}. Write {single!r}; plurals are understood.")
@@ -127,16 +151,37 @@ def read_concepts(concepts: str | Sequence[str]) -> tuple[str, ...]:
     (('cat', 'dog'), ('cat', 'quokka'))
     """
     if isinstance(concepts, str):
-        concepts = [name for part in split_concepts(concepts) for name in _listed(part)]
+        concepts = names_in(concepts)
+    if not isinstance(concepts, Iterable):
+        raise UserError(f"expected one concept or a list of them, got {concepts!r}. Write names in quotation marks.")
     names = tuple(map(read_concept, concepts))
+    if not names:
+        raise UserError("expected at least one concept, got none. Name one.")
     _each_once(names)
     return names
+
+
+def names_in(texts: str | Sequence[str]) -> list[str]:
+    """Take names apart that stand in one text, joined by a plus, or by commas where the tables know them all.
+
+    Raises:
+        UserError: nothing on one side of a plus, or something that is no text.
+
+    >>> names_in(["moggy + mouser", "tabby"]), names_in("dog, car")
+    (['moggy', 'mouser', 'tabby'], ['dog', 'car'])
+    """
+    given = [texts] if isinstance(texts, str) else list(texts)
+    strange = [text for text in given if not isinstance(text, str)]
+    if strange:
+        raise UserError(f"expected names in quotation marks, got {strange[0]!r}.")
+    return [name for text in given for part in _parts(text) for name in _listed(part)]
 
 
 def _listed(text: str) -> list[str]:
     """The concepts of a list with commas, if the tables know them all; else the text as it is."""
     parts = [part.strip() for part in _COMMA.split(text)]
-    return parts if all(part and main_name(part) for part in parts) else [text]
+    plain = not any(pattern.search(text) for pattern, _ in _SYNTAX)
+    return parts if plain and all(part and main_name(part) for part in parts) else [text]
 
 
 def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:
@@ -149,9 +194,47 @@ def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def same_concepts(text: str, concepts: Sequence[str]) -> bool:
+    """Tell whether a text names these concepts, in this order, whatever the spelling."""
+    names = split_concepts(text)
+    return len(names) == len(concepts) and all(map(same_concept, names, concepts))
+
+
+def other_names(
+    concepts: Sequence[str], synonyms: Sequence[str] | None, attribute_of: str | None, keep_forgotten: Sequence[str]
+) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
+    """Read the names that are given beside the concepts: synonyms, the object of an attribute, what to guard.
+
+    Raises:
+        UserError: one that is no plain name, or a concept that is to be removed and guarded at once.
+    """
+    more = names_in(synonyms or ())
+    if any(not word.strip() for word in more):
+        raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
+    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in names_in(keep_forgotten)))
+    both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
+    if both:
+        raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
+    if isinstance(attribute_of, str) and len(names_in(attribute_of)) > 1:
+        raise UserError(f"attribute_of: expected one object, got {attribute_of!r}. Name one of them.")
+    return (
+        tuple(_read(name, "synonyms") for name in more),
+        None if attribute_of is None else _read(attribute_of, "attribute_of"),
+        kept,
+    )
+
+
+def _read(name: str, option: str) -> str:
+    try:
+        return read_concept(name)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
 def _words(text: str) -> str:
     """What is left of a text without the syntax of other tools."""
-    return " ".join(_NO_WORDS.sub(" ", text.replace("_", " ")).split())
+    plain = _NO_WORDS.sub(" ", text.replace("_", " "))
+    return " ".join(_NO_WORDS.sub(" ", plain).split())  # once more for what has come to stand at an end
 
 
 def _one_only(text: str) -> None:
@@ -200,6 +283,8 @@ def _identity(name: str) -> str:
 def _several(concepts: object) -> object:
     """Read "cat + pop art" as ("cat", "pop art")."""
     if not isinstance(concepts, str):
+        if not isinstance(concepts, list | tuple) or not concepts:
+            raise ValueError(f"expected a name in quotation marks or a list of such names, got {concepts!r}")
         return concepts
     if not concepts.strip():
         raise ValueError("expected the name of a concept, got an empty text")

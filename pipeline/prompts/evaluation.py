@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,10 @@ _COLUMNS = {
     "seed": ("sd_seed", "evaluation_seed", "seed"),
     "guidance_scale": ("sd_guidance_scale", "evaluation_guidance", "evaluation_guidance_scale", "guidance_scale"),
 }
-"""Field -> its names in the lists that others publish; the first one present counts."""
+"""Field -> its names in the lists that others publish; the first one with a value counts."""
+
+_ABSENT = ("nan", "none", "null", "n/a", "na")
+"""How tables write that there is no value."""
 
 
 class EvaluationPrompt(BaseModel):
@@ -37,11 +41,11 @@ def load_prompts(path: Path | str, warn: Callable[[str], None] = warnings.warn) 
     """Read prompts from a text file (one a line), a CSV file with a `prompt` column, or a JSON list.
 
     Blank lines and comments (# and a space) are skipped in text files. Other columns are ignored,
-    except those that I2P and lists like it use for seed and guidance scale.
+    except those that I2P and lists like it use for seed and guidance scale, where nan and the like count as absent.
 
     Args:
         path: a .txt, .csv or .json file.
-        warn: told about comments, and about prompts with <lora:…>.
+        warn: told about comments, prompts with <lora:…>, and cells that say nan.
 
     Raises:
         UserError: the file can't be read, or a row has no prompt or a wrong number.
@@ -49,43 +53,62 @@ def load_prompts(path: Path | str, warn: Callable[[str], None] = warnings.warn) 
     path = user_path(path)
     suffix = tables.suffix_of(path)
     where, noticed = "line", tuple[str, ...]()
+    found: list[tuple[int, Mapping[str, Any]]]
     if suffix == ".txt":
         lines, noticed = tables.read_lines(path)
-        read = [(number, EvaluationPrompt(prompt=" ".join(line.split()))) for number, line in lines]
+        found = [(number, {"prompt": line}) for number, line in lines]
     elif suffix == ".csv":
-        read = [(number, _read_row(row, f"{path} line {number}")) for number, row in tables.read_table(path)]
+        found = list(tables.read_table(path))
     else:
         where, data = "item", tables.read_json(path)
         if not isinstance(data, list) or not data:
-            raise UserError(f'expected a list of prompts in {path}, got {type(data).__name__}. Write ["prompt", …].')
-        read = [(number, _read_item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
+            came = "an empty list" if data == [] else type(data).__name__
+            raise UserError(f'expected a list of prompts in {path}, got {came}. Write ["prompt", …].')
+        found = [(number, _item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
+    read = [(number, _read_row(row, f"{path} {where} {number}")) for number, row in found]
+    absent = [number for number, row in found if any(map(_says_absent, _cells(row).values()))]
+    noticed += tables.told(absent, "row", "with 'nan' or the like for seed or guidance, which counts as absent", where)
     for warning in (*noticed, *tables.network_warnings(((number, row.prompt) for number, row in read), where)):
         warn(f"{path}: {warning}")
     return [row for _, row in read]
 
 
-def _read_item(item: Any, where: str) -> EvaluationPrompt:
+def _item(item: Any, where: str) -> dict[str, Any]:
     if isinstance(item, str):
-        item = {"prompt": item}
+        return {"prompt": item}
     if not isinstance(item, dict):
         raise UserError(f"{where}: expected a prompt or an object with one, got {type(item).__name__}.")
-    return _read_row({str(name).lower(): value for name, value in item.items()}, where)
+    return {str(name).lower(): value for name, value in item.items()}
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Field -> the value of its first column that has one, else of the first that is there."""
+    present = {field: [row[name] for name in names if name in row] for field, names in _COLUMNS.items()}
+    return {
+        field: next((value for value in values if value not in ("", None)), values[0])
+        for field, values in present.items()
+        if values
+    }
+
+
+def _says_absent(value: Any) -> bool:
+    """Tell whether a cell says that it has no value, other than by being empty."""
+    return (isinstance(value, str) and value.strip().lower() in _ABSENT) or value != value
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
-    columns = {field: next((name for name in names if name in row), None) for field, names in _COLUMNS.items()}
-    if columns["prompt"] is None:
+    cells = _cells(row)
+    if "prompt" not in cells:
         pairs = "forget" in row or "retain" in row
         raise UserError(
             f"{where}: expected a column 'prompt', got {', '.join(map(str, row)) or 'none'}. "
             f"{'These are pairs to unlearn with: rename' if pairs else 'Rename'} the column that shall be drawn."
         )
-    cells = {field: row[name] for field, name in columns.items() if name is not None}
     prompt = cells["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"{where}: expected a prompt, got {prompt!r}. Write one or leave the row out.")
     seed = _number(cells.get("seed"), "seed", where)
-    if seed is not None and not seed.is_integer():
+    if seed is not None and seed % 1:
         raise UserError(f"{where}: seed must be a whole number, got {seed}.")
     return EvaluationPrompt(
         prompt=" ".join(prompt.split()),
@@ -95,12 +118,11 @@ def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
 
 
 def _number(value: Any, name: str, where: str) -> float | None:
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan", "none")):
+    if value is None or (isinstance(value, str) and not value.strip()) or _says_absent(value):
         return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < 2**63:
+    number: float | None = None
+    with suppress(TypeError, ValueError, OverflowError):
+        number = int(value) if str(value).strip().isdecimal() else float(value)  # a float has no room for long seeds
+    if number is None or isinstance(value, bool) or not 0 <= number < 2**63:
         raise UserError(f"{where}: {name} must be a number from 0, got {value!r}.")
     return number

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..support.errors import UserError
+from ..support.text import counted
 from . import attributes, tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
 from .naming import named_in
@@ -57,24 +58,27 @@ def read_pairs(
     rows = [(line, (line.forget, _retain(line, found, rng, path))) for line in lines]
     warnings = [*comments, *tables.network_warnings((line.number, f"{line.forget} {line.retain}") for line in lines)]
     unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
-    warnings += tables.told(unnamed, f"forget prompts don't name {found.name!r}", "line")
+    warnings += tables.told(unnamed, "forget prompt", f"without {found.name!r}", "line")
     if attribute_of is not None:
         bearer = find_concept(attribute_of, "object").synonyms
         strays = [line.number for line, row in rows if any(named_in(prompt, bearer) is None for prompt in row)]
-        warnings += tables.told(strays, f"rows are not about {attribute_of!r} on both sides", "line")
+        warnings += tables.told(strays, "row", f"not about {attribute_of!r} on both sides", "line")
     if any(line.split is not None for line in lines):
         train = [row for line, row in rows if line.split == "train"]
         test = [row for line, row in rows if line.split == "test"]
         if n_test not in (None, len(test)):
-            raise UserError(f"{path} has a split column with {len(test)} test rows, got n_test {n_test}. Leave it out.")
+            raise UserError(
+                f"{path} has a split column with {counted(len(test), 'test row')}, got n_test {n_test}. Leave it out."
+            )
     else:
         different = list(dict.fromkeys(row for _, row in rows))
         if len(different) < len(rows):
-            warnings.append(f"{len(rows) - len(different)} repeated rows were left out")
+            warnings.append(f"{counted(len(rows) - len(different), 'repeated row')} left out")
         count = max(len(different) // 9, int(len(different) > 3)) if n_test is None else n_test
         if not 0 <= count < len(different):
             raise UserError(
-                f"n_test must be from 0 to {len(different) - 1} for the {len(different)} rows of {path}, got {n_test}."
+                f"n_test must be from 0 to {len(different) - 1} for the {counted(len(different), 'row')} of {path}, "
+                f"got {n_test}."
             )
         cut = len(different) - count
         train, test = different[:cut], different[cut:]

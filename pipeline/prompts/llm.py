@@ -28,6 +28,9 @@ ASKED = 16
 NEEDED = 8
 """Values that have to be left after the checks: five to train on, three to test on."""
 
+MOST = 256
+"""Values that are looked at per dimension; a model that goes on and on adds nothing of use."""
+
 _MEANINGS: dict[str, str] = {
     "mood": "adjectives for the mood or bearing of the one who is shown, such as 'cheerful'",
     "activity": "activities that start with a verb in -ing, such as 'reading a letter'",
@@ -100,7 +103,7 @@ class LLMSource(BaseModel):
                 response_format={"type": "json_schema", "json_schema": form},
                 seed=seed,
             )
-            return (completion.choices[0].message.content if completion.choices else None) or ""
+            return _text_of(completion.choices[0].message.content if completion.choices else None)
 
         try:
             answer = within(self.timeout, ask)
@@ -142,7 +145,7 @@ class LLMSource(BaseModel):
             raise UserError(
                 f"can't write with {where}: {reason}. Use another folder, a server, or templates."
             ) from error
-        return read_answer(text if isinstance(text, str) else str(text[-1].get("content", "")), schema, where)
+        return read_answer(text if isinstance(text, str) else _text_of(text[-1].get("content")), schema, where)
 
 
 def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
@@ -179,6 +182,13 @@ def read_answer(text: str, schema: type[BaseModel], where: str) -> dict[str, lis
         except (json.JSONDecodeError, ValidationError, RecursionError):
             continue
     raise UserError(_babble(where))
+
+
+def _text_of(content: object) -> str:
+    """The text of a message, whose content may be a list of parts; empty where it has none."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 def _babble(where: str) -> str:
@@ -223,7 +233,7 @@ def usable_values(values: list[str], dimension: str) -> list[str]:
 
 
 def _split(values: list[str], dimension: str, concept: Concept, seed: int) -> Bank:
-    usable = usable_values(values, dimension)
+    usable = usable_values(values[:MOST], dimension)
     left = without_concept(Bank(tuple(usable), ()), dimension, concept).train
     if len(left) < NEEDED:
         raise UserError(

@@ -17,7 +17,8 @@ A text names a word where the word stands in it by itself, in the singular or th
 
 It does not know inflection in languages other than English, prefixes that Arabic and Hebrew attach, names in another
 script (Пикассо) or in other characters (猫 and 貓, ネコ and ねこ), a space in what was given as one word ("Spider Man"
-for "Spiderman"), misspellings, and synonyms that nobody gave it.
+for "Spiderman"), the umlaut behind ae, oe and ue ("Dürer" for "Duerer"), misspellings, and synonyms that nobody
+gave it. "does" counts as the plural of "doe".
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,14 +34,15 @@ _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar
 _SCRIPTS = ("Latin", "Greek", "Cyrillic", "Arabic", "Hebrew")
 _PARTICLES = (
     "들?(?:"
-    "은|는|이|가|을|를|의|에|에서|에게|께|한테|와|과|랑|이랑|하고|도|만|로|으로|"
-    "까지|부터|처럼|보다|마다|나|이나|야|아|여"
-    ")?"
+    "(?:에서|에게|에게서|한테|께|에|와|과|랑|이랑|하고|까지|부터|처럼|보다|마다|로|으로|만|조차|뿐)?(?:은|는|도|만|의)?|"
+    "이|가|을|를|의|나|이나|야|아|여|든지|이든지|라는|이라는|라고|이라고|"
+    "(?:이|입|이었|였|같)(?:다|니다|습니다|은|에요|예요|고|며|지만)|예요|이에요"
+    ")"
 )
-_SPLIT = regex.compile(r"[\s\p{Pd}_'.·・‧゠−]+")
+_SPLIT = regex.compile(r"[\s\p{Pd}_'.·・‧゠=−/]+")
 """What divides the words of a name."""
 
-_BETWEEN = r"[\s\p{Pd}_'·・‧゠−()\[\]{}<>\\+*]|:[\d.]+"
+_BETWEEN = r"[\s\p{Pd}_'·・‧゠=−()\[\]{}<>\\+*]|:[\d.]+"
 _ABBREVIATIONS = frozenset("st ste mt dr mr mrs ms ft jr sr prof sgt capt col gen lt no vs dj mc".split())
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 """As German writes them where the letters are missing: Duerer."""
@@ -117,8 +119,8 @@ def _numbers(word: str) -> tuple[str, ...]:
 
 def _loose(part: str, last: bool) -> str:
     """A word that may have a hyphen inside, dots between initials, and an apostrophe behind o', d' and l'."""
-    if part in ("&", "and"):
-        return "&|and"
+    if part in ("&", "and", "n"):
+        return "&|and|n"
     if not regex.fullmatch("[a-z0-9]+", part):
         return regex.escape(part)
     if part.isalpha() and len(part) < 4:
@@ -131,7 +133,8 @@ def _loose(part: str, last: bool) -> str:
 def _gap(word: str, before: str, after: str) -> str:
     dot = len(before) == 1 or before in _ABBREVIATIONS or f"{before}." in word
     least = 1 if before[-1].isdigit() and after[0].isdigit() else 0
-    return f"(?:{_BETWEEN}{'|[.]' if dot else ''}){{{least},8}}"
+    signs = f"{_BETWEEN}{'|[.]' if dot else ''}{'|/' if '/' in word else ''}"
+    return f"(?:{signs}){{{least},8}}"
 
 
 def _alphabet(letter: str) -> str:

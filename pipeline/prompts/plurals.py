@@ -14,6 +14,7 @@ _IRREGULAR: dict[str, tuple[str, ...]] = {
     "child": ("children",),
     "mouse": ("mice",),
     "louse": ("lice",),
+    "woodlouse": ("woodlice",),
     "goose": ("geese",),
     "foot": ("feet",),
     "tooth": ("teeth",),
@@ -47,6 +48,12 @@ _IRREGULAR: dict[str, tuple[str, ...]] = {
     "formula": ("formulas", "formulae"),
     "supernova": ("supernovae", "supernovas"),
     "paparazzo": ("paparazzi",),
+    "virtuoso": ("virtuosos", "virtuosi"),
+    "graffito": ("graffiti",),
+    "kibbutz": ("kibbutzim",),
+    "bus": ("buses", "busses"),
+    "staff": ("staffs", "staves"),
+    "passerby": ("passersby",),
     "château": ("châteaux", "châteaus"),
     **{
         noun: (noun, f"{noun}s")
@@ -59,7 +66,7 @@ _IRREGULAR: dict[str, tuple[str, ...]] = {
 }
 """Singular -> its plurals, the usual one first. Those of one letter more than the rules give are not needed here."""
 
-_ENDINGS = ("person", "child", "mouse", "louse", "goose", "foot", "tooth", "fish", "craft")
+_ENDINGS = ("person", "child", "mouse", "goose", "foot", "tooth", "fish", "craft")
 """Irregular nouns that others end in: grandchild, dormouse, goldfish."""
 
 _MANS = re.compile(
@@ -78,6 +85,17 @@ _IES = frozenset(
 )
 """Nouns in -ie, which look like those in -y in the plural."""
 
+_HARD_CH = re.compile(r"(?:[ginr]arch|omach|epoch|loch|eunuch|tech)$")
+"""Ends that are spoken with a k, and have a plural in -s: monarchs, stomachs."""
+
+_COUNTED = frozenset(
+    "mosaics comics critics relics clinics fabrics picnics medics mechanics tunics attics lyrics topics mystics cynics "
+    "emus gnus menus gurus haikus tutus bijous caribous "
+    "skis taxis kiwis yetis bikinis emojis saris safaris zucchinis tsunamis rabbis hippis martinis paninis "
+    "plateaus bureaus tableaus chateaus gateaus".split()
+)
+"""Plurals that end as names and singulars do: physics, octopus, iris."""
+
 _NOT_MEN = frozenset(
     "amen omen semen ramen specimen abdomen acumen stamen hymen lumen regimen yemen bitumen carmen cyclamen dolmen "
     "rumen albumen gravamen examen cermen".split()
@@ -88,7 +106,7 @@ _NO_PLURALS = frozenset(
     "glasses sunglasses eyeglasses spectacles goggles binoculars scissors pliers tweezers tongs shears trousers pants "
     "jeans leggings tights shorts pyjamas pajamas overalls dungarees clothes underpants panties briefs knickers "
     "sweatpants headphones earphones stairs gallows barracks headquarters crossroads news blues thanks rabies diabetes "
-    "herpes billiards darts checkers "
+    "herpes billiards darts checkers pumice "
     # words that end so
     "gas lens alias atlas bias canvas pancreas chaos cosmos rhinoceros albatros pathos ethos eros kudos thermos "
     "asbestos christmas pampas vegas madras corps mass yes does goes has was its always cyclops "
@@ -135,7 +153,7 @@ def plurals(noun: str) -> tuple[str, ...]:
     if re.search(r"[^aeiou]y$|quy$", noun):
         found += [f"{noun[:-1]}ies", f"{noun}s"]
     elif re.search(r"(?:[sxz]|[cs]h)$", noun):
-        found.append(f"{noun}es")
+        found += [f"{noun}s"] if _HARD_CH.search(noun) else [f"{noun}es"]
     elif noun.endswith("o"):
         found += [f"{noun}es", f"{noun}s"] if noun in _OES else [f"{noun}s", f"{noun}es"]
     else:
@@ -149,7 +167,7 @@ def _learned(noun: str) -> list[str]:
     found = []
     if noun.endswith("us") and len(noun) > 4:
         found.append(f"{noun[:-2]}i")
-    if noun.endswith("ium"):
+    if re.search(r"(?:i|tr|ul|nd|rem)um$", noun):
         found.append(f"{noun[:-2]}a")
     if noun.endswith("a"):
         found.append(f"{noun}e")
@@ -176,13 +194,17 @@ def singulars(word: str) -> tuple[str, ...]:
     known = _irregular_singulars().get(word)
     if known is not None:
         return (known,)
+    if word in _COUNTED:
+        return (word[:-1],)
+    if word in _NO_PLURALS:
+        return ()
     for ending in _ENDINGS:
         for form in _IRREGULAR.get(ending, ()):
             if form != ending and len(word) > len(form) and word.endswith(fold(form)):
                 return (word.removesuffix(fold(form)) + ending,)
     if word.endswith("men") and len(word) > 2 and word not in _NOT_MEN:
         return (f"{word[:-2]}an",)
-    if word in _NO_PLURALS or len(word) < 4 or not re.search(r"(?<![suiaeo'])s$|[aeo]s$", word) or word.endswith("ics"):
+    if len(word) < 4 or not re.search(r"(?<![suiaeo'])s$|[aeo]s$", word) or word.endswith("ics"):
         return ()
     return tuple(guess for guess in dict.fromkeys(_guesses(word)) if word in plurals(guess))
 
@@ -190,6 +212,10 @@ def singulars(word: str) -> tuple[str, ...]:
 def _guesses(word: str) -> list[str]:
     """What a plural in -s may come from, the likeliest first."""
     plain, stem = word[:-1], word[:-3]
+    if word.endswith("ses") and word[:-2] in _NO_PLURALS | {"alias"}:
+        return [word[:-2]]
+    if word.endswith("axes") and not re.search(r"(?:^|ck|le)axes$", word):
+        return [word[:-2], plain]
     if word.endswith("ies"):
         return [plain, f"{stem}y"] if plain in _IES or len(word) < 5 else [f"{stem}y", plain]
     if word.endswith("zzes"):

@@ -13,36 +13,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..support.errors import UserError
 from ..support.files import write_text
 from ..support.places import user_path
-from ..support.text import fold, squeezed
+from ..support.text import squeezed
 from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
 from ..worlds.open import Open
 from . import tables
-from .banks import Kind, find_concept
+from .banks import Kind
+from .checks import check_rows, rows_cut_off
 from .compose import (
     GUARD_EVERY,
     composed_worlds,
     composer_of,
+    few_rows_warnings,
     guard,
     guard_beside,
     guard_prompts,
     interleave,
     shares,
+    unguarded_warnings,
 )
-from .composer import Scope
+from .composer import Composer, Scope
 from .concepts import (
     Concepts,
-    different_concepts,
     join_concepts,
+    other_names,
     plural_warnings,
-    read_concept,
     read_concepts,
     same_concept,
-    split_concepts,
+    same_concepts,
 )
 from .from_file import read_pairs
 from .llm import LLMSource
-from .naming import named_in
 from .templates import PromptRow, Structure
 from .text import unique
 
@@ -159,8 +160,10 @@ class PromptSet(BaseModel):
         ):
             if value not in choices:
                 raise UserError(f"{name} must be one of {list(choices)}, got {value!r}.")
-        if n < 1 or n_test < 0:
-            raise UserError(f"expected n of at least 1 and n_test of at least 0, got {n} and {n_test}.")
+        if not isinstance(n, int) or not isinstance(n_test, int) or n < 1 or n_test < 0:
+            raise UserError(
+                f"expected whole numbers, n of at least 1 and n_test of at least 0, got {n!r} and {n_test!r}."
+            )
         if (source == "llm") != (llm is not None):
             raise UserError(
                 f"source 'llm' and an LLM source must be given together, got source {source!r} and LLM source {llm!r}."
@@ -170,7 +173,7 @@ class PromptSet(BaseModel):
             raise UserError(f"{world} can draw its own words only, got source 'llm'. Use source 'template'.")
 
         names = read_concepts(concept)
-        more, attribute_of, keep_forgotten = _other_names(names, synonyms, attribute_of, keep_forgotten)
+        more, attribute_of, keep_forgotten = other_names(names, synonyms, attribute_of, keep_forgotten)
         if attribute_of is not None and kind != "object":
             raise UserError(f"expected kind 'object' with an attribute of {attribute_of!r}, got kind {kind!r}.")
         if len(names) > 1 and (more or attribute_of is not None):
@@ -178,7 +181,7 @@ class PromptSet(BaseModel):
         if n < len(names):
             raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}.")
         kinds = [kind] if len(names) == 1 else [composer.kind_of(name, kind) for name in names]
-        kept = [(name, composer.kind_of(name, kind)) for name in keep_forgotten]
+        kept = _with_kinds(keep_forgotten, kind, composer)
         scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
         parts = [
@@ -194,15 +197,25 @@ class PromptSet(BaseModel):
             for target, rows, test_rows in zip(targets, shares(n, len(names)), shares(n_test, len(names)), strict=True)
         ]
         train = interleave([part.train for part in parts])
+        words = tuple(word for part in parts for word in part.names)
+        unguarded: list[str] = []
         if kept:
-            train = guard(train, guard_prompts(kept, -(-n // GUARD_EVERY), seed, composer, targets))
+            guards, unguarded = guard_prompts(
+                kept,
+                -(-n // GUARD_EVERY),
+                seed,
+                composer,
+                targets,
+                lambda text: composer.names(text, names, kind, words),
+            )
+            train = guard(train, guards) if guards else train
         made = cls(
             concept=tuple(part.name for part in parts),
             kind=kind,
             world=world,
-            synonyms=tuple(word for part in parts for word in part.names),
+            synonyms=words,
             attribute_of=attribute_of,
-            keep_forgotten=tuple(keep_forgotten),
+            keep_forgotten=tuple(name for name in keep_forgotten if name not in unguarded),
             source="llm" if any(part.from_llm for part in parts) else "template",
             seed=seed,
             train=_pairs(train),
@@ -210,6 +223,8 @@ class PromptSet(BaseModel):
             warnings=(
                 *plural_warnings([*names, *more, *keep_forgotten]),
                 *(warning for part in parts for warning in part.warnings),
+                *unguarded_warnings(unguarded, join_concepts(names)),
+                *few_rows_warnings([name for name in keep_forgotten if name not in unguarded], n),
             ),
         )
         made.check()
@@ -250,24 +265,13 @@ class PromptSet(BaseModel):
     def cut_off(self, read: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
         """List the rows that teach nothing because a text encoder reads only the start of a prompt.
 
-        A row is lost where the concept stands behind what is read of its forget prompt, or where the same is
-        read of both its prompts.
-
         Args:
             read: gives the part of each prompt that the text encoders read.
 
         Returns:
             Places such as "train row 3".
         """
-        lost = []
-        for split, pairs in (("train", self.train), ("test", self.test)):
-            forget, retain = (read([getattr(pair, role) for pair in pairs]) for role in ("forget", "retain"))
-            for number, (pair, *seen) in enumerate(zip(pairs, forget, retain, strict=True), start=1):
-                if fold(seen[0]) == fold(seen[1]) or (
-                    self.names_concept(pair.forget) and not self.names_concept(seen[0])
-                ):
-                    lost.append(f"{split} row {number}")
-        return lost
+        return rows_cut_off(self, read)
 
     def check(self) -> None:
         """Check that the rows are what they should be.
@@ -275,44 +279,7 @@ class PromptSet(BaseModel):
         Raises:
             UserError: the first problem, with its row.
         """
-        if not self.concept.strip() or not any(word.strip() for word in self.synonyms):
-            raise UserError(f"the concept must be at least one word, got {self.concept!r}.")
-        if self.kind != "class":
-            read_concepts(self.concepts)
-        if not self.train:
-            raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
-        for split, pairs in (("train", self.train), ("test", self.test)):
-            for number, pair in enumerate(pairs, start=1):
-                self._check_pair(pair, f"{split} row {number}")
-        if find_world(self.world).prompts_are_classes:
-            return  # there are no other prompts to test on
-        numbers = {(fold(pair.forget), fold(pair.retain)): number for number, pair in enumerate(self.train, start=1)}
-        for number, pair in enumerate(self.test, start=1):
-            same = numbers.get((fold(pair.forget), fold(pair.retain)))
-            if same is not None:
-                raise UserError(
-                    f"expected different rows to train and to test on, got test row {number} equal to train row {same} "
-                    f"({pair.forget!r}). Leave one of them out."
-                )
-
-    def _check_pair(self, pair: PromptPair, where: str) -> None:
-        for role, prompt in (("forget", pair.forget), ("retain", pair.retain)):
-            if not prompt:
-                raise UserError(f"{where}: expected a {role} prompt, got an empty one. Write one or leave the row out.")
-        if self.names_concept(pair.retain):
-            word = named_in(pair.retain, self.synonyms) or self.concept
-            raise UserError(
-                f"{where}: expected a retain prompt without {self.concept!r}, got {pair.retain!r}, which says {word!r}."
-            )
-        if fold(pair.forget) == fold(pair.retain):
-            raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice.")
-        if self.attribute_of and self.source != "file":
-            bearer = find_concept(self.attribute_of, "object").synonyms
-            strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
-            if strays and not self.keep_forgotten:
-                raise UserError(f"{where}: expected prompts about {self.attribute_of!r}, got {strays[0]!r}.")
-        if self.source != "file" and not self.names_concept(pair.forget):
-            raise UserError(f"{where}: expected a forget prompt that names {self.concept!r}, got {pair.forget!r}.")
+        check_rows(self)
 
     def save(self, path: Path | str) -> None:
         """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain).
@@ -373,7 +340,7 @@ class PromptSet(BaseModel):
         path = user_path(path)
         if tables.suffix_of(path) == ".json":
             made = cls._load_json(path)
-            if concept is not None and not _same_concepts(concept, made.concepts):
+            if concept is not None and not same_concepts(concept, made.concepts):
                 raise UserError(
                     f"{path} has concept {made.concept!r}, got {concept!r}. Leave it out to use the file's."
                 )
@@ -385,15 +352,15 @@ class PromptSet(BaseModel):
             ):
                 if given[name] is not None and squeezed(str(given[name])) != squeezed(str(has)):
                     raise UserError(f"{path} has {name} {has!r}, got {given[name]!r}. Leave it out to use the file's.")
-            more, _, kept = _other_names(made.concepts, synonyms, None, keep_forgotten)
+            more, _, kept = other_names(made.concepts, synonyms, None, keep_forgotten)
             made = made.model_copy(update={"synonyms": tuple(unique([*made.synonyms, *map(str.lower, more)]))})
         else:
             if concept is None:
                 raise UserError(f"{path.suffix} files don't say what the concept is, got none. Give the concept too.")
-            if len(split_concepts(concept)) > 1:
-                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
             names = read_concepts(concept)
-            more, attribute_of, kept = _other_names(names, synonyms, attribute_of, keep_forgotten)
+            if len(names) > 1:
+                raise UserError(f"{path.suffix} files are about one concept, got {concept!r}. Use a saved .json.")
+            more, attribute_of, kept = other_names(names, synonyms, attribute_of, keep_forgotten)
             read = read_pairs(path, names[0], kind, n_test, seed, more or None, attribute_of)
             made = cls(
                 concept=(read.concept.name,),
@@ -419,17 +386,17 @@ class PromptSet(BaseModel):
         kind: Kind = self.kind
         targets = [(name, composer.kind_of(name, kind)) for name in self.concepts]
         known = [(name, of) for name, of in targets if not find_world(world).words or find_world(world).find(name)]
-        kept = [(name, composer.kind_of(name, kind)) for name in missing]
+        kept = _with_kinds(missing, kind, composer)
         count = -(-len(self.train) // (GUARD_EVERY - 1))
-        made = guard_prompts(kept, count, self.seed, composer, known)
-        prompts = [text for text in made if not self.names_concept(text)]
-        if not prompts:
-            raise UserError(
-                f"expected prompts to guard {missing} that don't name {self.concept!r}, got {made[0]!r}. "
-                "Leave out a synonym or keep_forgotten."
-            )
-        rows = guard_beside([(pair.forget, pair.retain) for pair in self.train], prompts)
-        return self.model_copy(update={"train": _pairs(rows), "keep_forgotten": (*self.keep_forgotten, *missing)})
+        prompts, unguarded = guard_prompts(kept, count, self.seed, composer, known, self.names_concept)
+        rows = [(pair.forget, pair.retain) for pair in self.train]
+        return self.model_copy(
+            update={
+                "train": _pairs(guard_beside(rows, prompts) if prompts else rows),
+                "keep_forgotten": (*self.keep_forgotten, *(name for name in missing if name not in unguarded)),
+                "warnings": (*self.warnings, *unguarded_warnings(unguarded, self.concept)),
+            }
+        )
 
     @classmethod
     def _load_json(cls, path: Path) -> Self:
@@ -457,34 +424,6 @@ def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
     return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)
 
 
-def _read(name: str, option: str) -> str:
-    try:
-        return read_concept(name)
-    except UserError as error:
-        raise UserError(f"{option}: {error}") from None
-
-
-def _same_concepts(text: str, concepts: Sequence[str]) -> bool:
-    names = split_concepts(text)
-    return len(names) == len(concepts) and all(map(same_concept, names, concepts))
-
-
-def _other_names(
-    concepts: Sequence[str], synonyms: Sequence[str] | None, attribute_of: str | None, keep_forgotten: Sequence[str]
-) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
-    """Read the names that are given beside the concepts: synonyms, the object of an attribute, what to guard.
-
-    Raises:
-        UserError: one that is no plain name, or a concept that is to be removed and guarded at once.
-    """
-    if any(not word.strip() for word in synonyms or ()):
-        raise UserError(f"synonyms must be words, got {list(synonyms or ())!r}.")
-    kept = tuple(different_concepts(_read(name, "keep_forgotten") for name in keep_forgotten))
-    both = [name for name in kept if any(same_concept(name, concept) for concept in concepts)]
-    if both:
-        raise UserError(f"expected other concepts to keep forgotten than those to remove, got {both[0]!r} in both.")
-    return (
-        tuple(_read(name, "synonyms") for name in synonyms or ()),
-        None if attribute_of is None else _read(attribute_of, "attribute_of"),
-        kept,
-    )
+def _with_kinds(kept: Sequence[str], kind: Kind, composer: Composer) -> list[tuple[str, Kind]]:
+    """Concepts to guard, with the kinds they are known as; others are of the kind that is removed now, or objects."""
+    return [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in kept]

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import UserError
+from ..support.text import counted
 
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet)\s*:[^<>]*>", re.I)
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+"""What ends a line of a text file; other signs that Unicode calls so stand for a space, as they do in CSV."""
 
 SUFFIXES = (".json", ".csv", ".txt")
 
@@ -41,6 +45,9 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} must be UTF-8 text, got bytes that are not. Save it as UTF-8.") from error
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}.") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(f"{path} must be text, got a NUL byte in line {line}. Save it as UTF-8 text.")
     if not text.strip():
         raise UserError(f"expected prompts in {path}, got an empty file. Write one prompt a line.")
     return text
@@ -58,17 +65,17 @@ def read_lines(path: Path) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
     Raises:
         UserError: no line is left, or the file can't be read.
     """
-    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(_LINE_END.split(read_text(path)), start=1) if line.strip()]
     kept = [(number, line) for number, line in lines if not is_comment(line)]
     if not kept:
         raise UserError(f"expected prompts in {path}, got comments only. Write one prompt a line.")
     comments = [number for number, line in lines if is_comment(line)]
-    return kept, told(comments, "lines skipped as comments, which start with '# '", "line")
+    return kept, told(comments, "comment", "skipped, which start with '# '", "line")
 
 
-def told(places: Sequence[int], what: str, where: str) -> tuple[str, ...]:
-    """A warning about some places of a file: how many, and the first; none without places."""
-    return (f"{len(places)} {what} (the first in {where} {places[0]})",) if places else ()
+def told(places: Sequence[int], noun: str, what: str, where: str) -> tuple[str, ...]:
+    """A warning about some places of a file: how many, what about them, and the first; none without places."""
+    return (f"{counted(len(places), noun)} {what} (the first in {where} {places[0]})",) if places else ()
 
 
 def network_warnings(prompts: Iterable[tuple[int, str]], where: str = "line") -> tuple[str, ...]:
@@ -79,7 +86,7 @@ def network_warnings(prompts: Iterable[tuple[int, str]], where: str = "line") ->
         where: what the places are.
     """
     places = [number for number, text in prompts if _NETWORK.search(text)]
-    return told(places, "prompts with <lora:…> or the like, which is read as plain words", where)
+    return told(places, "prompt", "with <lora:…> or the like, which is read as plain words", where)
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -91,10 +98,14 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     try:
+        names = [str(name).strip().lower() for name in reader.fieldnames or ()]
+        twice = next((name for name in names if name and names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{path}: expected each column once, got {twice!r} twice. Rename or remove one of them.")
         for row in reader:
             if None in row:
                 raise UserError(
-                    f"{path} line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, got more. "
+                    f"{path} line {reader.line_num}: expected {counted(len(names), 'cell')}, got more. "
                     "Put quotation marks around prompts with commas."
                 )
             cells = {str(name).strip().lower(): (value or "").strip() for name, value in row.items()}

@@ -5,6 +5,7 @@ style gives way to another one.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
@@ -22,7 +23,10 @@ PromptRow = tuple[str, str]
 STAND_INS = ("dog", "cat", "chair", "bicycle", "teapot", "lamp", "guitar", "boat", "clock", "bench", "thing")
 """Objects for the retain side of the uniform pair; the first that is not to be forgotten is taken."""
 
-Scene = TypeVar("Scene")
+MANY_SCENES = 100_000
+"""Up to so many scenes all are written out and shuffled; of more, only those that are needed are drawn."""
+
+Scene = tuple[str, ...]
 Word = TypeVar("Word")
 
 
@@ -33,7 +37,7 @@ def generator(seed: int, split: Split) -> random.Random:
 
 def draw(
     rng: random.Random,
-    scenes: Sequence[Scene],
+    dimensions: Sequence[Sequence[str]],
     words: Sequence[Word],
     compose: Callable[[Scene, Word], PromptRow],
     n: int,
@@ -45,7 +49,7 @@ def draw(
 
     Args:
         rng: decides the order.
-        scenes: contents of a prompt without the concept.
+        dimensions: values of each; a scene, which is a prompt without the concept, has one of every dimension.
         words: ways to say the concept and what is in its place.
         compose: makes a (forget, retain) row.
         n: number of rows.
@@ -54,8 +58,7 @@ def draw(
     Raises:
         UserError: there are fewer than `n` different rows.
     """
-    scenes, words = list(scenes), list(words)
-    rng.shuffle(scenes)
+    scenes, words = _scenes(rng, dimensions, n), list(words)
     rng.shuffle(words)
     rows: dict[PromptRow, None] = {}
     for shift in range(len(words)):
@@ -68,6 +71,20 @@ def draw(
     return list(rows)
 
 
+def _scenes(rng: random.Random, dimensions: Sequence[Sequence[str]], n: int) -> list[Scene]:
+    """Give all scenes in random order, or `n` of them where there are more than MANY_SCENES."""
+    total = math.prod(map(len, dimensions))
+    if total <= MANY_SCENES:
+        scenes = list(itertools.product(*dimensions))
+        rng.shuffle(scenes)
+        return scenes
+    own = random.Random(rng.random())  # so that the order of the words doesn't depend on n
+    drawn: dict[Scene, None] = {}
+    while len(drawn) < min(n, total):
+        drawn.setdefault(tuple(own.choice(values) for values in dimensions))
+    return list(drawn)
+
+
 def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Split, seed: int) -> list[PromptRow]:
     """Compose `n` different rows of one split from the banks.
 
@@ -77,15 +94,13 @@ def diverse_rows(concept: Concept, banks: Mapping[str, Bank], n: int, split: Spl
     values = {dimension: getattr(bank, split) for dimension, bank in banks.items()}
     others = list(values.pop("other", ("",)))
     names = [(word, other) for other in others for word in concept.words]
-    dimensions = list(values)
-    scenes = list(itertools.product(*values.values()))
 
-    def compose(scene: tuple[str, ...], name: PromptRow) -> PromptRow:
-        chosen = dict(zip(dimensions, scene, strict=True))
+    def compose(scene: Scene, name: PromptRow) -> PromptRow:
+        chosen = dict(zip(values, scene, strict=True))
         return sentence(concept, chosen, name[0]), sentence(concept, chosen, name[1])
 
     what = f"{split} ({sizes(banks, split)}, {len(concept.words)} names of the concept)"
-    return draw(generator(seed, split), scenes, names, compose, n, what)
+    return draw(generator(seed, split), list(values.values()), names, compose, n, what)
 
 
 def sentence(concept: Concept, values: Mapping[str, str], name: str) -> str:

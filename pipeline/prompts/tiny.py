@@ -1,6 +1,5 @@
 """Rows for the tiny-canvas world, whose words and pictures are known exactly."""
 
-import itertools
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from ..worlds import tiny_canvas as canvas
 from .banks import Kind
 from .composer import Composed, Composer, Scope
 from .naming import named_in
-from .templates import PromptRow, Split, draw, generator
+from .templates import PromptRow, Scene, Split, draw, generator
 from .text import unique
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
@@ -147,14 +146,13 @@ def diverse_rows(
     }
     others = phrases.pop(dimension)
     words = [(word, other) for other in others for word in canvas.DIMENSIONS[dimension][value]]
-    scenes = list(itertools.product(*phrases.values()))
 
-    def compose(scene: tuple[str, ...], pair: PromptRow) -> PromptRow:
+    def compose(scene: Scene, pair: PromptRow) -> PromptRow:
         chosen = dict(zip(phrases, scene, strict=True))
         forget, retain = (canvas.compose(**{**chosen, dimension: phrase}) for phrase in pair)
         return forget, retain
 
-    return draw(generator(seed, split), scenes, words, compose, n, f"tiny-canvas {split}")
+    return draw(generator(seed, split), list(phrases.values()), words, compose, n, f"tiny-canvas {split}")
 
 
 def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = ()) -> PromptRow:

@@ -11,6 +11,7 @@ from ..schema.recipe import PromptSection
 from ..schema.resolve import Setting
 from ..support.errors import UserError
 from ..support.places import looks_like_path, user_path
+from ..support.text import counted
 from ..worlds import World
 
 
@@ -104,9 +105,9 @@ def _without_effect(spec: PromptSection, read: PromptSet, structure: str, usual_
     file = user_path(str(spec.file)).name
     found = []
     if spec.n not in (usual_n, len(read.train)) and not _is_default(spec, "n"):
-        found.append(f"n {spec.n} has no effect: all {len(read.train)} train rows of {file} are used")
+        found.append(f"n {spec.n} has no effect: {file} has {counted(len(read.train), 'train row')}, and all are used")
     if spec.n_test != len(read.test) and not _is_default(spec, "n_test"):
-        found.append(f"n_test {spec.n_test} has no effect: {file} says which {len(read.test)} rows are to test on")
+        found.append(f"n_test {spec.n_test} has no effect: {file} has {counted(len(read.test), 'test row')} of its own")
     if structure == "uniform" and len(set(read.train)) > 1:
         found.append(f"data 'uniform' has no effect: the rows of {file} are used as they are, not one pair repeated")
     if spec.source == "llm" and read.source == "file":

@@ -306,7 +306,7 @@ class Recipe(Section):
         if not isinstance(given, dict) or given.get("kind") == "class":
             return given
         concepts = given.get("concept")
-        names = concepts if isinstance(concepts, list | tuple) else [concepts]
+        names: list[Any] = list(concepts) if isinstance(concepts, list | tuple) else [concepts]
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             return given  # the field itself says what is wrong
         try:

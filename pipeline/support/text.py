@@ -66,6 +66,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write how many there are of something, a noun with a plural in -s.
+
+    >>> counted(1, "row"), counted(2, "forget prompt")
+    ('1 row', '2 forget prompts')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: float) -> str:
     """Write a number of bytes for people.
 
@@ -83,8 +92,10 @@ _SAME = str.maketrans(
     dict.fromkeys("‘’‚‛ʼʹ′´`＇", "'")
     | {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
     | dict.fromkeys("™℠", " ")
+    | {"ـ": ""}
 )
-"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters."""
+"""Apostrophes of all kinds; letters that Unicode does not take apart; signs made of letters; the stretched line of
+Arabic."""
 
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"

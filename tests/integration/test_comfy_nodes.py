@@ -81,6 +81,17 @@ def test_prompt_set_takes_pairs_of_ones_own():
     assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
 
 
+def test_a_bar_in_brackets_belongs_to_the_prompt():
+    text = "a {red|blue} cat | a {red|blue} dog\n[cat|lion:0.5] asleep|a dog\na {cat|lion}|a fox"
+    _, forget, retain, _ = call("DiversePromptSet", concept="cat", text=text)
+    assert forget == ["a {red|blue} cat", "[cat|lion:0.5] asleep", "a {cat|lion}"]
+    assert retain == ["a {red|blue} dog", "a dog", "a fox"]
+    with pytest.raises(
+        UserError, match=r"^text line 2: expected a forget prompt, a tab and a retain prompt, got 'a cat'"
+    ):
+        call("DiversePromptSet", concept="cat", text="a cat | a dog\na cat")
+
+
 def test_prompt_set_keeps_earlier_concepts_forgotten(unlearned):
     """By name, and by the run that removed them; not the concept itself."""
     settings = {"concept": "horse", "world": "tiny-canvas", "n": 8, "n_test": 2}

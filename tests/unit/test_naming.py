@@ -5,7 +5,13 @@ import time
 import pytest
 from pydantic import ValidationError
 from turpentine.pipeline.prompts import PromptSet
-from turpentine.pipeline.prompts.concepts import different_concepts, plural_warnings, read_concept, same_concept
+from turpentine.pipeline.prompts.concepts import (
+    different_concepts,
+    names_in,
+    plural_warnings,
+    read_concept,
+    same_concept,
+)
 from turpentine.pipeline.prompts.naming import mentions, named_in
 from turpentine.pipeline.prompts.plurals import plural, plurals, singulars
 from turpentine.pipeline.prompts.text import with_replacement
@@ -22,6 +28,11 @@ NAMED = """
 ネコ = ﾈｺ
 고양이 = 고양이가 잔다 ; 고양이들의 집
 개 = 개를 본다 ; 큰 개들이
+개 = 개입니다 ; 개이다 ; 개에게는 ; 개조차 ; 개뿐 ; 개라는 ; 개였다
+قطة = قطـة
+ゴッホ = フィンセント＝ファン＝ゴッホ
+フィンセント・ファン・ゴッホ = フィンセント＝ファン＝ゴッホ
+AC/DC = AC DC ; acdc ; an AC/DC shirt
 cat = 一只cat在 ; котcat ; cat이 ; two CATS ; the cat’s tail ; cats’ ; 2cats ; cat2 ; cat_girl ; man-cat ; cat-like
 cat = ＣＡＴ ; c\u00adat ; ca\u200bt ; a\u200bcat ; cat™ ; 𝐜𝐚𝐭 ; cat😀
 cat = (cat:1.3) ; {cat|dog} ; [cat:dog:0.5] ; <cat> ; cat\\(animal\\) ; #cat ; <lora:cat:0.8> ; __cat__ ; **cat**
@@ -58,6 +69,20 @@ quokkas = a quokka
 cacti = a cactus
 wolves = a wolf
 berries = a berry
+lenses = a lens
+canvases = a canvas
+taxes = a tax
+mosaics = a mosaic
+emus = one emu
+taxis = a yellow taxi
+monarch = two monarchs
+stomach = stomachs
+bus = busses
+passerby = passersby
+spectrum = spectra
+curriculum = curricula
+virtuoso = virtuosi
+woodlouse = woodlice
 man of war = men of war ; man-of-wars
 mother-in-law = mothers in law
 pickup truck = pickup trucks
@@ -79,7 +104,8 @@ St. Bernard = st bernard
 St Bernard = a St. Bernard
 O'Keeffe = O’Keeffe ; OKeeffe
 OKeeffe = Oʼkeeffe
-rock 'n' roll = rock n roll
+rock 'n' roll = rock n roll ; rock and roll
+rock and roll = rock'n'roll
 3d = a 3D render
 C++ = in C++ code
 """
@@ -111,6 +137,9 @@ shorts = a short man
 news = a new house
 bus = bi
 die = he dies
+말 = 말미잘
+police = a louse
+emus = an emulator
 """
 """A word, and texts that don't name it."""
 
@@ -142,6 +171,23 @@ a cat <lora:x:0.8> = a cat
 __animal__ = animal
 cat\\(x\\) = cat x
 cat --no dog = cat
+--cat = plain words
+cat++ = cat
++cat = cat
+- cat = cat
+* cat = cat
+#cat = cat
+cat. = cat
+cat? = cat
+cat\0 = cat
+cat • dog = cat + dog
+cat · dog = cat + dog
+cat → dog = cat + dog
+cat // dog = cat + dog
+cat # dog = cat + dog
+['cat', 'dog'] = cat + dog
+the = what it is
+by = what it is
 cats = cat
 Men = Man
 people = person
@@ -217,10 +263,11 @@ def test_folding():
 
 @pytest.mark.parametrize(("text", "hint"), pairs(REFUSED))
 def test_what_is_no_plain_name_is_refused(text, hint):
-    text = text.replace("\\n", "\n")
+    text = text.replace("\\n", "\n").replace("\\0", "\0")
     with pytest.raises(UserError) as caught:
         read_concept(text)
-    assert f"Write {hint!r}" in str(caught.value) and "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert (f"Write {hint!r}" in said or f"Write {hint}" in said) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="expected"):
         PromptSet.build(text, n=4, n_test=1)
     with pytest.raises(UserError, match="expected"):
@@ -231,7 +278,8 @@ def test_what_is_no_plain_name_is_refused(text, hint):
     "name",
     "Texas|jesus|Mars|glasses|Degas|The Beatles|AC/DC|C++|R&B|black and white|salt and pepper|quokka and cat|O'Keeffe|"
     "M.C. Escher|10,000 Maniacs|Star Wars: A New Hope|2001: A Space Odyssey|graffiti|deer|Guns N' Roses|<cat-toy>|"
-    "<my_token>|St. Bernard|The Old Man and the Sea|studio ghibli|猫|person|BREAK DANCE".split("|"),
+    "<my_token>|St. Bernard|The Old Man and the Sea|studio ghibli|猫|person|BREAK DANCE|Blade Runner: 2049|10:30|"
+    "police|Alice|pumice|It|The Who|C#|😀".split("|"),
 )
 def test_names_stay(name):
     assert read_concept(name) == name and plural_warnings([name]) == ()
@@ -254,14 +302,86 @@ def test_an_unknown_plural_is_taken_with_a_warning_and_in_both_numbers():
     assert made.names_concept("a quokka") and made.names_concept("Quokkas") and not made.names_concept("a quok")
 
 
+def test_lists_of_names_are_read_wherever_names_are_given():
+    assert names_in("moggy + mouser") == names_in(["moggy", "mouser"]) == ["moggy", "mouser"]
+    assert names_in(["cat, dog", "AC/DC"]) == ["cat", "dog", "AC/DC"]
+    for given in ("moggy + mouser", ["moggy + mouser"], ["moggy", "mouser"]):
+        made = PromptSet.build("cat", n=4, n_test=1, synonyms=given, keep_forgotten="dog")
+        assert made.names_concept("two mousers") and made.names_concept("a moggy") and not made.names_concept("M")
+        assert made.keep_forgotten == ("dog",)
+    assert PromptSet.build("hat", n=4, n_test=1, keep_forgotten=["cat, dog"]).keep_forgotten == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"concept": []},
+        {"concept": None},
+        {"concept": 3},
+        {"concept": ["cat", 3]},
+        {"synonyms": [3]},
+        {"keep_forgotten": [None]},
+        {"attribute_of": ["cowboy"]},
+        {"n": "4"},
+        {"n_test": 1.5},
+    ],
+    ids=str,
+)
+def test_what_is_no_name_or_number_is_one_line(given):
+    with pytest.raises(UserError, match=r"^(?:attribute_of: )?expected [^\n]+, got [^\n]+\.$"):
+        PromptSet.build(**{"concept": "hat", "n": 4, "n_test": 1, **given})
+
+
+@pytest.mark.parametrize(
+    ("concept", "kind", "kept"),
+    [("cat", "object", "cat girl"), ("van gogh", "style", "Theo van Gogh"), ("nudity", "nudity", "naked mole rat")],
+)
+def test_what_cannot_be_said_without_the_concept_is_not_guarded(concept, kind, kept, tmp_path):
+    made = PromptSet.build(concept, kind, n=8, n_test=2, keep_forgotten=[kept, "horse"])
+    assert made.keep_forgotten == ("horse",) and [warning for warning in made.warnings if repr(kept) in warning]
+    horse = PromptSet.build("horse", n=4, n_test=1)
+    assert len(made.train) == 8 and all(horse.names_concept(pair.retain) for pair in made.train[3::4])
+    PromptSet.build(concept, kind, n=8, n_test=2).save(tmp_path / "p.json")
+    loaded = PromptSet.load(tmp_path / "p.json", keep_forgotten=[kept])
+    assert loaded.keep_forgotten == () and len(loaded.train) == 8 and repr(kept) in loaded.warnings[-1]
+
+
+def test_too_few_rows_to_guard_are_told():
+    made = PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["dog", "horse"])
+    assert made.warnings == (
+        "only 1 of 2 concepts to keep forgotten (dog + horse) can be guarded with n 4. Raise n to 8 or more.",
+    )
+    assert PromptSet.build("cat", n=8, n_test=1, keep_forgotten=["dog", "horse"]).warnings == ()
+
+
+@pytest.mark.parametrize("concept", ["name", "scene"])
+def test_the_places_of_templates_are_no_words(concept):
+    made = PromptSet.build(concept, "style", n=800, n_test=100)
+    assert len({pair.forget for pair in made.train}) == 800
+
+
+@pytest.mark.parametrize("concept", [1984, True, None, [], {"cat": 1}])
+def test_recipes_say_what_a_concept_is(concept):
+    with pytest.raises(UserError, match="concept: expected a name in quotation marks or a list of such names, got "):
+        build_recipe({"concept": concept, "model": "a/b"})
+
+
+def test_unknown_objects_are_guarded_when_nudity_is_removed():
+    made = PromptSet.build("nudity", "nudity", n=8, n_test=2, keep_forgotten=["quokka"])
+    assert made.keep_forgotten == ("quokka",) and "quokka" in made.train[3].retain
+
+
 def test_other_names_are_plain_too():
     for field, value in (
         ("synonyms", ["moggy, tom"]),
         ("keep_forgotten", ["(dog:1.2)"]),
-        ("attribute_of", "cats, dogs"),
+        ("attribute_of", "(dog)"),
     ):
         with pytest.raises(UserError, match=f"{field}: expected .* got '"):
             PromptSet.build("hat", n=4, n_test=1, **{field: value})
+    for several in ("cat, dog", "cat + dog"):
+        with pytest.raises(UserError, match="attribute_of: expected one object, got"):
+            PromptSet.build("hat", n=4, n_test=1, attribute_of=several)
     with pytest.raises(UserError, match="than those to remove, got 'kitten' in both"):
         PromptSet.build("cat", n=4, n_test=1, keep_forgotten=["kitten"])
 

@@ -1,6 +1,7 @@
 """Prompts from files of the user's own: every option is used, refused or told about, and no row is lost."""
 
 import json
+import re
 
 import pytest
 from turpentine.pipeline.prompts import PromptPair, PromptSet, load_prompts
@@ -43,7 +44,7 @@ def test_synonyms_take_part_in_the_checks(tmp_path, name):
 
 def test_synonyms_are_added_to_the_known_words(tmp_path):
     file = write(tmp_path, "p.csv", [(row[0].replace("cat", "moggy"), row[1]) for row in ROWS])
-    assert read(file).warnings == ("8 forget prompts don't name 'cat' (the first in line 2)",)
+    assert read(file).warnings == ("8 forget prompts without 'cat' (the first in line 2)",)
     made = read(file, synonyms=["moggy"])
     assert made.warnings == () and made.names_concept("two kittens") and made.names_concept("moggies")
     made = PromptSet.build("Monet", "style", n=40, n_test=4, synonyms=["le maître de Giverny"])
@@ -78,7 +79,7 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
     assert made.attribute_of == "cowboy" and made.warnings == ()
     rows.append(("a sheriff with a hat", "a sheriff"))
     made = read(write(tmp_path, "q.csv", rows), "hat", attribute_of="cowboy")
-    assert made.warnings == ("1 rows are not about 'cowboy' on both sides (the first in line 7)",)
+    assert made.warnings == ("1 row not about 'cowboy' on both sides (the first in line 7)",)
     with pytest.raises(UserError, match=r"expected a retain prompt in every row of .* Add a column 'retain'"):
         read(write(tmp_path, "r.csv", [row[:1] for row in rows], "forget"), "hat", attribute_of="cowboy")
 
@@ -86,12 +87,12 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
 def test_options_of_made_prompts_are_told(tmp_path):
     file = write(tmp_path, "p.csv")
     assert read(file, n=800, n_test=100).warnings == read(file, model="tiny-canvas").warnings == ()
-    assert read(file, n=5).warnings == ("n 5 has no effect: all 7 train rows of p.csv are used",)
+    assert read(file, n=5).warnings == ("n 5 has no effect: p.csv has 7 train rows, and all are used",)
     assert len(read(file, n_test=3).test) == 3 and read(file, n_test=3).warnings == ()
     assert "data 'uniform'" in read(file, method={"name": "rgd", "data": "uniform"}).warnings[0]
     assert "source 'llm' has no effect" in read(file, source="llm").warnings[0]
     saved = write(tmp_path, "p.json")
-    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json says which 1 rows are to test on",)
+    assert read(saved, n_test=5).warnings == ("n_test 5 has no effect: p.json has 1 test row of its own",)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -109,7 +110,7 @@ def test_comments_have_a_space(tmp_path):
     (tmp_path / "p.txt").write_text("#1 cat on a mat\n# mine\n#\n#cat\ntwo cats\n #  more\n")
     made = PromptSet.load(tmp_path / "p.txt", "cat")
     assert [*made.forget_train, *made.forget_test] == ["#1 cat on a mat", "#cat", "two cats"]
-    assert made.warnings == ("3 lines skipped as comments, which start with '# ' (the first in line 2)",)
+    assert made.warnings == ("3 comments skipped, which start with '# ' (the first in line 2)",)
     told = []
     assert [row.prompt for row in load_prompts(tmp_path / "p.txt", told.append)] == made.forget_train + made.forget_test
     assert told == [f"{tmp_path / 'p.txt'}: {made.warnings[0]}"]
@@ -124,9 +125,61 @@ def test_text_comes_back(tmp_path):
     assert (loaded.train, loaded.test) == (made.train, made.test)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv", "forget,forget\na cat,two cats\n", "expected each column once, got 'forget' twice"),
+        ("p.csv", "forget,retain\na cat\0,a dog\n", "must be text, got a NUL byte in line 2"),
+        ("p.txt", "a cat\0\n", "must be text, got a NUL byte in line 1"),
+        ("p.csv", "# mine\nforget,retain\na cat,a dog\n", "line 2: expected 1 cell, got more"),
+        (
+            "p.csv",
+            "forget,retain,split\na cat,a dog,train\na big cat,a big dog,test\n",
+            "with 1 test row, got n_test 3",
+        ),
+    ],
+)
+def test_messages_of_own_files(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        PromptSet.load(tmp_path / name, "cat", n_test=3)
+
+
+def test_a_table_is_about_one_concept(tmp_path):
+    for several in ("cat, dog", "cat + dog"):
+        with pytest.raises(UserError, match=f"files are about one concept, got '{re.escape(several)}'"):
+            PromptSet.load(write(tmp_path, "p.csv"), several)
+
+
+def test_lines_end_where_editors_end_them(tmp_path):
+    (tmp_path / "p.txt").write_bytes("a cat\u2028asleep\r\na cat\x0bawake\ra red\x85cat\n".encode())
+    assert PromptSet.load(tmp_path / "p.txt", "cat", n_test=0).forget_train == [
+        "a cat asleep",
+        "a cat awake",
+        "a red cat",
+    ]
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "None", "null", "N/A"])
+def test_numbers_that_are_absent_in_so_many_words_are_told(tmp_path, value):
+    told: list[str] = []
+    (tmp_path / "p.csv").write_text(f"prompt,sd_seed,seed,guidance_scale\na,{value},3,\nb,,5,7.5\n")
+    rows = load_prompts(tmp_path / "p.csv", told.append)
+    assert [(row.seed, row.guidance_scale) for row in rows] == [(None, None), (5, 7.5)]
+    assert len(told) == 1 and "1 row with 'nan' or the like for seed or guidance, which counts as absent" in told[0]
+
+
+def test_seeds_are_exact_and_no_truth_values(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", "seed": 9007199254740993}]))
+    assert load_prompts(tmp_path / "p.json")[0].seed == 9007199254740993
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", "seed": True}]))
+    with pytest.raises(UserError, match="seed must be a number from 0, got True"):
+        load_prompts(tmp_path / "p.json")
+
+
 def test_networks_are_words_here(tmp_path):
     rows = [*ROWS, ("a cat <lora:fluffy:0.8>", "a dog")]
-    warning = "1 prompts with <lora:…> or the like, which is read as plain words (the first in line 10)"
+    warning = "1 prompt with <lora:…> or the like, which is read as plain words (the first in line 10)"
     assert PromptSet.load(write(tmp_path, "p.csv", rows), "cat").warnings == (warning,)
     told = []
     (tmp_path / "e.json").write_text(json.dumps(["a cat", "a cat <lora:x:1>"]))

@@ -302,7 +302,7 @@ def test_tiny_canvas_uniform(concept, kind, pair):
         ({"concept": "cat", "structure": "even"}, "structure must be one of"),
         ({"concept": "cat", "source": "oracle"}, "source must be one of"),
         ({"concept": "cat", "source": "llm"}, "must be given together"),
-        ({"concept": "cat", "n": 0}, "expected n of at least 1"),
+        ({"concept": "cat", "n": 0}, "expected whole numbers, n of at least 1"),
         ({"concept": "cat", "n_test": -1}, "n_test of at least 0"),
         ({"concept": "cat", "kind": "style"}, "expected a concept of kind 'style', got 'cat'. Use kind 'object'"),
         ({"concept": "Van Gogh"}, "Use kind 'style'"),
@@ -421,8 +421,8 @@ def test_own_csv(tmp_path):
     made = PromptSet.load(path, "cat")
     assert (len(made.train), len(made.test)) == (17, 2)
     assert made.warnings == (
-        "1 forget prompts don't name 'cat' (the first in line 21)",
-        "1 repeated rows were left out",
+        "1 forget prompt without 'cat' (the first in line 21)",
+        "1 repeated row left out",
     )
     assert len(PromptSet.load(path, "cat", n_test=0).test) == 0
 
@@ -490,7 +490,7 @@ def test_more_messages_of_load(tmp_path):
         PromptSet.load(path, "cat", n_test=2)
     made = PromptSet.load(path, "cat", n_test=1)
     made.save(tmp_path / "a.csv")
-    with pytest.raises(UserError, match="split column with 1 test rows, got n_test 2"):
+    with pytest.raises(UserError, match="split column with 1 test row, got n_test 2"):
         PromptSet.load(tmp_path / "a.csv", "cat", n_test=2)
     made.save(tmp_path / "a.json")
     with pytest.raises(UserError, match="has concept 'cat', got 'dog'"):
@@ -527,7 +527,7 @@ def test_other_prompt_files(tmp_path):
         EvaluationPrompt(prompt="x", seed=3, guidance_scale=7.5),
         EvaluationPrompt(prompt="y"),
     ]
-    with pytest.warns(UserWarning, match="1 lines skipped as comments"):
+    with pytest.warns(UserWarning, match="1 comment skipped"):
         assert load_prompts(write(tmp_path, "a.txt", "one\n\n# no\n  two \n")) == [
             EvaluationPrompt(prompt="one"),
             EvaluationPrompt(prompt="two"),

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -88,6 +89,8 @@ USELESS = {
     "no choice": http('{"choices": []}'),
     "null message": http(said(None)),
     "empty message": http(said("")),
+    "a number for text": http(said(None).replace('"content": null', '"content": 5')),
+    "parts without text": http(said(None).replace('"content": null', '"content": [{"type": "image"}, 3]')),
     "binary": http(bytes(range(256)) * 4),
     "binary message": http(said("".join(map(chr, range(256))))),
     "truncated": http(said(json.dumps(values())[:-30])),
@@ -134,3 +137,28 @@ def test_what_is_of_use_is_taken(content):
     prompts = [*made.forget_train, *made.retain_train, *made.retain_test]
     assert not any("<" in prompt or "script" in prompt for prompt in prompts)
     assert not any(made.names_concept(prompt) for prompt in made.retain_train)
+
+
+def word(number: int) -> str:
+    return "".join(chr(97 + number // 26**place % 26) for place in range(3)) + "ish"
+
+
+@pytest.mark.parametrize("count", [240, 20_000])
+def test_many_different_values_take_no_time(count):
+    with server(http(said(values([word(number) for number in range(count)])))) as url:
+        start = time.perf_counter()
+        made, fewer = (
+            PromptSet.build(
+                "nudity", "nudity", n=n, n_test=10, source="llm", llm=LLMSource(base_url=url, model="m"), seed=1
+            )
+            for n in (40, 20)
+        )
+        assert time.perf_counter() - start < 5
+    assert made.source == "llm" and fewer.train == made.train[:20] and fewer.test == made.test
+    assert len({pair.forget for pair in made.train}) == 40
+
+
+def test_a_message_in_parts_is_read():
+    parts = json.dumps([{"type": "text", "text": json.dumps(values())}])
+    with server(http(said(None).replace('"content": null', f'"content": {parts}'))) as url:
+        assert build(url, allow_fallback=False).source == "llm"

@@ -8,7 +8,7 @@ from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
-from turpentine.ui.steps.prompts import own_pairs, rows_of
+from turpentine.ui.steps.prompts import edited, own_pairs, rows_of
 
 RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})
 
@@ -28,3 +28,15 @@ def test_audits_need_test_rows():
     made = prompts_of(resolve(RECIPE))
     with pytest.raises(UserError, match="expected some test rows"):
         own_pairs(made, [row for row in rows_of(made) if row[0] == "train"], RECIPE)
+
+
+def test_changed_rows_are_checked_like_those_of_a_file():
+    made = prompts_of(resolve(RECIPE))
+    rows = rows_of(made)
+    for retain in ("two KITTENS", "cat_girl", "(cat:1.3)", "catʼs"):
+        with pytest.raises(UserError, match="train row 1: expected a retain prompt without 'cat'"):
+            edited(made, [["train", "a cat", retain], *rows[1:]])
+    changed = edited(made, [["", "", ""], ["train", "a bird", "a dog"], *rows[1:]])
+    assert changed.warnings == ("1 forget prompt without 'cat' (the first in row 2)",)
+    with pytest.raises(UserError, match="row 2: split must be train or test, got 'val'"):
+        edited(made, [["", "", ""], ["val", "a cat", "a dog"], *rows[1:]])

@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...pipeline.prompts import PromptPair, PromptSet
-from ...pipeline.prompts.tables import SUFFIXES
+from ...pipeline.prompts import PromptPair, PromptSet, tables
 from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.recipe import Recipe
 from ...pipeline.schema.resolve import resolve
@@ -51,7 +50,9 @@ def build(page: Page) -> None:
     )
     page.base = gr.State()
     with gr.Row():
-        imported = gr.UploadButton("Import .csv, .json or .txt", file_types=list(SUFFIXES), elem_id="import", size="sm")
+        imported = gr.UploadButton(
+            "Import .csv, .json or .txt", file_types=list(tables.SUFFIXES), elem_id="import", size="sm"
+        )
         export = gr.Button("Export", elem_id="export-prompts", size="sm")
         again = gr.Button("Make new prompts", elem_id="remake", size="sm")
     exported = gr.File(label="Prompts to download", visible=False, interactive=False, elem_id="exported")
@@ -89,7 +90,7 @@ def _wire(
     @told
     def read(path: str, *values: Any) -> tuple[Any, ...]:
         recipe = page.recipe(values)
-        file = upload(path, SUFFIXES, _LARGEST_FILE)
+        file = upload(path, tables.SUFFIXES, _LARGEST_FILE)
         if recipe.kind == "class":
             prompts = PromptSet.load(file, concept=recipe.concept, seed=recipe.seed)
         else:
@@ -138,17 +139,19 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
     ):
         raise UserError(f"expected at most {_MOST_ROWS} rows of split, forget and retain.")
     cells = [[" ".join(str(cell or "").split()) for cell in row[:3]] for row in rows]
-    cells = [row for row in cells if any(row)]
-    if cells == rows_of(base):
+    numbered = [(number, row) for number, row in enumerate(cells, start=1) if any(row)]
+    if [row for _, row in numbered] == rows_of(base):
         return base
     parts: dict[str, list[PromptPair]] = {"train": [], "test": []}
-    for number, (split, forget, retain) in enumerate(cells, start=1):
+    for number, (split, forget, retain) in numbered:
         if split not in parts:
             raise UserError(f"row {number}: split must be train or test, got {split!r}.")
         parts[split].append(PromptPair(forget=forget, retain=retain))
     prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
     prompts.check()
-    return prompts
+    unnamed = [number for number, (_, forget, _) in numbered if not prompts.names_concept(forget)]
+    warnings = tables.told(unnamed, "forget prompt", f"without {prompts.concept!r}", "row")
+    return prompts.model_copy(update={"warnings": tuple(dict.fromkeys((*prompts.warnings, *warnings)))})
 
 
 def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | None:

@@ -1,0 +1,85 @@
+"""What the rows of a prompt set must be, whatever they come from."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..support.errors import UserError
+from ..support.text import fold
+from ..worlds import find_world
+from .banks import find_concept
+from .concepts import read_concepts
+from .naming import named_in
+
+if TYPE_CHECKING:
+    from .prompt_set import PromptPair, PromptSet
+
+
+def rows_cut_off(prompts: "PromptSet", read: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
+    """List the rows that teach nothing because a text encoder reads only the start of a prompt.
+
+    A row is lost where the concept stands behind what is read of its forget prompt, or where the same is
+    read of both its prompts.
+
+    Args:
+        prompts: whose rows.
+        read: gives the part of each prompt that the text encoders read.
+
+    Returns:
+        Places such as "train row 3".
+    """
+    lost = []
+    for split, pairs in (("train", prompts.train), ("test", prompts.test)):
+        forget, retain = (read([getattr(pair, role) for pair in pairs]) for role in ("forget", "retain"))
+        for number, (pair, *seen) in enumerate(zip(pairs, forget, retain, strict=True), start=1):
+            if fold(seen[0]) == fold(seen[1]) or (
+                prompts.names_concept(pair.forget) and not prompts.names_concept(seen[0])
+            ):
+                lost.append(f"{split} row {number}")
+    return lost
+
+
+def check_rows(prompts: "PromptSet") -> None:
+    """Check the concept and every row, and that no test row is trained on.
+
+    Raises:
+        UserError: the first problem, with its row.
+    """
+    if not prompts.concept.strip() or not any(word.strip() for word in prompts.synonyms):
+        raise UserError(f"the concept must be at least one word, got {prompts.concept!r}.")
+    if prompts.kind != "class":
+        read_concepts(prompts.concepts)
+    if not prompts.train:
+        raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
+    for split, pairs in (("train", prompts.train), ("test", prompts.test)):
+        for number, pair in enumerate(pairs, start=1):
+            _check_pair(prompts, pair, f"{split} row {number}")
+    if find_world(prompts.world).prompts_are_classes:
+        return  # there are no other prompts to test on
+    numbers = {(fold(pair.forget), fold(pair.retain)): number for number, pair in enumerate(prompts.train, start=1)}
+    for number, pair in enumerate(prompts.test, start=1):
+        same = numbers.get((fold(pair.forget), fold(pair.retain)))
+        if same is not None:
+            raise UserError(
+                f"expected different rows to train and to test on, got test row {number} equal to train row {same} "
+                f"({pair.forget!r}). Leave one of them out."
+            )
+
+
+def _check_pair(prompts: "PromptSet", pair: "PromptPair", where: str) -> None:
+    for role, prompt in (("forget", pair.forget), ("retain", pair.retain)):
+        if not prompt:
+            raise UserError(f"{where}: expected a {role} prompt, got an empty one. Write one or leave the row out.")
+    if prompts.names_concept(pair.retain):
+        word = named_in(pair.retain, prompts.synonyms) or prompts.concept
+        raise UserError(
+            f"{where}: expected a retain prompt without {prompts.concept!r}, got {pair.retain!r}, which says {word!r}."
+        )
+    if fold(pair.forget) == fold(pair.retain):
+        raise UserError(f"{where}: expected prompts that differ, got {pair.forget!r} twice.")
+    if prompts.attribute_of and prompts.source != "file":
+        bearer = find_concept(prompts.attribute_of, "object").synonyms
+        strays = [prompt for prompt in (pair.forget, pair.retain) if named_in(prompt, bearer) is None]
+        if strays and not prompts.keep_forgotten:
+            raise UserError(f"{where}: expected prompts about {prompts.attribute_of!r}, got {strays[0]!r}.")
+    if prompts.source != "file" and not prompts.names_concept(pair.forget):
+        raise UserError(f"{where}: expected a forget prompt that names {prompts.concept!r}, got {pair.forget!r}.")
