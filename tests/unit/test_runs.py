@@ -90,7 +90,7 @@ def test_no_run_there(tmp_path, name):
 def test_what_was_not_made_is_none(tmp_path):
     run = RunFolder.create(RECIPE, tmp_path)
     assert run.prompts() is None and run.results() is None and run.audit("before") is None
-    assert run.samples() is None and run.seconds() == {} and run.missing() is None and not run.began
+    assert run.samples() is None and run.seconds() == {} and run.missing() is None
 
 
 def test_prompts_results_and_audits_come_back(tmp_path):
