@@ -222,7 +222,19 @@ def test_what_never_began_leaves_nothing(tmp_path, error):
     assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"a": null}', b"\xff", b'{"samples": "x"}', b'{"samples": NaN}', b'{"samples": %s}' % (b"9" * 400)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"a": null}',
+        b"\xff",
+        b'{"samples": "x"}',
+        b'{"samples": NaN}',
+        b'{"samples": %s}' % (b"9" * 400),
+    ],
+)
 def test_damaged_seconds_are_none(tmp_path, content):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "seconds.json").write_bytes(content)
