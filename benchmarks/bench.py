@@ -44,7 +44,8 @@ def bench(
     """
     results = results or (QUICK / "cells" if options.quick else RESULTS)
     pages = pages or (QUICK if options.quick else PAGES)
-    tables = {name: load_table(name) for name in (TABLES if "all" in names else names)}
+    named = [name for each in names for name in (TABLES if each == "all" else [each])]
+    tables = {name: load_table(name) for name in named}
     written = []
     for name, table in tables.items():
         store = Store(results / f"{table.store or name}.json")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.commands.options import path_of
 from ..pipeline.support.errors import UserError
-from ..pipeline.support.places import user_path
 
 DEFAULT_PORT = 7860
 
@@ -55,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the app."""
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
-        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="folder of all runs; default runs/"
+        "--runs", type=path_of, default=Path("runs"), metavar="DIR", help="folder of all runs; default runs/"
     )
     parser.add_argument(
         "--models",
-        type=user_path,
+        type=path_of,
         action="append",
         default=[],
         metavar="DIR",

@@ -88,7 +88,8 @@ def _inception(path: Path) -> Callable[[Tensor], Tensor]:
         torch.load(path, weights_only=True)  # torch-fidelity loads any pickle: refuse one that is more than tensors
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
     except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} does not hold InceptionV3's weights as torch-fidelity has them: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} does not hold InceptionV3's weights as torch-fidelity has them: {reason}") from None
     except ImportError:
         raise MissingExtra("torch-fidelity", "inception", "InceptionV3's features") from None
     return lambda images: torch.cat([network(part) for part in to_pixels(images).permute(0, 3, 1, 2).split(32)]).float()

@@ -3,8 +3,7 @@
 import argparse
 
 from ..schema.defaults import build_part
-from ..support.places import user_path
-from .options import add_recipe_options, check_folder, chosen
+from .options import add_recipe_options, check_folder, chosen, path_of
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -14,11 +13,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the weights, the model, and where the result goes."""
     add_recipe_options(parser, "model", "device")
-    parser.add_argument("weights", type=user_path, metavar="WEIGHTS", help="a .safetensors file")
+    parser.add_argument("weights", type=path_of, metavar="WEIGHTS", help="a .safetensors file")
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="0 = nothing, 1 = as unlearned; default 1"
     )
-    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="new diffusers folder")
+    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="new diffusers folder")
     parser.add_argument(
         "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format on disk; default fp32"
     )

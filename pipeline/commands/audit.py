@@ -6,8 +6,7 @@ from ..schema.defaults import build_recipe
 from ..schema.fields import TRAINING_IMAGES
 from ..schema.resolve import resolve
 from ..support.files import write_text
-from ..support.places import user_path
-from .options import add_progress_file, add_recipe_file, add_recipe_options, check_file, nested_options
+from .options import add_progress_file, add_recipe_file, add_recipe_options, check_file, nested_options, path_of
 from .terminal import TerminalProgress, console
 
 EXAMPLES = """examples:
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sections = ("concept", "kind", "model", "model_config_folder", "seed", "device", "method", "prompts", "samples")
     add_recipe_options(parser, *sections, "data.dataset", "audits", skip=TRAINING_IMAGES)
     add_recipe_file(parser)
-    parser.add_argument("--out", type=user_path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--out", type=path_of, metavar="FILE", help="write the figures as JSON")
     add_progress_file(parser)
 
 

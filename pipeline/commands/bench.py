@@ -3,8 +3,7 @@
 import argparse
 
 from ..support.errors import UserError
-from ..support.places import user_path
-from .options import check_folder
+from .options import check_folder, path_of
 from .terminal import TerminalProgress, console, escaped
 
 EXAMPLES = """examples:
@@ -17,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", nargs="+", help="names of tables, or 'all'")
     parser.add_argument("--quick", action="store_true", help="a few cells, steps and images, to see it work")
     parser.add_argument("--seeds", default="0", metavar="N,…", help="measure every cell once for each; default 0")
-    parser.add_argument("--results", type=user_path, metavar="DIR", help="measured cells; default benchmarks/results")
-    parser.add_argument("--pages", type=user_path, metavar="DIR", help="pages and figures; default docs/results")
+    parser.add_argument("--results", type=path_of, metavar="DIR", help="measured cells; default benchmarks/results")
+    parser.add_argument("--pages", type=path_of, metavar="DIR", help="pages and figures; default docs/results")
 
 
 def run(arguments: argparse.Namespace) -> None:

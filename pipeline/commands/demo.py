@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ..schema.defaults import build_recipe
-from ..support.places import user_path
+from .options import path_of
 from .unlearn import carry_out
 
 EXAMPLES = """examples:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concept", default="astronaut", help="what to remove instead; default astronaut")
     parser.add_argument("--kind", default="object", metavar="object|style", help="sort of concept; default object")
     parser.add_argument("--method", default="rgd", help="unlearning method; default rgd")
-    parser.add_argument("--out", type=user_path, metavar="DIR", help="run folder; default a new one under runs/")
+    parser.add_argument("--out", type=path_of, metavar="DIR", help="run folder; default a new one under runs/")
     parser.add_argument(
         "--quick", action="store_true", help="a few steps and images, to see it work; the figures mean little"
     )

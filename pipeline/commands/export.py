@@ -3,9 +3,10 @@
 import argparse
 
 from ..schema.defaults import build_recipe, merge
+from ..schema.idle import idle_options
+from ..schema.resolve import resolve
 from ..support.errors import UserError
-from ..support.places import user_path
-from .options import add_recipe_options, chosen
+from .options import add_recipe_options, chosen, path_of
 from .terminal import TerminalProgress, warn
 
 EXAMPLES = """examples:
@@ -16,7 +17,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder and the options of the output."""
     add_recipe_options(parser, "output")
-    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=path_of, metavar="RUN", help="run folder")
     parser.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
 
 
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     if not wanted.get("output", {}).get("formats"):
         raise UserError("expected the formats to write, for example --formats single_file,lora.")
     recipe = RunFolder.open(arguments.folder).recipe(warn)
-    output = build_recipe(merge(recipe.model_dump(mode="json"), wanted)).output
+    changed = build_recipe(merge(recipe.model_dump(mode="json"), wanted))
+    for warning in idle_options(resolve(changed), [f"output.{key}" for key in wanted["output"]]):
+        warn(warning)
     with TerminalProgress()() as progress:
-        records = export_run(arguments.folder, output, arguments.base, progress)
+        records = export_run(arguments.folder, changed.output, arguments.base, progress)
     show_weights(records, arguments.folder)

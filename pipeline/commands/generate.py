@@ -8,8 +8,7 @@ from ..schema.defaults import build_part
 from ..schema.fields import TRAINING_IMAGES
 from ..support.errors import UserError
 from ..support.files import replacing
-from ..support.places import user_path
-from .options import add_recipe_file, add_recipe_options, check_folder, chosen, nested_options
+from .options import add_recipe_file, add_recipe_options, check_folder, check_free, chosen, nested_options, path_of
 from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
@@ -27,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="prompt_file",
-        type=user_path,
+        type=path_of,
         metavar="FILE",
         help="prompts in a .txt, .csv or .json file; its own seeds and guidance are used, unless given here",
     )
-    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="folder for the images")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -46,9 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
     files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]
-    taken = next((file for file in files if file.exists()), None)
-    if taken:
-        raise UserError(f"{taken} is there already and would be replaced. Choose another --out, or move it away.")
+    for file in files:
+        check_free(file)
     check_folder(arguments.out)
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..schema.results import Results
 from ..support.errors import UserError
-from ..support.places import user_path
+from .options import path_of
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the file or folder."""
-    parser.add_argument("file", type=user_path, metavar="FILE|RUN", help="a .safetensors file or a run folder")
+    parser.add_argument("file", type=path_of, metavar="FILE|RUN", help="a .safetensors file or a run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,12 +28,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _show_run(folder: Path) -> None:
-    from ..run.export import check_run_files  # heavy: torch and diffusers
+    from ..run.folder import RunFolder  # heavy: torch and diffusers
     from .figures import before_after_table
 
     results = Results.load(folder / "results.json")
     console.print(before_after_table(results))
-    for path, state in check_run_files(folder, results).items():
+    for path, state in RunFolder(folder).states(results).items():
         console.print(f"{escaped(path)}: {state}", soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """The recipe's fields as command-line options: name, help, range and default come from the field."""
 
 import argparse
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
@@ -94,15 +95,38 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def check_file(path: FilePath) -> None:
-    """Refuse, before long work starts, a file that can't be written when it is done.
+def path_of(text: str) -> FilePath:
+    """The path that an argument stands for.
 
     Raises:
-        UserError: a folder, or in a place where no file can be made.
+        ArgumentTypeError: see `user_path`.
+    """
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_file(path: FilePath) -> None:
+    """Refuse, before long work starts, a file that can't be written when it is done, or is somebody's.
+
+    Raises:
+        UserError: a folder, a file that is there already, or a place where no file can be made.
     """
     if path.is_dir():
         raise UserError(f"expected a file for --out, got the folder {path}.")
+    check_free(path)
     check_writable(path.parent)
+
+
+def check_free(file: FilePath) -> None:
+    """Refuse to replace a file.
+
+    Raises:
+        UserError: it is there already, or a link that leads nowhere.
+    """
+    if file.exists() or file.is_symlink():
+        raise UserError(f"{file} is there already and would be replaced. Choose another --out, or move it away.")
 
 
 def check_folder(path: FilePath) -> None:
@@ -130,16 +154,30 @@ def check_writable(folder: FilePath) -> None:
 def add_recipe_file(parser: argparse.ArgumentParser) -> None:
     """Add `--recipe`, which options win over."""
     text = "a recipe file, or the name of a shipped recipe; options override it"
-    parser.add_argument("--recipe", type=user_path, metavar="FILE", help=text)
+    parser.add_argument("--recipe", metavar="FILE", help=text)
 
 
 def add_progress_file(parser: argparse.ArgumentParser) -> None:
     """Add `--progress-file`, by which another program follows the work."""
     text = "keep a JSON file that says how far the work has come, for a program that follows it"
-    parser.add_argument("--progress-file", type=user_path, metavar="FILE", help=text)
+    parser.add_argument("--progress-file", type=_progress_file, metavar="FILE", help=text)
+
+
+def _progress_file(text: str) -> FilePath:
+    """A file that is not there yet, or holds the progress of earlier work."""
+    file = path_of(text)
+    try:
+        ours = "seconds_left" in json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return file
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise argparse.ArgumentTypeError(f"{file} is there already and would be replaced. Choose another file.")
+    return file
 
 
 def nested_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The recipe file and the options over it, as nested dictionaries."""
-    base = read_yaml(arguments.recipe) if getattr(arguments, "recipe", None) else {}
+    base = read_yaml(arguments.recipe) if getattr(arguments, "recipe", None) is not None else {}
     return merge(base, chosen(arguments))

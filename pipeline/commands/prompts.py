@@ -6,8 +6,7 @@ from ..prompts.tables import suffix_of
 from ..schema.defaults import build_recipe
 from ..schema.idle import idle_options
 from ..schema.resolve import resolve
-from ..support.places import user_path
-from .options import add_recipe_file, add_recipe_options, check_file, nested_options
+from .options import add_recipe_file, add_recipe_options, check_file, nested_options, path_of
 from .terminal import console, escaped, warn
 
 EXAMPLES = """examples:
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser, *FIELDS)
     add_recipe_file(parser)
     parser.add_argument(
-        "--out", type=user_path, metavar="FILE", help="a .json, .csv or .txt file; default: show some pairs"
+        "--out", type=path_of, metavar="FILE", help="a .json, .csv or .txt file; default: show some pairs"
     )
 
 
@@ -38,9 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
     for warning in idle_options(setting, FIELDS, trains=False):  # before a language model takes its time
         warn(warning)
     prompts = prompts_of(setting)
-    for warning in prompts.warnings:
-        warn(warning)
     if arguments.out:
+        for warning in prompts.warnings:  # the preview has them, too
+            warn(warning)
         prompts.save(arguments.out)
         console.print(f"{len(prompts.train)} training and {len(prompts.test)} test pairs: {escaped(arguments.out)}")
     else:

@@ -2,8 +2,9 @@
 
 import argparse
 
+from ..schema.results import Results
 from ..support.errors import UserError
-from ..support.places import user_path
+from .options import path_of
 from .terminal import console, escaped, warn
 
 EXAMPLES = """examples:
@@ -12,15 +13,16 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run folder."""
-    parser.add_argument("folder", type=user_path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=path_of, metavar="RUN", help="run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write both."""
     from ..report import write_report  # heavy: matplotlib
-    from ..run.folder import RunFolder  # heavy: torch and diffusers
+    from ..run.folder import RESULTS, RunFolder  # heavy: torch and diffusers
 
     run = RunFolder(arguments.folder)
+    Results.load(run.path / RESULTS)  # there is something to report
     if run.is_there:
         try:
             run.recipe(warn)

@@ -6,8 +6,7 @@ from pathlib import Path
 from ..schema.defaults import build_recipe
 from ..schema.recipe import Recipe
 from ..support.errors import Cancelled, UserError
-from ..support.places import user_path
-from .options import add_progress_file, add_recipe_file, add_recipe_options, chosen, nested_options
+from .options import add_progress_file, add_recipe_file, add_recipe_options, chosen, nested_options, path_of
 from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
@@ -23,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options: the whole recipe, and where the run goes."""
     add_recipe_options(parser)
     add_recipe_file(parser)
-    parser.add_argument("--out", type=user_path, metavar="DIR", help="run folder; default a new one under runs/")
-    parser.add_argument("--resume", type=user_path, metavar="DIR", help="continue the run in this folder")
+    parser.add_argument("--out", type=path_of, metavar="DIR", help="run folder; default a new one under runs/")
+    parser.add_argument("--resume", type=path_of, metavar="DIR", help="continue the run in this folder")
     add_progress_file(parser)
 
 
@@ -34,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..run.folder import REPORT, RunFolder  # heavy: torch and diffusers
 
     if arguments.resume:
-        if chosen(arguments) or arguments.recipe or arguments.out:
+        if chosen(arguments) or arguments.recipe is not None or arguments.out:
             raise UserError("--resume takes its recipe from the run folder; give no other option beside it.")
         folder = RunFolder.open(arguments.resume)
         recipe = folder.recipe(warn)

@@ -16,10 +16,10 @@ from ..schema.recipe import OutputSection, Recipe
 from ..schema.resolve import Setting, resolve
 from ..schema.results import Results, WeightsFile
 from ..support.errors import UserError
-from ..support.files import sha256
 from ..support.numbers import finite
 from ..support.places import user_path
 from ..support.progress import Progress, Silent
+from ..training.checkpoints import is_intact
 from ..training.lora import as_adapter
 from ..training.train import training_lora
 from ..weights import (
@@ -65,20 +65,29 @@ def export_run(
         )
     with run.locked():
         setting = resolve(build_recipe(results.recipe))
-        return _export(run, setting, results, output, base or recipe.model, progress or Silent())
+        return _export(run, setting, results, output, base, recipe.model, progress or Silent())
 
 
 def _export(
-    run: RunFolder, setting: Setting, results: Results, output: OutputSection, base: str, progress: Progress
+    run: RunFolder,
+    setting: Setting,
+    results: Results,
+    output: OutputSection,
+    base: str | None,
+    model: str,
+    progress: Progress,
 ) -> list[WeightsFile]:
     folder = run.path / "weights" / "diffusers"
-    written = {file.format: file for file in results.weights if _state(run.path, file) == "unchanged"}
+    states = run.states(results)
+    written = {file.format: file for file in results.weights if states[file.path] == "unchanged"}
     if not needs_base(output.formats) and "diffusers" in written and _is_exact(folder):
+        if base:
+            progress.warn("--base has no effect: the run's own weights/diffusers hold all that is written.")
         denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
         hashes = _recorded_hashes(run.path, results)
     else:
-        denoiser = _load_base(base, run.path, results)
+        denoiser = _load_base(base or model, run.path, results)
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
@@ -90,19 +99,6 @@ def _export(
     results.model_copy(update={"weights": [*others, *records]}).save(run.path / RESULTS)
     write_report(run.path)
     return records
-
-
-def check_run_files(run_path: Path, results: Results) -> dict[str, str]:
-    """Path of each weights file of a run -> "unchanged", "changed" or "missing"."""
-    return {file.path: _state(run_path, file) for file in results.weights}
-
-
-def _state(run_path: Path, file: WeightsFile) -> str:
-    path = run_path / file.path
-    files = [path] if path.is_file() else denoiser_files(path)
-    if not files:
-        return "missing"
-    return "unchanged" if sha256(*files) == file.sha256 else "changed"
 
 
 def apply_to_folder(
@@ -168,7 +164,7 @@ def _restore(
     Gives the LoRA that was trained, if one was and the checkpoint is there.
     """
     checkpoint = run.path / "checkpoints" / f"step-{steps:06d}.safetensors"
-    if _is_readable(checkpoint):
+    if is_intact(checkpoint):
         with training_lora(denoiser.module, recipe.training, recipe.seed) as layers:
             _load(denoiser.module, [checkpoint], "weights.")
         return as_adapter(layers) if layers else None

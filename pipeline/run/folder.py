@@ -13,19 +13,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..data.samples import SampleSet
 from ..models import BUNDLED, Denoiser
+from ..models.lineage import denoiser_files
 from ..prompts import PromptSet
 from ..schema.defaults import build_recipe, load_recipe, read_yaml
 from ..schema.events import EVENTS_FILE
 from ..schema.recipe import Recipe
-from ..schema.results import AuditResult, Results
+from ..schema.results import AuditResult, Results, WeightsFile
 from ..support.errors import Tell, UserError, untold
 from ..support.files import file_name, replacing, sha256, write_text
 from ..support.places import user_path
@@ -46,6 +48,8 @@ NAMES = (
     *(CHECKPOINTS, "images", "weights"),
 )
 """Everything that a run writes into its folder. A new run begins only where none of them is; other files are left."""
+
+_SECONDS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
 
 _LOCK, _IN_PROCESS = ".lock", " in process "
 
@@ -85,10 +89,11 @@ class RunFolder:
         """Hold the folder of a new run while the block works. If the block never calls `start`, nothing of it stays.
 
         Raises:
-            UserError: the folder holds something that a run writes, is no folder, lies in the model, or can't be made.
+            UserError: the folder holds something that a run writes, is no folder, lies in what the run reads from, or
+                can't be made.
         """
         run = cls(Path(out) if out else new_run_path(recipe))
-        run._check_place(recipe.model)
+        run._check_place(recipe)
         made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ class RunFolder:
             raise UserError(f"can't make the run folder {run.path}: {error.strerror}. Choose another --out.") from None
         try:
             with run.locked():
-                run._check_place(recipe.model)  # another process may have been faster
+                run._check_place(recipe)  # another process may have been faster
                 yield run
         finally:
             if not (run.path / RECORD).exists():
@@ -139,13 +144,6 @@ class RunFolder:
         return any((self.path / name).is_file() for name in (RECIPE, RECORD))
 
     @property
-    def began(self) -> bool:
-        """Whether something of the run was drawn or trained, or is about to be."""
-        with suppress(UserError):
-            return bool((record := self.record()) and record.began)
-        return True
-
-    @property
     def _is_run(self) -> bool:
         """Whether `run.json` is there, and ours."""
         with suppress(UserError):
@@ -157,8 +155,10 @@ class RunFolder:
         """Be the only one to write into the folder while the block works; the lock of a killed process is free.
 
         Raises:
-            UserError: another process, or another thread of this one, is at work there.
+            UserError: no such folder, or another process, or another thread of this one, is at work there.
         """
+        if not self.path.is_dir():
+            raise UserError(f"expected a run folder, found none at {self.path}.")
         file = self.path / _LOCK
         lock = FileLock(file, timeout=0, thread_local=False)
         try:
@@ -182,7 +182,7 @@ class RunFolder:
                 pass
             (self.path / _LOCK).unlink(missing_ok=True)
 
-    def _check_place(self, model: str) -> None:
+    def _check_place(self, recipe: Recipe) -> None:
         if self._is_run:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
@@ -195,9 +195,10 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)}, which this run did not write and would replace. Choose "
                 "another --out, or move it away."
             )
-        base = BUNDLED.get(model) or user_path(model)
-        if base.is_dir() and self.path.resolve().is_relative_to(base.resolve()):
-            raise UserError(f"{self.path} lies in the folder of the model {model!r}. Choose another --out.")
+        for used in (recipe.model, recipe.model_config_folder, recipe.data.dataset):
+            base = BUNDLED.get(used) or user_path(used) if used else None
+            if base and base.is_dir() and self.path.resolve().is_relative_to(base.resolve()):
+                raise UserError(f"{self.path} lies in {used!r}, which the run reads from. Choose another --out.")
 
     # what the run is ------------------------------------------------------------------------------
 
@@ -273,8 +274,7 @@ class RunFolder:
             raise UserError(f"{error} So nothing says what the run began with: {start_anew(self.path)}") from None
         if record is None:
             raise UserError(
-                f"{self.path} has no {RECORD}: it was begun by an earlier version, and nothing says what it began "
-                f"with. {start_anew(self.path).capitalize()}"
+                f"{self.path} has no {RECORD}, so nothing says what the run began with: {start_anew(self.path)}"
             )
         return record
 
@@ -318,7 +318,11 @@ class RunFolder:
         return Results.load(path) if path.exists() else None
 
     def missing(self, tell: Tell = untold) -> list[str] | None:
-        """What a finished run no longer has of what it wrote; None if it did not end, as far as is known."""
+        """What a finished run no longer has of what it wrote; None if it did not end, as far as is known.
+
+        Raises:
+            UserError: weights that are no longer as the run wrote them, and may be somebody's.
+        """
         try:
             results = self.results()
         except UserError as error:
@@ -326,8 +330,26 @@ class RunFolder:
             return None
         if results is None:
             return None
-        written = [*(file.path for file in results.weights), *REPORT]
-        return [name for name in written if not (self.path / name).exists()]
+        states = self.states(results)
+        changed = [name for name, state in states.items() if state == "changed"]
+        if changed:
+            raise UserError(
+                f"{', '.join(str(self.path / name) for name in changed)}: not as the run wrote it. Move it away, and "
+                "--resume writes it again."
+            )
+        gone = [name for name, state in states.items() if state == "missing"]
+        return [*gone, *(name for name in REPORT if not (self.path / name).exists())]
+
+    def states(self, results: Results) -> dict[str, str]:
+        """Path of each weights file of the run -> "unchanged", "changed" or "missing"."""
+        return {file.path: self._state(file) for file in results.weights}
+
+    def _state(self, file: WeightsFile) -> str:
+        path = self.path / file.path
+        files = [path] if path.is_file() else denoiser_files(path)
+        if not files:
+            return "missing"
+        return "unchanged" if sha256(*files) == file.sha256 else "changed"
 
     def samples(self, tell: Tell = untold) -> SampleSet | None:
         """The drawn training images; None if they were not drawn, or are damaged and must be drawn again."""
@@ -335,7 +357,7 @@ class RunFolder:
         if not path.exists():
             return None
         with suppress(UserError, OSError):
-            if self._samples_hash.read_text() == sha256(path):
+            if self._samples_hash.read_bytes() == sha256(path).encode():
                 return SampleSet.load(path)
         tell(f"{path} was damaged: the training images were drawn again.")
         return None
@@ -375,8 +397,8 @@ class RunFolder:
 
     def seconds(self) -> dict[str, float]:
         """The seconds of each stage before the run was stopped; none where that is not known."""
-        with suppress(OSError, ValueError, AttributeError, TypeError):
-            return {str(stage): float(spent) for stage, spent in json.loads(self._seconds.read_bytes()).items()}
+        with suppress(OSError, ValidationError):
+            return _SECONDS.validate_json(self._seconds.read_bytes())
         return {}
 
     @property

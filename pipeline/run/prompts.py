@@ -120,6 +120,8 @@ def _llm(spec: PromptSection) -> LLMSource:
     model, url = spec.llm_model or "", spec.llm_url
     if url:
         return LLMSource(model=model, base_url=url)
+    if not model:
+        return LLMSource(model=model)
     if looks_like_path(model) and user_path(model).is_dir():
         return LLMSource(local_model=str(user_path(model)))
     if model.startswith((".", "~")) or user_path(model).is_absolute():

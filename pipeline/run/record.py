@@ -6,12 +6,15 @@ names. Whoever goes on with a run compares them with what is there now.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+from diffusers import SchedulerMixin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..models import Denoiser
 from ..prompts import PromptSet
@@ -41,6 +44,9 @@ figures, one that comes later too."""
 _OUTSIDE = ("method.mask", "data.dataset")
 """Fields that may name a file or folder whose content decides the weights. Prompts have a hash of their own."""
 
+_OF_THE_FILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
+"""Settings of a transformers model that say how and by what it was saved."""
+
 _NO_FOLDERS = ("digits", "cifar10")
 """Data sets that are named, whatever lies around."""
 
@@ -52,7 +58,7 @@ class RunRecord(BaseModel):
         format: version of this file.
         recipe: the recipe that the run began with, complete.
         prompts: hash of the prompts; None as long as the run waits for its turn, with the two below empty.
-        model: component -> hash of its weights, of the scheduler of its settings.
+        model: component -> hash, see `model_sha256`.
         files: field of the recipe -> hash of the file that it names. Of a folder the names and sizes are hashed.
         sha256: of all that decides the weights.
     """
@@ -72,7 +78,7 @@ class RunRecord(BaseModel):
         return cls(
             recipe=recipe.model_dump(mode="json"),
             prompts=prompts_sha256(prompts) if prompts else None,
-            model=model_sha256(denoiser) if denoiser else {},
+            model=model_sha256(denoiser, _texts(prompts)) if denoiser else {},
             files=dict(_outside(recipe)) if denoiser else {},
         ).signed()
 
@@ -159,19 +165,44 @@ def prompts_sha256(prompts: PromptSet) -> str:
     return _sha256([prompts.concepts, rows])
 
 
-def model_sha256(denoiser: Denoiser) -> dict[str, str]:
-    """Hashes of the networks of a pipeline and of its scheduler's settings, by component."""
-    found = {}
-    for name, component in denoiser.pipeline.components.items():
-        if isinstance(component, nn.Module):
-            found[name] = tensors_sha256(component.state_dict())
-    settings = denoiser.pipeline.scheduler.config
-    plain = {
+def _texts(prompts: PromptSet | None) -> list[str]:
+    return [text for pair in (*prompts.train, *prompts.test) for text in (pair.forget, pair.retain)] if prompts else []
+
+
+def model_sha256(denoiser: Denoiser, texts: Sequence[str] = ()) -> dict[str, str]:
+    """Hashes of all of a pipeline that decides what is drawn and trained.
+
+    Args:
+        denoiser: the model.
+        texts: the prompts; what a tokenizer makes of them stands for it.
+
+    Returns:
+        Component -> hash: of weights and settings, of a tokenizer its tokens. "pipeline": its own settings.
+    """
+    pipeline, found = denoiser.pipeline, {}
+    for name, part in pipeline.components.items():
+        if isinstance(part, PreTrainedTokenizerBase):
+            tokens = part(list(texts), verbose=False)["input_ids"] if texts else []
+            found[name] = _sha256([tokens, part.model_max_length])
+        elif isinstance(part, nn.Module | SchedulerMixin):
+            weights = tensors_sha256(part.state_dict()) if isinstance(part, nn.Module) else None
+            found[name] = _sha256([type(part).__name__, weights, _settings(part)])
+    own = {key: value for key, value in _settings(pipeline).items() if key not in pipeline.components}
+    return found | {"pipeline": _sha256(own)}
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """The settings that are not the defaults of their class, to which a newer version may add some."""
+    config = getattr(part, "config", None)
+    if isinstance(config, PreTrainedConfig):
+        given = config.to_diff_dict()
+        return {key: value for key, value in given.items() if key not in _OF_THE_FILE}
+    usual = {name: each.default for name, each in signature(type(part).__init__).parameters.items()}
+    return {
         key: value
-        for key, value in settings.items()
-        if not key.startswith("_") and isinstance(value, str | int | float | bool)
+        for key, value in (config.items() if isinstance(config, Mapping) else ())
+        if not key.startswith("_") and (key not in usual or value != usual[key])
     }
-    return found | {"scheduler": _sha256(plain)}
 
 
 def _outside(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -195,7 +226,7 @@ def _flat(nested: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any
 
 
 def _sha256(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _reason(error: OSError | ValidationError) -> str:

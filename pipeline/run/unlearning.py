@@ -54,10 +54,11 @@ class Unlearned:
 
 @dataclass
 class _Clock:
-    """Seconds of each stage, with those of earlier sittings of the same run."""
+    """Seconds of each stage, with those of earlier sittings of the same run; kept once this one has begun."""
 
     run: RunFolder
     processes: Processes
+    begun: bool = False
     spent: dict[str, float] = field(default_factory=dict)
     since: float = field(default_factory=time.perf_counter)
 
@@ -73,7 +74,7 @@ class _Clock:
             self._add(stage, time.perf_counter() - began)
             self._add("total", time.perf_counter() - self.since)
             self.since = time.perf_counter()
-            if self.processes.main and self.run.began:
+            if self.processes.main and self.begun:
                 self.run.save_seconds(self.spent)
 
     def timings(self) -> Timings:
@@ -139,6 +140,7 @@ def _carry_out(
     for warning in warnings:
         progress.warn(warning)
     processes.on_main(lambda: run.start(recipe, prompts, denoiser))
+    clock.begun = True
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
     work = _Work(setting, run, denoiser, prompts, progress, processes, warnings.append)

@@ -48,7 +48,7 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a recipe as nested dictionaries: a file, or the name of a shipped one, whatever the working folder holds.
 
     Raises:

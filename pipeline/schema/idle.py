@@ -162,7 +162,8 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        return [need.told for need in NEEDS.get(field.key, ALWAYS) if not need.met(setting)][:1]
+        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need is not _DRAWN]
+        return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]
     return [own[field.path[-1]]] if field.path[-1] in own else []

@@ -60,7 +60,7 @@ def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Se
         by_model: concepts that were removed from the model itself; "auto" stands for these.
 
     Raises:
-        UserError: a path where nothing is.
+        UserError: a path where nothing is, or nothing that says what was removed.
     """
     found: list[str] = []
     for name in named:
@@ -69,7 +69,10 @@ def forgotten_before(named: Sequence[str], concepts: Sequence[str], by_model: Se
         elif not looks_like_path(name):
             found.append(name)
         elif user_path(name).exists():
-            found += lineage_of(name).forgotten
+            removed = lineage_of(name).forgotten
+            if not removed:
+                raise UserError(f"nothing in {name!r} (keep_forgotten) says what was removed there. Name the concepts.")
+            found += removed
         else:
             raise UserError(
                 f"expected concepts, run folders or weights files for keep_forgotten, got {name!r}, which looks like a "

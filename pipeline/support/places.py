@@ -19,8 +19,10 @@ def user_path(text: str | Path) -> Path:
     """The path that a text stands for.
 
     Raises:
-        UserError: the home folder of a user who is not known.
+        UserError: no text, one that no file can be called, or the home folder of a user who is not known.
     """
+    if not str(text).strip() or "\0" in str(text):
+        raise UserError(f"expected a path, got {str(text)!r}. Name a file or folder, or leave it out.")
     try:
         return Path(text).expanduser()
     except RuntimeError:

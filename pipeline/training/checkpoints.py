@@ -38,6 +38,14 @@ def checkpoint_files(run: Path) -> list[Path]:
     return sorted(found, key=_step_of)
 
 
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint holds what was written, as its own hash says."""
+    with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        return (file.metadata() or {}).get("sha256") == tensors_sha256(tensors)
+    return False
+
+
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
@@ -123,7 +131,7 @@ class Checkpoints:
                 and remembered in (set(), set(known))  # before the first step nothing is
                 and {key: shape for key, shape in shapes.items() if key.startswith("weights.")}
                 == {f"weights.{name}": [*weight.shape] for name, weight in known.items()}
-                and marks.get("sha256") == tensors_sha256({key: file.get_tensor(key) for key in shapes})
+                and is_intact(path)
             )
         return False
 

@@ -168,6 +168,38 @@ def test_another_model_is_refused_and_the_same_elsewhere_is_taken(cut, place, tm
         assert not (cut / "weights").exists()
 
 
+def set_in(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def other_tokens(base):
+    file = base / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
+    words["a</w>"], words["c"] = words["c"], words["a</w>"]
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("edit_model", "part"),
+    [
+        (lambda base: set_in(base / "unet/config.json", attention_head_dim=2), "unet"),
+        (lambda base: set_in(base / "unet/config.json", act_fn="gelu"), "unet"),
+        (lambda base: set_in(base / "text_encoder/config.json", hidden_act="gelu"), "text_encoder"),
+        (lambda base: set_in(base / "vae/config.json", scaling_factor=0.5), "vae"),
+        (lambda base: set_in(base / "scheduler/scheduler_config.json", beta_end=0.02), "scheduler"),
+        (other_tokens, "tokenizer"),
+    ],
+)
+def test_other_settings_are_another_model(cut, place, tmp_path, capsys, edit_model, part):
+    base = Path(shutil.copytree(place / "base", tmp_path / "edited"))
+    edit_model(base)
+    edit(cut, f"model: {place / 'base'}", f"model: {base}")
+    before = contents(cut)
+    assert f"its {part} is another" in refused(capsys, "unlearn", "--resume", cut)
+    assert contents(cut) == before, "a refused run is as it was"
+
+
 def test_edited_prompts_are_refused(cut, capsys):
     edit(cut, "cat", "lion", "prompts.json")
     assert "prompts.json was edited" in refused(capsys, "unlearn", "--resume", cut)
@@ -220,7 +252,7 @@ def test_an_edited_record_is_refused(cut, capsys):
 def test_a_run_of_the_version_before(cut, place, tmp_path, capsys):
     (cut / "run.json").unlink()
     text = refused(capsys, "unlearn", "--resume", cut)
-    assert "has no run.json: it was begun by an earlier version" in text and "Start anew" in text
+    assert "has no run.json, so nothing says what the run began with: start anew" in text
     old = Path(shutil.copytree(place / "whole", tmp_path / "old"))
     (old / "run.json").unlink()
     assert call(capsys, "export", old, "--formats", "delta")[0] == 0
@@ -246,6 +278,32 @@ def test_weights_that_are_gone_are_made_again(whole, place, capsys):
     assert same_weights(whole, place / "whole")
 
 
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"mine"), lambda file: cut_short(file)])
+def test_weights_that_changed_are_told(whole, place, capsys, spoil):
+    file = next((whole / "weights").glob("*.safetensors"))
+    spoil(file)
+    before = contents(whole)
+    assert f"{file}: not as the run wrote it" in refused(capsys, "unlearn", "--resume", whole)
+    assert contents(whole) == before
+    file.unlink()
+    assert call(capsys, "unlearn", "--resume", whole)[0] == 0
+    assert same_weights(whole, place / "whole")
+
+
+def test_export_says_what_has_no_effect(whole, capsys):
+    code, text = call(capsys, "export", whole, "--formats", "delta", "--lora-rank", "3", "--lora-energy", "0.5")
+    assert code == 0 and "(--lora-rank) has no effect" in text and "(--lora-energy) has no effect" in text
+    assert "has no effect" not in call(capsys, "export", whole, "--formats", "lora", "--lora-rank", "3")[1]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_of_nothing_leaves_nothing(tmp_path, capsys, there):
+    if there:
+        (tmp_path / "run").mkdir()
+    refused(capsys, "report", tmp_path / "run")
+    assert sorted(tmp_path.rglob("*")) == ([tmp_path / "run"] if there else [])
+
+
 # damage -------------------------------------------------------------------------------------------
 
 
@@ -255,6 +313,13 @@ def cut_short(file):
 
 def emptied(file):
     file.write_bytes(b"")
+
+
+def ends_otherwise(file):
+    """One byte near the end, which no header tells."""
+    content = bytearray(file.read_bytes())
+    content[-8] ^= 1
+    file.write_bytes(content)
 
 
 def holed(file):
@@ -282,6 +347,7 @@ def of_something_else(file):
         (["checkpoints/step-000003.safetensors"], "step-000003.safetensors was damaged"),
         (["checkpoints/step-000003.safetensors", "checkpoints/step-000002.safetensors"], "000002.safetensors was dam"),
         (["checkpoints/samples.safetensors"], "samples.safetensors was damaged"),
+        (["checkpoints/samples.sha256"], "samples.safetensors was damaged"),
         (["checkpoints/audit-before.json"], "audit-before.json was damaged"),
         (["events.jsonl"], "lines of"),
         (["prompts.json"], "The prompts were made again"),
@@ -335,7 +401,7 @@ def test_a_run_with_damaged_results_can_be_finished_again(whole, place, capsys):
     assert Results.load(whole / "results.json").training.steps == STEPS and same_weights(whole, place / "whole")
 
 
-@pytest.mark.parametrize("damage", [cut_short, emptied, noise])
+@pytest.mark.parametrize("damage", [cut_short, emptied, noise, ends_otherwise])
 def test_export_takes_what_is_whole(whole, place, tmp_path, capsys, damage):
     expected = Path(shutil.copytree(whole, tmp_path / "expected"))
     assert call(capsys, "export", expected, "--formats", "delta")[0] == 0

@@ -1,6 +1,7 @@
 """What a text stands for: a known name, a path, or the name of something else, whatever lies in the working folder."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,8 @@ def test_a_concept_is_no_folder_that_is_called_so(here, concept):
 
 @pytest.mark.parametrize("path", ["runs/x", "./x", "~/x", "/nowhere/x", "x.safetensors", ".."])
 def test_a_path_is_no_concept(here, path):
-    if path == "..":
-        assert forgotten_before([path], ["horse"]) == ()  # a folder in which nothing was removed
-        return
-    with pytest.raises(UserError, match="looks like a path and is not there"):
+    says = "says what was removed there" if path == ".." else "looks like a path and is not there"
+    with pytest.raises(UserError, match=says):
         forgotten_before([path], ["horse"])
 
 
@@ -105,7 +104,7 @@ def test_a_run_has_absolute_paths(here):
             "distance_features": "inception:i",
         },
     }
-    (here / "runs" / "x").mkdir(parents=True)
+    unlearned(here / "runs" / "x", "cat")
     recipe = resolve(build_recipe(chosen)).recipe
     assert recipe.model == f"{here}/model" and recipe.model_config_folder == f"{here}/configs"
     assert recipe.method.mask == f"{here}/mask.safetensors"
@@ -136,3 +135,45 @@ def test_a_language_model_is_a_name_or_a_folder(here):
 def test_outputs_at_home(here):
     assert main(["prompts", "--concept", "cat", "--n", "2", "--n-test", "1", "--out", "~/made.json"]) == 0
     assert (here / "made.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~nobody-by-this-name/x"])
+@pytest.mark.parametrize(
+    "words", [["report"], ["info"], ["unlearn", "--resume"], ["unlearn", "--concept", "cat", "--out"]]
+)
+def test_no_path_is_one_line(here, capsys, text, words):
+    with pytest.raises(SystemExit):
+        main([*words, text])
+    assert "expected a path, got" in capsys.readouterr().err and not list(here.iterdir())
+
+
+def test_a_shipped_name_with_a_dot_before_it_is_a_path(here):
+    assert main(["prompts", "--recipe", "./nudity-sd14"]) == 2
+    assert main(["prompts", "--recipe", ""]) == 2
+
+
+def test_a_place_that_says_nothing_is_not_guarded_in_silence(here):
+    (here / "dog").mkdir()
+    with pytest.raises(UserError, match=r"nothing in '\./dog' \(keep_forgotten\) says what was removed"):
+        forgotten_before(["./dog"], ["cat"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prompts", "--concept", "cat", "--out", "own.csv"],
+        ["prompts", "--concept", "cat", "--prompts", "own.csv", "--out", "own.csv"],
+        ["audit", "--concept", "cat", "--out", "own.csv"],
+        ["audit", "--concept", "cat", "--progress-file", "own.csv"],
+        ["unlearn", "--concept", "cat", "--progress-file", "own.csv"],
+        ["generate", "a cat", "--out", "pictures"],
+    ],
+)
+def test_files_of_the_users_are_not_replaced(here, capsys, words):
+    (here / "own.csv").write_text("mine")
+    (here / "pictures").mkdir()
+    (here / "pictures" / "00000.png").symlink_to(here / "nowhere")
+    with suppress(SystemExit):  # of argparse
+        assert main(words) == 2
+    assert "is there already and would be replaced" in " ".join(capsys.readouterr().err.split())
+    assert (here / "own.csv").read_text() == "mine" and (here / "pictures" / "00000.png").is_symlink()

@@ -90,7 +90,7 @@ def test_no_run_there(tmp_path, name):
 def test_what_was_not_made_is_none(tmp_path):
     run = RunFolder.create(RECIPE, tmp_path)
     assert run.prompts() is None and run.results() is None and run.audit("before") is None
-    assert run.samples() is None and run.seconds() == {} and run.missing() is None and not run.began
+    assert run.samples() is None and run.seconds() == {} and run.missing() is None
 
 
 def test_prompts_results_and_audits_come_back(tmp_path):
@@ -222,7 +222,19 @@ def test_what_never_began_leaves_nothing(tmp_path, error):
     assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"a": null}', b"\xff", b'{"samples": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"a": null}',
+        b"\xff",
+        b'{"samples": "x"}',
+        b'{"samples": NaN}',
+        b'{"samples": %s}' % (b"9" * 400),
+    ],
+)
 def test_damaged_seconds_are_none(tmp_path, content):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "seconds.json").write_bytes(content)
@@ -253,3 +265,12 @@ def test_long_names_are_cut_and_stay_apart(tmp_path, concept):
     run = new_run_path(RECIPE.model_copy(update={"concepts": (concept,)})).name
     for name in (*stems, run):
         write_text(tmp_path / f"{name}-checkpoint.safetensors", "x")
+
+
+def test_a_folder_that_is_read_from_is_no_run_folder(tmp_path):
+    images = tmp_path / "images-of-mine"
+    (images / "3").mkdir(parents=True)
+    recipe = build_recipe({"concept": "3", "kind": "class", "model": "digits", "data": {"dataset": str(images)}})
+    with pytest.raises(UserError, match="which the run reads from"):
+        RunFolder.create(recipe, images / "run")
+    assert [path.name for path in images.iterdir()] == ["3"]
