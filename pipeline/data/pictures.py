@@ -54,15 +54,18 @@ def as_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
         name: what errors and warnings call it.
 
     Raises:
-        UserError: a mode without a known range (32-bit integers and floats), one that Pillow can't convert, or no
-            pixel at all.
+        UserError: a mode without a known range (32-bit integers and floats), one that Pillow can't convert, no pixel
+            at all, or pixels that can't be read.
     """
     if 0 in image.size:
         raise UserError(f"expected an image with at least one pixel, got {name} with {image.width}x{image.height}.")
     frames = _frames(image)
     if frames > 1 and not image.tell() and image.format not in _ONE_PICTURE:
         warnings.warn(f"{name} has {frames} frames, and only the first is seen.", Caution, stacklevel=2)
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, ValueError) as error:  # pixels are read only now: the file is cut short, or closed already
+        raise UserError(f"can't read {name}: {' '.join(str(error).split())}.") from None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
         return _from_16_bits(np.asarray(upright).astype(np.float32), getattr(image, "tag_v2", {}))
     if image.mode in _NO_RANGE:

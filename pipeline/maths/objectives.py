@@ -330,8 +330,19 @@ def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) 
     """Choose the objective that a diffusers scheduler stands for.
 
     Raises:
-        ValueError: a prediction type without an objective here.
+        ValueError: a prediction type without an objective here, noise levels of a flow, or levels that are no shares.
     """
+    if config.get("use_flow_sigmas"):
+        raise ValueError(
+            "use_flow_sigmas must be off where the noise levels come from betas, got it on in the scheduler."
+        )
+    if not ((alphas_cumprod >= 0) & (alphas_cumprod <= 1)).all():  # NaN is not, either
+        raise ValueError("the scheduler's betas are wrong: they give noise levels outside [0, 1].")
+    if len(alphas_cumprod) != config.get("num_train_timesteps", len(alphas_cumprod)):
+        raise ValueError(
+            f"the scheduler has {len(alphas_cumprod)} trained_betas for {config['num_train_timesteps']} "
+            "num_train_timesteps; expected as many."
+        )
     kinds = {"epsilon": Epsilon, "v_prediction": VPrediction}
     prediction_type = config.get("prediction_type", "epsilon")
     if prediction_type not in kinds:

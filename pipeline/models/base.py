@@ -187,12 +187,31 @@ class PipelineDenoiser(Family, ABC):
         ]
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse an image size that is no multiple of what the autoencoder and the network need, or too large."""
+        """Refuse what the model can't draw.
+
+        Raises:
+            UserError: an image size that is no multiple of what the autoencoder and the network need, or too large; or
+                a number of steps that the scheduler can't take.
+        """
         image_size, step, largest = sampling.image_size, self.size_step(), self.largest_size()
         if image_size is not None and image_size % step:
             raise UserError(f"image_size must be a multiple of {step} for {self.family}, got {image_size}.")
         if image_size is not None and image_size > largest:
             raise UserError(f"image_size must be at most {largest:g} for this {self.family} model, got {image_size}.")
+        self._check_steps(sampling)
+
+    def _check_steps(self, sampling: Sampling) -> None:
+        config = self.pipeline.scheduler.config
+        own = sampling.scheduler != "dpm-solver++"
+        scheduler = type(self.pipeline.scheduler).from_config(config) if own else self.sampler(config)
+        shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+        try:
+            scheduler.set_timesteps(sampling.num_inference_steps, **shift)
+        except FAULTS as error:
+            raise UserError(
+                f"{type(scheduler).__name__} can't draw in {sampling.num_inference_steps} steps "
+                f"({reason_of(error)}). Choose another num_inference_steps (--num-inference-steps)."
+            ) from None
 
     @torch.no_grad()
     def sample(

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..support.errors import UserError
+from .family import Family
 from .files import FAULTS, check_file, read_header, read_json, reason_of
 
 INDEX = "model_index.json"
@@ -63,23 +64,30 @@ def entries(index: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: entry for name, entry in pairs.items() if all(isinstance(each, str) for each in entry)}
 
 
-def absent(index: Mapping[str, Any]) -> dict[str, None]:
-    """Components that a folder says it lacks; diffusers wants to be told (a third text encoder)."""
-    return {name: None for name, entry in index.items() if entry == [None, None]}
+def spare(folder: Path, family: type[Family]) -> list[str]:
+    """Components that a folder names and does not have, and that no run needs: a safety checker, an image encoder."""
+    named = entries(read_json(folder / INDEX))
+    return [name for name in named if name not in family.needs(named) and not (folder / name).exists()]
 
 
-def components_of(folder: Path, without: str = "", weights: bool = True) -> list[Component]:
+def absent(folder: Path, without: Collection[str]) -> dict[str, None]:
+    """What diffusers wants to be told: components that a folder says it lacks (a third text encoder), and others."""
+    lacking = [name for name, entry in read_json(folder / INDEX).items() if entry == [None, None]]
+    return dict.fromkeys([*lacking, *without])
+
+
+def components_of(folder: Path, without: Collection[str] = (), weights: bool = True) -> list[Component]:
     """Look at the files of every component of a folder.
 
     Args:
         folder: with a `model_index.json`.
-        without: a component that comes from elsewhere.
+        without: components that come from elsewhere, or from nowhere.
         weights: whether those of its networks are needed.
 
     Raises:
         UserError: the first one that is missing or damaged.
     """
-    return [component_of(folder, name, weights) for name in entries(read_json(folder / INDEX)) if name != without]
+    return [component_of(folder, name, weights) for name in entries(read_json(folder / INDEX)) if name not in without]
 
 
 def component_of(folder: Path, name: str, weights: bool = True) -> Component:
@@ -207,12 +215,14 @@ def _check_component(component: Component, weights: bool) -> None:
         for file in weights_of(component).files if weights else ():
             read_header(file)
         return
-    if issubclass(kind, SchedulerMixin):
-        read_json(folder / "scheduler_config.json")
+    if issubclass(kind, SchedulerMixin) and not read_json(folder / "scheduler_config.json"):
+        raise UserError(f"{folder / 'scheduler_config.json'} holds no settings. Download it again.")
     if issubclass(kind, PreTrainedTokenizerBase):
         _check_tokenizer(folder, kind)
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".txt", ".model"):
+        if file.is_file() and file.suffix == ".json":
+            read_json(file)
+        elif file.is_file() and file.suffix in (".txt", ".model"):
             check_file(file)
 
 
@@ -221,7 +231,8 @@ def _check_tokenizer(folder: Path, kind: type[PreTrainedTokenizerBase]) -> None:
     names = dict(kind.vocab_files_names)
     whole = names.pop("tokenizer_file", "tokenizer.json")
     if (folder / whole).is_file():
-        read_json(folder / whole)
+        if "model" not in read_json(folder / whole):
+            raise UserError(f"{folder / whole} describes no tokenizer. Download it again.")
         return
     for name in names.values():
         if not (folder / name).is_file():

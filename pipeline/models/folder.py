@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import UserError
-from .components import INDEX, Component, components_of, entries
+from .components import INDEX, Component, components_of, entries, spare
 from .family import Family
 from .files import read_json
 from .registry import family_of_pipeline, supported_pipelines
 
 
-def check_folder(folder: Path) -> list[Component]:
+def check_folder(folder: Path) -> tuple[list[Component], list[str]]:
     """Look at every file of a model that will be read.
 
     Returns:
-        Its components.
+        Its components, and the names of those that it lacks and does without.
 
     Raises:
         UserError: the first file that is missing or damaged, or what else keeps the model from being unlearned.
     """
+    if not folder.is_dir():
+        raise UserError(f"expected a diffusers folder or a .safetensors file, and {folder} is neither.")
     if not (folder / INDEX).exists():
         raise UserError(f"expected a diffusers folder with a {INDEX}, found none in {folder}. {_elsewhere(folder)}")
     index = read_json(folder / INDEX)
@@ -34,7 +36,8 @@ def check_folder(folder: Path) -> list[Component]:
             f"{index.get('_class_name')} in {folder / INDEX}."
         )
     _check_whole(index, family, folder)
-    return components_of(folder)
+    lacking = spare(folder, family)
+    return components_of(folder, lacking), lacking
 
 
 def _elsewhere(folder: Path) -> str:

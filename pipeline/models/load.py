@@ -14,7 +14,7 @@ from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index, pipeline_class_of
 from .protocol import Denoiser
-from .registry import family_of_pipeline, wrap_pipeline
+from .registry import pipeline_class_called, wrap_pipeline
 from .single_file import load_single_file
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -31,6 +31,8 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()  # a tensor of the device meta has no value
+    except NotImplementedError:  # whose message is torch's table of kernels
+        raise UserError(f"device {device!r} can't be used here: this PyTorch is built without it.") from None
     except (RuntimeError, AssertionError, ImportError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"device {device!r} can't be used here: {reason[0]}") from None
@@ -96,15 +98,19 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
 
 
 def _load_folder(folder: Path, model: str) -> tuple[Any, tuple[str, ...]]:
-    components = check_folder(folder)
+    components, lacking = check_folder(folder)
     try:
         networks, warnings = load_networks(components)
-        kind = _pipeline_class(folder)
-        return kind.from_pretrained(folder, **networks, **absent(model_index(folder)), use_safetensors=True), warnings
+        kind = pipeline_class_called(model_index(folder)["_class_name"])
+        pipeline = kind.from_pretrained(folder, **networks, **absent(folder, lacking), use_safetensors=True)
     except UserError:
         raise
     except FAULTS as error:
         raise UserError(f"can't load the model {model!r} from {folder}: {reason_of(error)}.") from None
+    if lacking:
+        told = f"{folder} has no {' and no '.join(lacking)}, which no run needs; what is written has none either."
+        warnings = (told, *warnings)
+    return pipeline, warnings
 
 
 def _downloaded(model: str) -> Path:
@@ -131,10 +137,3 @@ def class_names(model: str) -> list[str]:
             f"`python -m turpentine.pipeline.bundled.digits.train` wrote), got {model!r}."
         )
     return [named[str(label)] for label in range(len(named))]
-
-
-def _pipeline_class(folder: Path) -> Any:
-    """The class that reads a folder: diffusers finds its own by itself, not ours."""
-    family = family_of_pipeline(model_index(folder).get("_class_name", ""))
-    own = family is not None and not family.pipeline_class.__module__.startswith("diffusers.")
-    return family.pipeline_class if family is not None and own else DiffusionPipeline

@@ -57,7 +57,7 @@ def _fused(part: nn.Module) -> set[str]:
         if not isinstance(layer, BaseTunerLayer):
             continue
         if not layer.disable_adapters:
-            if {*layer.active_adapters} - {*layer.merged_adapters}:
+            if not layer.merged:  # where some are merged, peft leaves the other ones out of what the layer does
                 layer.merge()
             used |= {*layer.merged_adapters}
         elif layer.merged:

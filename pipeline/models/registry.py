@@ -49,6 +49,11 @@ def family_of_pipeline(pipeline_class: str) -> type[Family] | None:
     return None
 
 
+def pipeline_class_called(name: str) -> Any:
+    """The pipeline class of a family, from its name; unlike `DiffusionPipeline` it knows what it can do without."""
+    return next(kind for each in ADAPTERS for kind in (each.pipeline_class, *each.siblings) if kind.__name__ == name)
+
+
 def wrap_pipeline(pipeline: Any, name: str | None = None, source: str | None = None) -> Denoiser:
     """Put the user's own diffusers pipeline behind the `Denoiser` protocol.
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import (
     SingleFileComponentError,
     fetch_diffusers_config,
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 
 from ..support.errors import UserError
 from ..support.places import user_path
-from .components import INDEX, absent, component_of, components_of, load_network, load_networks
+from .components import INDEX, absent, component_of, components_of, load_network, load_networks, spare
 from .family import Family, tokenizer_of
 from .files import FAULTS, read_header, read_json, reason_of
 from .marks import PREFIX, follow, read_marks, without_marks
-from .registry import ADAPTERS
+from .registry import ADAPTERS, pipeline_class_called
 
 _VAE_PREFIXES = ("first_stage_model.", "vae.")
 _CONFIGS = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
@@ -61,7 +60,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
         )
     folder = _checked(user_path(config_folder), adapter) if config_folder else _from_hub(meta, path)
     try:
-        components_of(folder, weights=False)
+        components_of(folder, spare(folder, adapter), weights=False)
         load = _load_complete if complete else _load_denoiser_into
         pipeline = load(path, folder, adapter, shapes)
     except NotImplementedError:  # torch's word for a weight that was never given a value
@@ -128,7 +127,7 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
 
 
 def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
-    other: dict[str, Any] = {}
+    other: dict[str, Any] = dict.fromkeys(spare(folder, adapter))
     for part, prefix in adapter.text_encoders.items():
         if any(key.startswith(prefix) for key in shapes):
             continue
@@ -149,8 +148,10 @@ def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes:
     network = getattr(diffusers, index[adapter.component][1]).from_single_file(
         weights, config=str(folder), subfolder=adapter.component, local_files_only=True
     )
-    others, _ = load_networks(components_of(folder, without=adapter.component))
-    return DiffusionPipeline.from_pretrained(folder, **absent(index), **{adapter.component: network}, **others)
+    lacking = spare(folder, adapter)
+    others, _ = load_networks(components_of(folder, without=[adapter.component, *lacking]))
+    kind = pipeline_class_called(index["_class_name"])
+    return kind.from_pretrained(folder, **absent(folder, lacking), **{adapter.component: network}, **others)
 
 
 def _refuse_gaps(part: nn.Module, name: str, path: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from ..models.lineage import COMPONENTS
@@ -95,15 +96,32 @@ def denoiser_of(pipe: Any) -> nn.Module:
     """The UNet or transformer of a diffusers pipeline, itself where it was compiled.
 
     Raises:
-        UserError: it has none, or its weights are not there or not numbers that can be added to.
+        UserError: it has none, or its weights are not there, not numbers that can be added to, or not those that draw.
     """
     for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
             original: nn.Module = getattr(module, "_orig_mod", module)
+            _check_state(component, original)
             _check_weights(component, original)
             return original
     raise UserError(f"expected a diffusers pipeline with a unet or a transformer, got {type(pipe).__name__}.")
+
+
+def _check_state(component: str, module: nn.Module) -> None:
+    """Refuse a network whose weights have other names, or have copies that draw in their place."""
+    if not isinstance(module, ModelMixin):
+        raise UserError(f"expected the pipeline's {component} itself, got it in a {type(module).__name__}.")
+    if getattr(module, "peft_config", None):
+        raise UserError(
+            f"the pipeline's {component} carries LoRA adapters. Call pipe.unload_lora_weights() first, and load them "
+            "again afterwards."
+        )
+    if any(getattr(each, "fused_projections", False) for each in module.modules()):
+        raise UserError(
+            f"the attention of the pipeline's {component} is fused (fuse_qkv_projections). Load the pipeline again, "
+            "and fuse it afterwards."
+        )
 
 
 def _check_weights(component: str, module: nn.Module) -> None:

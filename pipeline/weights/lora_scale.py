@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..support.errors import UserError
+from ..support.errors import UserError, given
 from ..support.numbers import finite
 
 PEFT = "base_model.model"
@@ -136,7 +136,10 @@ class PeftScale:
 
     def _of(self, layer: str, pattern: str, field: str, default: float) -> float:
         """A number of a layer: by the first pattern that matches the end of its name, as peft does, else for all."""
-        for key, value in (self.config.get(pattern) or {}).items():
+        numbers = self.config.get(pattern) or {}
+        if not isinstance(numbers, dict):
+            raise UserError(f"expected a JSON object as {pattern}, got {given(numbers)}.")
+        for key, value in numbers.items():
             try:
                 matches = re.match(rf"(.*\.)?({key})$", layer)
             except re.error:

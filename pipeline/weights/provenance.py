@@ -151,7 +151,8 @@ def header(
         recipe: the whole recipe, as YAML.
         figures: audit figures, JSON-able.
     """
-    predicted = _PREDICTION.get(denoiser.pipeline.scheduler.config.get("prediction_type"))
+    scheduler = denoiser.pipeline.scheduler.config
+    predicted = _PREDICTION.get(scheduler.get("prediction_type"))
     concept = join_concepts(concepts)
     forgotten = [name for name in lineage.forgotten if not any(same_concept(name, concept) for concept in concepts)]
     return {
@@ -160,6 +161,7 @@ def header(
         "modelspec.architecture": denoiser.family,
         "modelspec.implementation": "diffusers",
         **({"modelspec.prediction_type": predicted} if predicted else {}),
+        **({"ss_zero_terminal_snr": "True"} if scheduler.get("rescale_betas_zero_snr") else {}),
         "modelspec.title": f"{Path(model).name} without {concept}",
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "turpentine.base_model": model,

@@ -240,6 +240,41 @@ def test_weights_that_can_not_be_changed_are_refused(made, change, words):
         turpentine.apply(pipe, made.files["fp32"]["delta"], any_base=True)
 
 
+def with_adapter(pipe):
+    from peft import LoraConfig
+
+    pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q"]))
+
+
+STATES = {
+    "adapters": (with_adapter, "carries LoRA adapters. Call pipe.unload_lora_weights"),
+    "fused attention": (lambda pipe: pipe.fuse_qkv_projections(), "is fused .fuse_qkv_projections"),
+    "wrapped": (lambda pipe: setattr(pipe, "unet", torch.nn.DataParallel(pipe.unet)), "got it in a DataParallel"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("call", ["apply", "remove"])
+def test_networks_whose_weights_have_other_names_are_refused_by_what_they_carry(made, state, call):
+    change, words = STATES[state]
+    pipe = load(made, "fp32", "float32")
+    if call == "remove":
+        turpentine.apply(pipe, made.files["fp32"]["delta"])
+    change(pipe)
+    with pytest.raises(UserError, match=words):
+        turpentine.remove(pipe) if call == "remove" else turpentine.apply(pipe, made.files["fp32"]["delta"])
+
+
+def test_weights_that_were_applied_before_an_adapter_can_be_taken_out_after_it(made):
+    pipe = load(made, "fp32", "float32")
+    before = snapshot(pipe.unet)
+    turpentine.apply(pipe, made.files["fp32"]["delta"])
+    with_adapter(pipe)
+    pipe.unload_lora_weights()
+    turpentine.remove(pipe)
+    assert same(pipe.unet.state_dict(), before)
+
+
 # LoRAs that others wrote ------------------------------------------------------------------------
 
 CONFIGS = {

@@ -209,6 +209,12 @@ def only_one_of_two(pipe):
     pipe.set_adapters("other")
 
 
+def one_of_two_fused(pipe):
+    add(pipe.unet, "other", seed=2)
+    pipe.set_adapters(["style", "other"], [1.0, 1.0])
+    pipe.fuse_lora(components=["unet"], adapter_names=["style"])
+
+
 def one_layer_off(pipe):
     pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.enable_adapters(False)
 
@@ -234,6 +240,7 @@ STATES = {
     "one layer off": one_layer_off,
     "fused": fused,
     "fused at half": lambda pipe: fused(pipe, 0.5),
+    "one of two fused": one_of_two_fused,
     "fused, then off": lambda pipe: (fused(pipe), pipe.disable_lora()),
 }
 

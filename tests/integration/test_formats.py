@@ -301,7 +301,18 @@ def test_v_prediction_is_told():
     assert "v_pred" in checkpoint_tensors(wrap_pipeline(build_sdxl("v_prediction")))
     assert "v_pred" not in checkpoint_tensors(wrap_pipeline(build_sdxl()))
     pipe = BUILDERS["sd2-v"]()
-    assert run_header(denoiser_for(pipe), resolve(RECIPE), BaseHashes(""), None)["modelspec.prediction_type"] == "v"
+    header = run_header(denoiser_for(pipe), resolve(RECIPE), BaseHashes(""), None)
+    assert header["modelspec.prediction_type"] == "v" and "ss_zero_terminal_snr" not in header
+
+
+def test_what_is_said_of_a_denoiser_alone_is_heeded_when_it_is_loaded(tmp_path):
+    pipe = BUILDERS["sd2-v"]()
+    pipe.save_pretrained(tmp_path / "configs")
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, rescale_betas_zero_snr=True)
+    header = run_header(denoiser_for(pipe), resolve(RECIPE), BaseHashes(""), None)
+    save_file(pipe.unet.state_dict(), tmp_path / "unet.safetensors", header)
+    loaded = load_denoiser(str(tmp_path / "unet.safetensors"), "cpu", str(tmp_path / "configs"))
+    assert loaded.pipeline.scheduler.config.rescale_betas_zero_snr
 
 
 # refusals -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Folders as people have them: whole, in variants, incomplete, damaged, or of something else."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
-TOKENS = "tokenizer/tokenizer.json"
+TOKENS, TOKENS_CONFIG = "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"
 
 
 @pytest.fixture(scope="module")
@@ -214,11 +215,14 @@ DAMAGED = {
     "unet config": (lambda f: (f / "unet/config.json").unlink(), r"unet/config\.json is missing"),
     "vae config is cut": (lambda f: cut(f / "vae/config.json", 50), r"vae/config\.json is not JSON"),
     "text config is a list": (lambda f: (f / "text_encoder/config.json").write_text("[1]"), "found a list"),
+    "betas that give nan": (lambda f: edit(f / SCHEDULER, beta_end=math.nan), "noise levels outside"),
+    "flow sigmas": (lambda f: edit(f / SCHEDULER, use_flow_sigmas=True), "can't train .*use_flow_sigmas must be off"),
     "config of nonsense": (lambda f: edit(f / "unet/config.json", block_out_channels="many"), "can't load the unet in"),
     "config of another": (lambda f: edit(f / "unet/config.json", norm_num_groups=7), "can't load the unet in"),
     "text config of nonsense": (lambda f: edit(f / "text_encoder/config.json", hidden_size="x"), "load the text_enc"),
     "scheduler config": (lambda f: cut(f / SCHEDULER, 9), "scheduler_config.json is not JSON"),
     "no scheduler config": (lambda f: (f / SCHEDULER).unlink(), "scheduler_config.json is missing"),
+    "empty scheduler config": (lambda f: (f / SCHEDULER).write_text("{}"), r"scheduler_config\.json holds no settings"),
     "scheduler of nonsense": (
         lambda f: edit(f / SCHEDULER, beta_schedule="x"), "can't load the model"
     ),
@@ -238,7 +242,9 @@ DAMAGED = {
     "unet is html": (lambda f: (f / UNET).write_text("<!doctype html><html>404</html>"), "cut short or damaged"),
     "no tokenizer files": (lambda f: (f / TOKENS).unlink(), "neither tokenizer.json nor vocab.json"),
     "tokenizer is cut": (lambda f: cut(f / TOKENS), r"tokenizer\.json is not JSON"),
-    "tokenizer of nonsense": (lambda f: (f / TOKENS).write_text("{}"), "can't load the model"),
+    "tokenizer of nonsense": (lambda f: (f / TOKENS).write_text("{}"), r"tokenizer\.json describes no tokenizer"),
+    "tokenizer config is cut": (lambda f: cut(f / TOKENS_CONFIG, 40), r"tokenizer_config\.json is not JSON"),
+    "tokenizer config is a list": (lambda f: (f / TOKENS_CONFIG).write_text("[1]"), r"tokenizer_config\.json, fou"),
     "tokenizer without a length": (
         lambda f: (f / "tokenizer/tokenizer_config.json").unlink(), "its tokenizer says no length: model_max_length in"
     ),
@@ -280,6 +286,46 @@ DAMAGED = {
         r"weights of the unet hold values that are not a number \(NaN\)",
     ),
 }  # fmt: skip
+
+
+NOT_NEEDED = {
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+}
+
+
+@pytest.mark.parametrize("names", [[name] for name in NOT_NEEDED] + [[*NOT_NEEDED]])
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_no_run_needs_may_be_missing(names, alone, folder, tmp_path):
+    edit(folder / INDEX, **{name: NOT_NEEDED[name] for name in names})
+    if alone:  # the folder has what goes with a denoiser's file
+        denoiser = load_denoiser(str(folder / UNET), "cpu", str(folder))
+    else:
+        denoiser = load_denoiser(str(folder), "cpu")
+        (told,) = denoiser.warnings
+        assert all(name in told for name in names) and "which no run needs" in told
+    assert all(getattr(denoiser.pipeline, name) is None for name in names)
+    assert_same(denoiser.pipeline, build_family("sd1"))
+    denoiser.save(tmp_path / "again", None)
+    assert load_denoiser(str(tmp_path / "again"), "cpu").warnings == ()
+
+
+def test_a_component_that_is_there_must_be_whole(folder):
+    edit(folder / INDEX, feature_extractor=NOT_NEEDED["feature_extractor"])
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor/preprocessor_config.json").write_text(POINTER)
+    with pytest.raises(UserError, match=r"preprocessor_config\.json is a Git LFS pointer"):
+        load_denoiser(str(folder), "cpu")
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "fifo"])
+def test_what_is_neither_a_folder_nor_a_file(place, tmp_path):
+    if place == "fifo":
+        os.mkfifo(tmp_path / "fifo")
+        place = str(tmp_path / place)
+    with pytest.raises(UserError, match=rf"folder or a \.safetensors file, and {place} is neither"):
+        load_denoiser(place, "cpu")
 
 
 @pytest.mark.parametrize("how", DAMAGED)

@@ -1,10 +1,19 @@
 """The Stable Diffusion adapter on real classes of tiny size."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DDPMPipeline,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    TCDScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
 from turpentine.pipeline.models import BUNDLED, Sampling, choose_device, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.errors import Cancelled, UserError
@@ -190,6 +199,26 @@ def test_saving_restores_first(folder, tmp_path, kept_on_disk):
 
 
 # wrapping and loading ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "can"),
+    [
+        (LCMScheduler, 50, True),
+        (LCMScheduler, 60, False),
+        (TCDScheduler, 60, False),
+        (PNDMScheduler, 2, False),
+        (PNDMScheduler, 20, True),
+        (EulerDiscreteScheduler, 1000, True),
+    ],
+)
+def test_a_number_of_steps_that_the_scheduler_can_not_take(kind, steps, can):
+    pipeline = build_tiny_pipeline()
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    denoiser = wrap_pipeline(pipeline)
+    denoiser.check_sampling(Sampling(num_inference_steps=steps, scheduler="dpm-solver++"))
+    with nullcontext() if can else pytest.raises(UserError, match=f"{kind.__name__} can't draw in {steps} steps"):
+        denoiser.check_sampling(Sampling(num_inference_steps=steps, scheduler="own"))
 
 
 @pytest.mark.parametrize(("prediction_type", "objective"), [("epsilon", Epsilon), ("v_prediction", VPrediction)])

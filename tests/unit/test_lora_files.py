@@ -186,6 +186,8 @@ def test_keys_that_stand_elsewhere_are_named(unet, tmp_path, key, words):
         ({"lora_alpha": "8"}, "lora_alpha must be a finite number, got '8'"),
         ({"alpha_pattern": {"to_q": None}}, f"alpha_pattern of {LINEAR} must be a finite number, got None"),
         ({"alpha_pattern": {"to_q(": 2}}, "which is no regular expression"),
+        ({"alpha_pattern": [2]}, "expected a JSON object as alpha_pattern, got [2]"),
+        ({"rank_pattern": "to_q"}, "expected a JSON object as rank_pattern, got 'to_q'"),
     ],
 )
 def test_a_configuration_that_can_not_be_followed(unet, tmp_path, config, words):

@@ -142,6 +142,22 @@ def test_unknown_prediction_type(kind):
         objective_from_scheduler({"prediction_type": kind}, ALPHAS)
 
 
+@pytest.mark.parametrize(
+    ("config", "levels", "words"),
+    [
+        ({"use_flow_sigmas": True}, ALPHAS, "use_flow_sigmas must be off"),
+        ({"use_flow_sigmas": True, "prediction_type": "v_prediction"}, ALPHAS, "use_flow_sigmas must be off"),
+        ({}, torch.full((3,), torch.nan), "noise levels outside"),
+        ({}, torch.tensor([0.9, -0.1]), "noise levels outside"),
+        ({}, torch.tensor([1.5, 0.1]), "noise levels outside"),
+        ({"num_train_timesteps": 1000}, torch.tensor([0.9, 0.1]), "2 trained_betas for 1000 num_train_timesteps"),
+    ],
+)
+def test_noise_levels_that_no_diffusion_has(config, levels, words):
+    with pytest.raises(ValueError, match=words):
+        objective_from_scheduler(config, levels)
+
+
 def test_a_scheduler_that_names_no_prediction_type_predicts_noise():
     assert isinstance(objective_from_scheduler({}, ALPHAS), Epsilon)
 

@@ -222,6 +222,19 @@ def test_files_that_can_not_be_read_are_named_on_one_line(tmp_path, name, conten
     assert name.split(".")[0] in str(told.value) and "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("how", ["cut", "closed"])
+def test_opened_pictures_whose_pixels_can_not_be_read(tmp_path, how):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+    if how == "cut":
+        (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:1000])
+    opened = Image.open(tmp_path / "a.png")
+    if how == "closed":
+        opened.close()
+    with pytest.raises(UserError, match=r"can't read the image at place 1 of the list: .") as told:
+        to_uint8([Image.new("RGB", (2, 2)), opened])
+    assert "\n" not in str(told.value)
+
+
 def test_a_picture_without_pixels():
     with pytest.raises(UserError, match="at least one pixel, got the image at place 0 of the list with 0x4"):
         to_uint8([Image.new("RGB", (0, 4))])
