@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
+from tempfile import TemporaryFile
 from typing import Any
 
 from ..methods import names
@@ -147,8 +147,11 @@ def check_writable(folder: FilePath) -> None:
         UserError: it is read-only, or below a file.
     """
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"can't write into {folder}. Choose another --out.")
+    try:
+        with TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise UserError(f"can't write into {folder}: {error.strerror}. Choose another --out.") from None
 
 
 def add_recipe_file(parser: argparse.ArgumentParser) -> None:

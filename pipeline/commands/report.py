@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             run.recipe(warn)
         except UserError as error:
-            warn(f"{error} The report shows the recipe that was carried out.")
+            warn(f"{error}. The report shows the recipe that was carried out.")
     with run.locked():
         page = write_report(run.path, warn)
     console.print(f"report: {escaped(page)}", soft_wrap=True)

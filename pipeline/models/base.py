@@ -315,11 +315,11 @@ class cast:
         self.kept = [dict(module.state_dict()) for module in self.modules]
         self.dtypes = [next(module.parameters()).dtype for module in self.modules]
         for module in self.modules:
-            module.to(self.dtype)
+            nn.Module.to(module, self.dtype)  # diffusers' own `to` warns of modules to keep in float32, there or not
 
     def __exit__(self, *_: object) -> None:
         for module, dtype, state in zip(self.modules, self.dtypes, self.kept, strict=True):
-            module.to(dtype)
+            nn.Module.to(module, dtype)
             module.load_state_dict(state)
 
 

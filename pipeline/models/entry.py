@@ -116,6 +116,11 @@ def make_trainable(pipeline: Any) -> tuple[tuple[str, ...], ExitStack]:
         names = ", ".join(name for name, own in came.items() if own == dtype)
         kind = str(dtype).removeprefix("torch.")
         warnings.append(f"the pipeline came in {kind} ({names}); the run takes it to float32.")
+    if len({dtype or torch.float32 for dtype in came.values()}) > 1:
+        warnings.append(
+            "the parts of the pipeline have different dtypes, so it can't draw by itself, before or after the run. "
+            "Give from_pretrained a dtype, for example dtype=torch.float32."
+        )
     return tuple(warnings), undo
 
 

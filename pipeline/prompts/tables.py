@@ -99,6 +99,8 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     rows: list[tuple[int, dict[str, str]]] = []
     try:
         names = [str(name).strip().lower() for name in reader.fieldnames or ()]
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+            raise UserError(f"expected commas between the columns of {path}, got {names[0]!r}. Save it with commas.")
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"{path}: expected each column once, got {twice!r} twice. Rename or remove one of them.")

@@ -14,7 +14,7 @@ from ..models.lineage import COMPONENTS
 from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
 from ..support.places import user_path
-from .provenance import BaseHashes, kinship, read_header
+from .provenance import BaseHashes, check_tensors, kinship, read_header
 from .read import read_changes
 
 _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
@@ -138,14 +138,17 @@ def _check_weights(component: str, module: nn.Module) -> None:
 def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:
     metadata = read_header(path)
     base = BaseHashes.from_header(metadata)
-    if base.sha256 and kinship(base, {**module.state_dict(), **originals}):
+    whole = check_tensors(path) is not False
+    if whole and base.sha256 and kinship(base, {**module.state_dict(), **originals}):
         return
-    if base.sha256:
-        reason = (
-            f"{path} was made from other weights ({metadata.get('turpentine.base_model')!r}) than this pipeline has"
-        )
+    remedy = "Use that base"
+    if not whole:
+        reason, remedy = f"the tensors of {path} are not those that its header was written for", "Get the file again"
+    elif base.sha256:
+        made_from = metadata.get("turpentine.base_model")
+        reason = f"{path} was made from other weights ({made_from!r}) than this pipeline has"
     else:
         reason = f"{path} does not say which weights it was made from"
     if not any_base:
-        raise UserError(f"{reason}. Use that base, or go on all the same with any_base=True (--any-base).")
+        raise UserError(f"{reason}. {remedy}, or go on all the same with any_base=True (--any-base).")
     warnings.warn(f"{reason}; applied all the same.", Caution, stacklevel=4)

@@ -193,6 +193,20 @@ def test_every_network_is_looked_at_before_the_work(part):
         check_dtype(denoiser, "fp16")
 
 
+def test_weights_that_were_damaged_are_refused(made, tmp_path):
+    """A bit that falls over leaves a readable file: the hash in its header tells."""
+    content = bytearray(made.files["fp32"]["delta"].read_bytes())
+    content[-100] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(content)
+    pipe = load(made, "fp32", "float32")
+    before = snapshot(pipe.unet)
+    with pytest.raises(UserError, match="are not those that its header was written for. Get the file again"):
+        turpentine.apply(pipe, tmp_path / "damaged.safetensors")
+    assert same(snapshot(pipe.unet), before)
+    with pytest.warns(Caution, match="are not those that its header was written for; applied all the same"):
+        turpentine.apply(pipe, tmp_path / "damaged.safetensors", any_base=True)
+
+
 def test_any_base_is_told_on_the_terminal(made, tmp_path, capsys):
     save_file({"lora_unet_out_2.diff_b": torch.ones(4)}, tmp_path / "plain.safetensors")
     model, out = str(made.folder / "fp32"), str(tmp_path / "out")

@@ -265,6 +265,15 @@ def test_adapters_do_afterwards_what_they_did_before(state):
     assert any("fused into its weights" in told for told in denoiser.warnings) == (not off)
 
 
+def test_parts_of_different_dtypes_are_told():
+    """transformers reads the dtype of the files, diffusers float32, so that a half-precision folder comes in both."""
+    pipe = build_family("sd1")
+    pipe.text_encoder.half()
+    assert any("can't draw by itself" in warning for warning in wrap_pipeline(pipe).warnings)
+    for dtype in (torch.float32, torch.float16):
+        assert not any("by itself" in warning for warning in wrap_pipeline(build_family("sd1").to(dtype)).warnings)
+
+
 def test_an_adapter_of_a_half_precision_pipeline():
     pipe = build_family("sd1")
     add(pipe.unet, "style")
