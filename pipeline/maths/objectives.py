@@ -332,6 +332,10 @@ def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) 
     Raises:
         ValueError: a prediction type without an objective here, noise levels of a flow, or levels that are no shares.
     """
+    kinds = {"epsilon": Epsilon, "v_prediction": VPrediction}
+    prediction_type = config.get("prediction_type", "epsilon")
+    if prediction_type not in kinds:
+        raise ValueError(f"prediction_type must be one of {sorted(kinds)}, got {prediction_type!r} from the scheduler.")
     if config.get("use_flow_sigmas"):
         raise ValueError(
             "use_flow_sigmas must be off where the noise levels come from betas, got it on in the scheduler."
@@ -343,10 +347,6 @@ def objective_from_scheduler(config: Mapping[str, Any], alphas_cumprod: Tensor) 
             f"the scheduler has {len(alphas_cumprod)} trained_betas for {config['num_train_timesteps']} "
             "num_train_timesteps; expected as many."
         )
-    kinds = {"epsilon": Epsilon, "v_prediction": VPrediction}
-    prediction_type = config.get("prediction_type", "epsilon")
-    if prediction_type not in kinds:
-        raise ValueError(f"prediction_type must be one of {sorted(kinds)}, got {prediction_type!r} from the scheduler.")
     return kinds[prediction_type](alphas_cumprod)
 
 

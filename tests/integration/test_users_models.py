@@ -108,6 +108,7 @@ def test_schedulers_that_train(kind, config, fields, tmp_path):
         (FlowMatchEulerDiscreteScheduler, {}, "FlowMatchEulerDiscreteScheduler"),
         (UniPCMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}, "flow_prediction"),
         (DPMSolverMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}, "flow_pred"),
+        (DPMSolverMultistepScheduler, {"prediction_type": "epsilon", "use_flow_sigmas": True}, "use_flow_sigmas"),
     ],
 )
 def test_schedulers_that_are_refused_before_anything_is_written(kind, config, named, tmp_path):
