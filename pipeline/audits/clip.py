@@ -219,6 +219,8 @@ def _root_logger_kept() -> Iterator[None]:
 
 def _resolve(name: str, open_clip: Any) -> tuple[str, str | None]:
     """Give open_clip's two names, (model, pretrained), for one of ours."""
+    if not name.strip():
+        raise UserError(f"expected a CLIP model as {_NAMES}, got {name!r}.")
     if name.startswith(_HUB):
         return name, None
     folder = BUNDLED_JUDGE if name == "tiny-canvas" else user_path(name.removeprefix(_LOCAL))
