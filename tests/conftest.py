@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from .support.pipelines import build_tiny_pipeline
+from .support.tiny_models import build_tiny_pipeline
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import turpentine
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from turpentine.pipeline.support.errors import UserError
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 
 PAGE = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -14,7 +14,7 @@ from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.weights import FORMATS, read_header
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

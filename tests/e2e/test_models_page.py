@@ -7,7 +7,7 @@ from pathlib import Path
 import turpentine
 from turpentine.pipeline.commands.main import build_parser
 
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 
 PAGE = (Path(turpentine.__file__).parent / "docs" / "models.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from turpentine.pipeline.models import borrowed, wrap_pipeline
 from turpentine.pipeline.support.errors import Cancelled, UserError
 
-from ..support.pipelines import BUILDERS, build_family, tiny_vae
 from ..support.stopping import StopWhen
+from ..support.tiny_models import BUILDERS, build_family, tiny_vae
 
 FIELDS = {
     "steps": 1, "image_size": 16, "prompts": {"n": 2, "n_test": 1}, "num_inference_steps": 2, "batch_size": 2,

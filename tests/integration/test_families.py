@@ -30,8 +30,8 @@ from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.training.trainer import Trainer
 
-from ..support.pipelines import BUILDERS, IMAGE, build_family
 from ..support.stopping import StopWhen
+from ..support.tiny_models import BUILDERS, IMAGE, build_family
 
 FAMILY = {
     "sd1": ("stable-diffusion", Epsilon),

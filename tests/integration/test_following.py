@@ -16,8 +16,8 @@ from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..support.pipelines import build_tiny_pipeline
 from ..support.stopping import StopWhen
+from ..support.tiny_models import build_tiny_pipeline
 
 
 @pytest.fixture

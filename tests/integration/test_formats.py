@@ -32,7 +32,7 @@ from turpentine.pipeline.weights import (
 from turpentine.pipeline.weights.apply import denoiser_of
 from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
-from ..support.pipelines import BUILDERS, build_sdxl
+from ..support.tiny_models import BUILDERS, build_sdxl
 
 FAMILIES = ("sd1", "sd2-v", "sdxl", "sd3", "flux-dev")
 RECIPE = build_recipe({"concept": "cat", "model": "someone/tiny"})

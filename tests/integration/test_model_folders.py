@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import BUNDLED, choose_device, load_denoiser
 from turpentine.pipeline.support.errors import UserError
 
-from ..support.pipelines import BUILDERS, build_family
+from ..support.tiny_models import BUILDERS, build_family
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 492265168\n"
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"

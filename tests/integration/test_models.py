@@ -19,8 +19,8 @@ from turpentine.pipeline.models import BUNDLED, Sampling, choose_device, load_de
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 
-from ..support.pipelines import build_tiny_pipeline
 from ..support.stopping import StopWhen
+from ..support.tiny_models import build_tiny_pipeline
 
 PROMPTS = ["a photo of a cat", "a photo of a dog", "a cat", "a dog in the rain", "pop art"]
 SEEDS = [5, 6, 7, 8, 9]

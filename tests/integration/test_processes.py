@@ -17,7 +17,7 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.processes import ALONE, Processes, launched
 from turpentine.pipeline.support.progress import Silent
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 from ..support.training import make_samples
 from .processes_worker import PROMPTS, SPEC, run_case
 

@@ -17,8 +17,8 @@ from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import Cancelled, UserError
 
-from ..support.pipelines import build_family
 from ..support.stopping import StopWhen
+from ..support.tiny_models import build_family
 
 STEPS = 4
 

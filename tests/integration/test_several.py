@@ -5,7 +5,7 @@ from safetensors import safe_open
 from turpentine import unlearn
 from turpentine.pipeline.prompts import PromptSet
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 
 SHORT = {
     "prompts": {"n": 8, "n_test": 2},

@@ -14,7 +14,7 @@ from turpentine.pipeline.support.progress import Silent
 from turpentine.pipeline.weights.formats.single_file import checkpoint_tensors
 
 from ..support.original_layout import stable_diffusion, stable_diffusion_xl, unet_keys, with_prefix
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 
 WEIGHTS = ("*.safetensors", "*.bin")
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from turpentine.pipeline.models import load_denoiser
 
 from ..support.command import SHORT, Ended, command, empty_figures, refused
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 from ..support.training import same
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share what is loaded")

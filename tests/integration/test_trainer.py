@@ -11,9 +11,9 @@ from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.training.trainer import Trainer
 
-from ..support.pipelines import build_tiny_pipeline
 from ..support.plugin import PLUGIN, install, python
 from ..support.stopping import StopWhen
+from ..support.tiny_models import build_tiny_pipeline
 from ..support.training import make_samples, same, train, weights
 
 

@@ -27,7 +27,7 @@ from turpentine.pipeline.support.errors import UserError
 
 from ..support.command import empty_figures
 from ..support.original_layout import stable_diffusion
-from ..support.pipelines import IMAGE, build_family
+from ..support.tiny_models import IMAGE, build_family
 from ..support.training import same, weights
 
 

@@ -11,7 +11,7 @@ from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.command import SHORT, command, empty_figures
-from ..support.pipelines import build_family, tiny_vae
+from ..support.tiny_models import build_family, tiny_vae
 from ..support.training import same, weights
 
 

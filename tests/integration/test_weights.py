@@ -26,7 +26,7 @@ from turpentine.pipeline.weights import (
     write_weights,
 )
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "model": "someone/tiny", "seed": 3})
 BOTH = ("diffusers", "denoiser")

@@ -7,7 +7,7 @@ from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.training.trainer import Trainer
 
-from .pipelines import build_tiny_pipeline
+from .tiny_models import build_tiny_pipeline
 
 
 def make_samples(denoiser, count=6):

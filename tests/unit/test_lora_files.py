@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights.read import read_changes
 
-from ..support.pipelines import build_tiny_pipeline
+from ..support.tiny_models import build_tiny_pipeline
 
 LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 OTHER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_k"

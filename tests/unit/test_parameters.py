@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from turpentine.pipeline.maths.parameters import select_parameters
 
-from ..support.pipelines import build_family, build_tiny_pipeline
+from ..support.tiny_models import build_family, build_tiny_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from turpentine.pipeline.schema.idle import NEEDS, idle_options
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 
 SMALL = {
     "concept": "cat",

@@ -5,7 +5,7 @@ import torch
 from turpentine.pipeline.models import BUNDLED, Sampling, load_denoiser, wrap_pipeline
 from turpentine.pipeline.support.progress import Silent
 
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 
 PROMPTS = ["a photo of a cat", "a dog"]
 

@@ -6,7 +6,7 @@ from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.access import Access
 from turpentine.ui.runner import Runner
 
-from ..support.pipelines import build_family
+from ..support.tiny_models import build_family
 
 SMALL = {
     "concept": "cat",
