@@ -169,4 +169,4 @@ def test_a_full_or_readonly_place_is_told_in_one_line(tmp_path, capsys):
     blocker = tmp_path / "file"
     blocker.write_text("")
     assert main(["unlearn", "--concept", "cat", "--out", str(blocker / "run")]) == 2
-    assert "can't write" in capsys.readouterr().err
+    assert "can't make the run folder" in capsys.readouterr().err

@@ -278,14 +278,18 @@ def test_inpainting_unet_is_refused():
         wrap_pipeline(pipeline)
 
 
-@pytest.mark.parametrize("model", ["nobody/no-such-model", "/no/such/folder", "no-such-model", "./none", "a/b/c", ""])
+@pytest.mark.parametrize("model", ["nobody/no-such-model", "/no/such/folder", "no-such-model", "./none", "a/b/c"])
 def test_unknown_model(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"can't load the model|expected a diffusers folder") as caught:
         load_denoiser(model, "cpu")
     assert "\n" not in str(caught.value)
-    if model:
-        assert model in str(caught.value) and all(name in str(caught.value) for name in BUNDLED)
+    assert model in str(caught.value) and all(name in str(caught.value) for name in BUNDLED)
+
+
+def test_no_model():
+    with pytest.raises(UserError, match="expected a path, got ''"):
+        load_denoiser("", "cpu")
 
 
 @pytest.mark.parametrize("ending", [".ckpt", ".pt", ".pth", ".bin", ".pkl", ".CKPT"])
