@@ -11,9 +11,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from diffusers import SchedulerMixin
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..models import Denoiser
@@ -197,12 +198,20 @@ def _settings(part: Any) -> dict[str, Any]:
     if isinstance(config, PreTrainedConfig):
         given = config.to_diff_dict()
         return {key: value for key, value in given.items() if key not in _OF_THE_FILE}
-    usual = {name: each.default for name, each in signature(type(part).__init__).parameters.items()}
+    usual = {name: _plain(each.default) for name, each in signature(type(part).__init__).parameters.items()}
+    own = {key: _plain(value) for key, value in config.items()} if isinstance(config, Mapping) else {}
     return {
         key: value
-        for key, value in (config.items() if isinstance(config, Mapping) else ())
+        for key, value in own.items()
         if not key.startswith("_") and (key not in usual or value != usual[key])
     }
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it: schedulers of ComfyUI's models have their betas in an array."""
+    if isinstance(value, np.ndarray | Tensor):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _outside(recipe: Recipe) -> Iterator[tuple[str, str]]:

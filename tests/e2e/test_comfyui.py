@@ -129,7 +129,7 @@ def _mistakes():
     other["1"]["inputs"]["path"] = ""
     yield "in `path`, got nothing", other
     names = graph(loaded, x=node("TurpentineSavePromptSet", prompts=["2", 0], name="cats", format="json"))
-    names["2"]["inputs"]["text"] = "an astronaut | another astronaut"
+    names["2"]["inputs"] |= {"text": "an astronaut | another astronaut", "n_test": 100}
     yield "expected a retain prompt without", names
     clip = graph(tiny)
     clip["8"]["inputs"]["model"] = "ViT-B-32/laion2b_s34b_b79k"

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import DDIMScheduler
 from PIL import Image
+from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.run import folder as runs
 from turpentine.pipeline.run.folder import KEPT_IMAGES, RunFolder, new_run_path
-from turpentine.pipeline.run.record import MAY_CHANGE, RunRecord, check_recipe
+from turpentine.pipeline.run.record import MAY_CHANGE, RunRecord, check_recipe, model_sha256
 from turpentine.pipeline.run.weights import weights_name
 from turpentine.pipeline.schema.defaults import build_recipe, merge
 from turpentine.pipeline.schema.fields import fields_of
@@ -29,6 +31,8 @@ from turpentine.pipeline.schema.results import (
 )
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.support.files import NAME_BYTES, write_text
+
+from ..support.tiny_models import build_family
 
 RECIPE = build_recipe({"concept": "pop art", "kind": "style", "training": {"steps": 3}})
 INTERVAL = Interval(mean=0.25, low=0.2, high=0.3, images=4)
@@ -274,3 +278,13 @@ def test_a_folder_that_is_read_from_is_no_run_folder(tmp_path):
     with pytest.raises(UserError, match="which the run reads from"):
         RunFolder.create(recipe, images / "run")
     assert [path.name for path in images.iterdir()] == ["3"]
+
+
+def test_settings_are_the_same_in_every_form():
+    """Schedulers of other programs hold their betas in an array; one that was saved and loaded has a list."""
+    denoiser = wrap_pipeline(build_family("sd1"))
+    found = []
+    for betas in (np.linspace(0.001, 0.01, 1000), np.linspace(0.001, 0.01, 1000).tolist(), [0.002] * 1000):
+        denoiser.pipeline.scheduler = DDIMScheduler(trained_betas=betas)
+        found.append(model_sha256(denoiser)["scheduler"])
+    assert found[0] == found[1] != found[2]
