@@ -174,9 +174,8 @@ class PipelineDenoiser(Family, ABC):
         return [max(each, key=len) for each in zip(*parts, strict=True)] if parts else list(prompts)
 
     def _read_by(self, tokenizer: Any, limit: int, prompts: Sequence[str]) -> list[str]:
-        if any(
-            word.endswith("_1") for word in tokenizer.get_added_vocab()
-        ):  # a textual inversion's word of many tokens
+        # a word that textual inversion has spread over several tokens
+        if any(word.endswith("_1") for word in tokenizer.get_added_vocab()):
             prompts = [self.pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
         room = limit - tokenizer.num_special_tokens_to_add()
         # without `verbose` transformers doesn't call it an error that a prompt is long
