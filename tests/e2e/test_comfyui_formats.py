@@ -128,7 +128,8 @@ def test_comfyui_loads_what_a_run_writes(family, comfy, tmp_path):
 
     written = load_file(whole)
     seen = again("checkpoint")
-    assert all(torch.equal(seen[key].float(), tensor.float()) for key, tensor in written.items())
+    weights = {key: tensor for key, tensor in written.items() if tensor.numel()}  # the others are marks
+    assert all(torch.equal(seen[key].float(), tensor.float()) for key, tensor in weights.items())
     trained = {key: tensor.float() for key, tensor in written.items() if key.startswith(DENOISER)}
     if "denoiser" in graph:
         seen = again("denoiser")
