@@ -136,7 +136,7 @@ def thumbnails(run: Path, name: str, after: str = AFTER, title: str = AFTER, cou
     """
     import numpy as np
 
-    from ..pipeline.data.pictures import load_picture
+    from ..pipeline.support.pictures import load_picture
 
     columns = []
     for when in (BEFORE, after):

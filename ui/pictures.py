@@ -14,13 +14,13 @@ from typing import NamedTuple
 from PIL import Image, ImageFilter
 
 from ..pipeline.audits import NudityAudit, annotate
-from ..pipeline.data.pictures import as_rgb, load_picture
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL, read_prompts
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra, UserError
+from ..pipeline.support.pictures import as_rgb, load_picture
 from .render import render
 
 _SHOWN_SIDE = 512

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.pictures import as_rgb, load_picture
 from ..support.errors import UserError
+from ..support.pictures import as_rgb, load_picture
 from ..support.places import user_path
 
 Images: TypeAlias = torch.Tensor | np.ndarray | Sequence[Image.Image | str | Path | np.ndarray]
@@ -30,7 +30,7 @@ def to_uint8(images: Images) -> Pixels:
     Args:
         images: float tensor (N, 3, H, W) in [0, 1]; uint8 tensor (N, 3, H, W); array (N, H, W, 3),
             uint8 or float in [0, 1]; or a list of PIL images, paths and arrays (H, W, 3), mixed
-            as you like. How pictures of other modes are seen, see `data.pictures`.
+            as you like. How pictures of other modes are seen, see `support.pictures`.
 
     Returns:
         uint8 array (N, H, W, 3), RGB; a list of arrays (H, W, 3) when sizes differ.

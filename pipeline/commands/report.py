@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write both."""
-    from ..report import write_report  # heavy: matplotlib
     from ..run.folder import RESULTS, RunFolder  # heavy: torch and diffusers
 
     run = RunFolder(arguments.folder)
@@ -29,5 +28,5 @@ def run(arguments: argparse.Namespace) -> None:
         except UserError as error:
             warn(f"{error}. The report shows the recipe that was carried out.")
     with run.locked():
-        page = write_report(run.path, warn)
+        page = run.write_report(warn)
     console.print(f"report: {escaped(page)}", soft_wrap=True)

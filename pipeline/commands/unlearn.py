@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Start a run, or continue one."""
-    from ..report import write_report  # heavy: matplotlib
     from ..run.folder import REPORT, RunFolder  # heavy: torch and diffusers
 
     if arguments.resume:
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         if missing is not None and set(missing) <= set(REPORT):
             with folder.locked():
                 if missing:
-                    write_report(folder.path)
+                    folder.write_report()
                 folder.forget_samples()
             console.print(
                 f"{escaped(folder.path)} is finished: its weights are in {escaped(folder.path / 'weights')}. "

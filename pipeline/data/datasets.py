@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..support.errors import Caution, MissingExtra, UserError
+from ..support.pictures import load_picture
 from ..support.places import user_path
-from .pictures import load_picture
 
 Split = Literal["train", "test"]
 

@@ -56,9 +56,14 @@ def embeds_itself(pipeline: Any) -> bool:
     return embedding is not None and not embedding.__module__.startswith("diffusers.")
 
 
-def _inside(module: Any) -> Any:
+def uncompiled(module: Any) -> Any:
     """The network in what `torch.compile` gives for one; any other module is it itself."""
     return getattr(module, "_orig_mod", module)
+
+
+def has_fused_attention(network: nn.Module) -> bool:
+    """Tell whether copies of a network's weights draw instead of them, as `fuse_qkv_projections` makes."""
+    return any(getattr(module, "fused_projections", False) for module in network.modules())
 
 
 def check_state(pipeline: Any, family: type[Family]) -> None:
@@ -205,14 +210,14 @@ def _finite(values: Tensor) -> bool:
 
 
 def _check_network(name: str, network: Any, family: type[Family]) -> None:
-    network = _inside(network)
+    network = uncompiled(network)
     if not family.owns(network):
         raise UserError(
             f"expected a {family.network.__name__} of the family {family.family} as the {name}, got "
             f"{type(network).__name__}{' of another' * isinstance(network, family.network)}. Give the network itself, "
             "without a wrapper."
         )
-    if any(getattr(module, "fused_projections", False) for module in network.modules()):
+    if has_fused_attention(network):
         raise UserError(
             f"the attention of the {name} is fused (fuse_qkv_projections): it would train copies of the weights. Load "
             "the pipeline again without it."
@@ -251,17 +256,17 @@ def _without_compilation(pipeline: Any, undo: ExitStack) -> list[str]:
     """Take `torch.compile` off components and what is inside them, however it was put on."""
     compiled = set()
     for name, part in networks_of(pipeline).items():
-        if _inside(part) is not part:
+        if uncompiled(part) is not part:
             compiled.add(name)
             undo.callback(setattr, pipeline, name, part)
-            part = _inside(part)
+            part = uncompiled(part)
             setattr(pipeline, name, part)
         for module in list(part.modules()):
             for key, child in module._modules.items():
-                if _inside(child) is not child:
+                if uncompiled(child) is not child:
                     compiled.add(name)
                     undo.callback(module._modules.__setitem__, key, child)
-                    module._modules[key] = _inside(child)
+                    module._modules[key] = uncompiled(child)
         for module in part.modules():
             if module._compiled_call_impl is not None:
                 compiled.add(name)

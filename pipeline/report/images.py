@@ -9,9 +9,9 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from ..data.pictures import as_rgb
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..support.errors import Tell, UserError, untold
+from ..support.pictures import as_rgb
 
 _PROMPTS = TypeAdapter(dict[str, list[str]])
 SMALL = 128

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..models import Denoiser, load_denoiser
 from ..models.lineage import denoiser_files
-from ..report import write_report
 from ..schema.defaults import build_recipe
 from ..schema.recipe import OutputSection, Recipe
 from ..schema.resolve import Setting, resolve
@@ -97,7 +96,7 @@ def _export(
     records = write_weights(job, output.formats)
     others = [file for file in results.weights if file.format not in output.formats]
     results.model_copy(update={"weights": [*others, *records]}).save(run.path / RESULTS)
-    write_report(run.path)
+    run.write_report()
     return records
 
 

@@ -24,6 +24,7 @@ from ..data.samples import SampleSet
 from ..models import BUNDLED, Denoiser
 from ..models.lineage import denoiser_files
 from ..prompts import PromptSet
+from ..report import write_report
 from ..schema.defaults import build_recipe, load_recipe, read_yaml
 from ..schema.events import EVENTS_FILE
 from ..schema.recipe import Recipe
@@ -415,6 +416,14 @@ class RunFolder:
             return
         kept = {name: list(texts[:KEPT_IMAGES]) for name, texts in prompts.items()}
         write_text(self.path / "images" / PROMPTS, json.dumps(kept, indent=2) + "\n")
+
+    def write_report(self, tell: Tell = untold) -> Path:
+        """Write the page and the model card of a finished run; gives the page.
+
+        Raises:
+            UserError: no results, or they can't be read.
+        """
+        return write_report(self.path, tell)
 
     # the end --------------------------------------------------------------------------------------
 

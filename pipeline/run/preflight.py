@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..audits import check_audits
 from ..data.datasets import classes_of
-from ..methods.registry import build_method
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
@@ -19,8 +18,8 @@ from ..schema.idle import idle_options
 from ..schema.recipe import DataSection
 from ..schema.resolve import Setting
 from ..support.errors import UserError
-from ..training.feed import check_parts
 from ..training.optimizers import check_optimizer
+from ..training.train import check_samples
 from ..training.tuning import check_tuning
 from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
@@ -73,9 +72,7 @@ def preflight(
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)
     if trains:
-        forget, retain = _sample_counts(setting, prompts)
-        check_parts(recipe.training, retain)
-        build_method(recipe.method).check(forget)
+        check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts))
     return Checked(prompts, tuple(dict.fromkeys(warnings)))
 
 
@@ -103,7 +100,7 @@ def preflight_model(
     if trains:
         check_tuning(recipe.training, denoiser.device, denoiser.module)
         trained = trained_tensors(denoiser.module, recipe.training)
-        build_method(recipe.method).check(_sample_counts(setting, prompts)[0], trained)
+        check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
         if recipe.method.needs_unconditional or recipe.training.proportion_empty_prompts:
             denoiser.encode_prompts([""])
         if out is not None:

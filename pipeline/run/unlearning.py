@@ -13,7 +13,6 @@ from ..audits import interference
 from ..data.samples import SampleSet
 from ..models import Denoiser, load_denoiser
 from ..prompts import PromptSet
-from ..report import write_report
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
@@ -238,5 +237,5 @@ class _Work:
 
 def _finish(run: RunFolder, results: Results) -> None:
     results.save(run.path / RESULTS)
-    write_report(run.path)
+    run.write_report()
     run.forget_samples()

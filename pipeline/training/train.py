@@ -1,9 +1,11 @@
 """From samples to an unlearned network: the loop, inside a LoRA and several processes where they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..data.samples import SampleSet
 from ..methods import MethodConfig, build_method
@@ -14,9 +16,33 @@ from ..support.errors import Tell, untold
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
 from ..weights.factors import Adapter, Factors
+from .feed import check_parts
 from .lora import as_adapter, injected
 from .parallel import sharded
 from .trainer import Trainer
+
+
+def check_samples(
+    spec: TrainingSection,
+    method: MethodConfig,
+    forget: int,
+    retain: int,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Refuse, before anything is drawn, numbers of samples that the loop or the method can't work with.
+
+    Args:
+        spec: of the training.
+        method: its options.
+        forget: how many forget samples there will be.
+        retain: the same of retain samples.
+        parameters: the weights that will train, once the model is loaded; they may be without values.
+
+    Raises:
+        UserError: see `check_parts` and `Method.check`.
+    """
+    check_parts(spec, retain)
+    build_method(method).check(forget, parameters)
 
 
 def train(

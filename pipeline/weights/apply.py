@@ -10,6 +10,7 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
 
+from ..models.entry import has_fused_attention, uncompiled
 from ..models.lineage import COMPONENTS
 from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
@@ -101,7 +102,7 @@ def denoiser_of(pipe: Any) -> nn.Module:
     for component in COMPONENTS:
         module = getattr(pipe, component, None)
         if isinstance(module, nn.Module):
-            original: nn.Module = getattr(module, "_orig_mod", module)
+            original: nn.Module = uncompiled(module)
             _check_state(component, original)
             _check_weights(component, original)
             return original
@@ -117,7 +118,7 @@ def _check_state(component: str, module: nn.Module) -> None:
             f"the pipeline's {component} carries LoRA adapters. Call pipe.unload_lora_weights() first, and load them "
             "again afterwards."
         )
-    if any(getattr(each, "fused_projections", False) for each in module.modules()):
+    if has_fused_attention(module):
         raise UserError(
             f"the attention of the pipeline's {component} is fused (fuse_qkv_projections). Load the pipeline again, "
             "and fuse it afterwards."

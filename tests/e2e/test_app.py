@@ -228,7 +228,8 @@ def test_mistakes_in_every_box_are_told_in_one_line(page, runs, tmp_path):
     for box in (*boxes, "training-max_grad_norm"):
         fill(page, box, "-1")
     page.locator("#start").click()
-    expect_toast(page, *(box.replace("-", ".") for box in boxes), "training.max_grad_norm")
+    keys = [box.replace("-", ".") for box in (*boxes, "training-max_grad_norm")]
+    expect_toast(page, *(f"{key} (--" if "." in key else f"{key}: " for key in keys))  # with its option, if it differs
     for box, value, message in (
         ("training-steps", "2.5", "training.steps"),
         ("training-max_grad_norm", "much", "training.max_grad_norm"),

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from turpentine.pipeline.audits import to_uint8
-from turpentine.pipeline.data.pictures import as_rgb, load_picture
 from turpentine.pipeline.support.errors import Caution, UserError
+from turpentine.pipeline.support.pictures import as_rgb, load_picture
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (16, 1))
 """Grey, 16x64, from black to nearly white."""

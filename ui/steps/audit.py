@@ -6,13 +6,13 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
-from ...pipeline.data.pictures import load_picture
 from ...pipeline.report import rows, verdict
 from ...pipeline.report.sections import audit_section, figures_table, warnings_box
 from ...pipeline.report.summary import audit_sections
 from ...pipeline.schema.image_sets import AFTER, BEFORE
 from ...pipeline.schema.results import AuditResult, Results
 from ...pipeline.support.errors import UserError
+from ...pipeline.support.pictures import load_picture
 from ..access import short_text
 from ..page import DEVICE, PRIVATE, Page, told, why
 from ..pictures import enlarged, pairs, run_prompts, sensitive, shown

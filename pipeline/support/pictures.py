@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..support.errors import Caution, UserError
+from .errors import Caution, UserError
 
 _SIXTEEN_BITS = {"PNG", "PPM", "JPEG2000"}
 """Formats that give 16-bit grey as Pillow's 32-bit mode I."""
