@@ -343,9 +343,10 @@ class Recipe(Section):
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
-        if self.training.early_stop and not limited:
+        if self.training.early_stop and not (limited and self.method.ascends):
             raise ValueError(
-                f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
+                "training.early_stop needs a method that ascends to a forget limit, got "
+                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
             )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
