@@ -33,7 +33,7 @@ def _ascends(results: Results) -> bool:
     try:
         return config.model_validate(method).ascends
     except ValueError:  # options of another version
-        return config().ascends
+        return config.model_validate({"name": results.method}).ascends
 
 
 def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
