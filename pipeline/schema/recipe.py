@@ -100,6 +100,13 @@ class SampleSection(Section):
         description="guidance scale for drawing the training images; lower values change the model less "
         "(none: the same as guidance_scale)",
     )
+    training_num_inference_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="denoising steps of the training images, which may be coarser than those to look at "
+        "(none: the same as num_inference_steps)",
+    )
     scheduler: Literal["own", "dpm-solver++"] = Field(
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
@@ -110,9 +117,11 @@ class SampleSection(Section):
 
     def for_training(self) -> "SampleSection":
         """How training images are drawn."""
-        if self.training_guidance_scale is None:
-            return self
-        return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+        own = {
+            "guidance_scale": self.training_guidance_scale,
+            "num_inference_steps": self.training_num_inference_steps,
+        }
+        return self.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def sampling(self) -> Sampling:
         """The same for `Denoiser.sample`."""
