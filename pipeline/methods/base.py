@@ -96,7 +96,7 @@ class Loss:
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
-        redirects: whether it is a distance to the anchor's prediction.
+        is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
     objective: Tensor
@@ -104,7 +104,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
-    redirects: bool = False
+    is_distance: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -129,7 +129,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
-            any(loss.redirects for loss in losses),
+            any(loss.is_distance for loss in losses),
         )
 
 

@@ -48,6 +48,11 @@ class MethodConfig(BaseModel):
         """True if the forget loss looks at the anchors: what is to be drawn instead."""
         return False
 
+    @property
+    def distils(self) -> bool:
+        """True if the retain loss looks at the original model, so that the weights that train are kept twice."""
+        return False
+
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
         return {}

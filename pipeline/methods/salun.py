@@ -22,8 +22,8 @@ from ..models.protocol import Denoiser
 from ..support.places import user_path
 from .base import Batch, Context, Loss, Method, guided_prediction
 from .config import DATA, RetainWeight
+from .distances import redirect_loss
 from .mask import MASK_FILE, load_mask, read_mask, save_mask
-from .redirect import redirect_loss
 from .registry import register
 
 
@@ -106,7 +106,7 @@ class SalUn(Method[SalUnConfig]):
         if term == "retain":
             return super().loss(term, denoiser, batch)
         distance = redirect_loss(denoiser, batch)
-        return Loss(distance, distance.item(), redirects=True)
+        return Loss(distance, distance.item(), is_distance=True)
 
     def combine(
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None

@@ -357,6 +357,10 @@ class Recipe(Section):
                 "training.early_stop needs a method that ascends to a forget limit, got "
                 f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
             )
+        if self.training.early_stop and self.method.distils:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
+            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
