@@ -49,8 +49,8 @@ class MethodConfig(BaseModel):
         return False
 
     @property
-    def distils(self) -> bool:
-        """True if the retain loss looks at the original model, so that the weights that train are kept twice."""
+    def has_teacher(self) -> bool:
+        """True if a loss looks at the original model, so that the weights that train are kept as they were, too."""
         return False
 
     def idle(self) -> Mapping[str, str]:

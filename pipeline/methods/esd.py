@@ -34,6 +34,11 @@ class AnyESDConfig(MethodConfig):
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
 
+    @property
+    def has_teacher(self) -> bool:
+        """Always: its target is the original's."""
+        return True
+
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
     negative_guidance: float = Field(
         default=1.0, ge=0, le=100, description="eta: how far the target points away from the concept"

@@ -63,7 +63,7 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         return self.ascending < 1
 
     @property
-    def distils(self) -> bool:
+    def has_teacher(self) -> bool:
         """True if retain images are held to the original's predictions."""
         return self.retain == "distil"
 
@@ -92,7 +92,7 @@ class Forgetting(Method[Config]):
         """Measure the limit where it is "auto", and keep the original where it is held to."""
         if self._measures_limit:
             self.measured = measure_limit(context)
-        if self.config.distils:
+        if self.config.has_teacher:
             self.teacher = Teacher(list(context.parameters.values()))
 
     @property
@@ -106,7 +106,7 @@ class Forgetting(Method[Config]):
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """L_f of this part of the run, or L_r."""
-        if term == "retain" and self.config.distils:
+        if term == "retain" and self.config.has_teacher:
             return _distance(distillation_loss(denoiser, batch, self.teacher))
         if term == "retain":
             return super().loss(term, denoiser, batch)

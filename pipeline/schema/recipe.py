@@ -357,7 +357,7 @@ class Recipe(Section):
                 "training.early_stop needs a method that ascends to a forget limit, got "
                 f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
             )
-        if self.training.early_stop and self.method.distils:
+        if self.training.early_stop and self.method.has_teacher:
             raise ValueError(
                 "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
             )
