@@ -89,7 +89,7 @@ class Composer(ABC):
         concept: str,
         kind: Kind,
         *,
-        synonyms: Sequence[str] | None = None,
+        synonyms: tuple[str, ...] | None = None,
         removed: Sequence[tuple[str, Kind]] = (),
         kept: Sequence[tuple[str, Kind]] = (),
     ) -> Replace:

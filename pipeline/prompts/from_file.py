@@ -120,9 +120,9 @@ def _read_txt(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
         cells = [cell.strip() for cell in line.strip("\r\n").split("\t")] if paired else [line.strip()]
         if len(cells) not in ((2, 3) if paired else (1,)) or not all(cells):
             raise UserError(
-                f"{path} line {number}: expected a forget prompt, a tab and a retain prompt, and perhaps a tab and an "
-                f"anchor, got {line.strip()!r}. Correct the line, or leave the tabs out everywhere to have retain "
-                "prompts made."
+                f"{path} line {number}: expected a forget prompt, a tab and a retain prompt, got {line.strip()!r}. "
+                "Correct the line (behind another tab may stand what is drawn instead), or leave the tabs out "
+                "everywhere to have retain prompts made."
             )
         forget, retain, anchor = (*cells, None, None)[:3]
         lines.append(_Line(number, str(forget), retain, anchor, None))

@@ -213,7 +213,7 @@ class PromptSet(BaseModel):
             )
             for target, rows, test_rows in zip(targets, shares(n, len(names)), shares(n_test, len(names)), strict=True)
         ]
-        train = anchored(_pairs(interleave([part.train for part in parts])), replace)
+        train: Sequence[PromptPair] = anchored(_pairs(interleave([part.train for part in parts])), replace)
         words = tuple(word for part in parts for word in part.names)
         unguarded: list[str] = []
         if kept:

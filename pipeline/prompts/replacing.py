@@ -1,7 +1,7 @@
 """From a text that says what is drawn instead to the anchors of a prompt set."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..support.errors import UserError
 from ..worlds import find_world
@@ -18,6 +18,8 @@ from .pair import PromptPair
 
 if TYPE_CHECKING:
     from .prompt_set import PromptSet
+
+Prompts = TypeVar("Prompts", bound="PromptSet")
 
 
 def rule_of(
@@ -53,7 +55,7 @@ def rule_of(
         composer.replacement(
             one,
             *target,
-            synonyms=synonyms if len(targets) == 1 else None,
+            synonyms=tuple(synonyms) or None if len(targets) == 1 else None,
             removed=[other for other in targets if other != target],
             kept=kept,
         )
@@ -88,8 +90,8 @@ def without_guards(prompts: "PromptSet") -> list[PromptPair]:
 
 
 def replaced(
-    prompts: "PromptSet", text: str, world: str, synonyms: Sequence[str] = (), kept: Sequence[str] = ()
-) -> "PromptSet":
+    prompts: Prompts, text: str, world: str, synonyms: Sequence[str] = (), kept: Sequence[str] = ()
+) -> Prompts:
     """Make the anchors that a set lacks.
 
     Args:

@@ -60,7 +60,7 @@ class TinyComposer(Composer):
         concept: str,
         kind: Kind,
         *,
-        synonyms: Sequence[str] | None = None,
+        synonyms: tuple[str, ...] | None = None,
         removed: Sequence[tuple[str, Kind]] = (),
         kept: Sequence[tuple[str, Kind]] = (),
     ) -> Replace:
