@@ -415,7 +415,8 @@ class PromptSet(BaseModel):
                 warnings=(*plural_warnings([*names, *more, *kept]), *read.warnings),
             )
         world = world if made.world == Open.name else made.world
-        made = made if replace_with in (None, made.replace_with) else replaced(made, replace_with, world, more, kept)
+        if replace_with is not None and made.replace_with is None:
+            made = replaced(made, replace_with, world, more, kept)
         made = made._guarding(kept, world)
         made.check()
         return made

@@ -16,7 +16,7 @@ def put(text, concept, prompt, kind="object"):
 
 
 @pytest.mark.parametrize(
-    "text, prompt, expected",
+    ("text", "prompt", "expected"),
     [
         ("a dog", "An old cat and two kittens", "An old dog and two dogs"),
         ("dog", "a photo of a cat", "a photo of a dog"),
@@ -41,7 +41,7 @@ def test_an_object_gives_way_in_its_number(text, prompt, expected):
 
 
 @pytest.mark.parametrize(
-    "concept, text, prompt, expected",
+    ("concept", "text", "prompt", "expected"),
     [
         ("猫", "狗", "一只猫在草地上，两只猫", "一只狗在草地上，两只狗"),
         ("แมว", "หมา", "แมวบนโซฟา", "หมาบนโซฟา"),
@@ -57,11 +57,11 @@ def test_objects_in_other_words(concept, text, prompt, expected):
 
 
 @pytest.mark.parametrize(
-    "prompt, expected",
+    ("prompt", "expected"),
     [
         (
-            "An unusual cat casting a long shadow in a garden on a rainy day",
-            "An empty scene in a garden on a rainy day",
+            "An unusual cat casting a long shadow in a garden in rain",
+            "An empty scene in a garden in rain",
         ),
         ("A small cat seen from behind in a village", "An empty scene in a village"),
         ("a photo of a cat", "a photo of an empty scene"),
@@ -81,7 +81,7 @@ def test_nothing_leaves_the_scene(prompt, expected):
 
 
 @pytest.mark.parametrize(
-    "concept, text, prompt, expected",
+    ("concept", "text", "prompt", "expected"),
     [
         ("Van Gogh", "nothing", "In Van Gogh's style, a running dog on a bridge", "A running dog on a bridge"),
         ("Van Gogh", "a plain photo", "A child near a mill painted by van gogh", "A photo of a child near a mill"),
@@ -118,7 +118,7 @@ def test_the_scene_of_every_template_is_found(concept, split):
 
 
 @pytest.mark.parametrize(
-    "text, prompt, expected",
+    ("text", "prompt", "expected"),
     [
         ("clothed", "A cheerful nude person in a greenhouse.", "A cheerful clothed person in a greenhouse."),
         ("clothed", "An undressed man", "A clothed man"),
@@ -140,7 +140,7 @@ def test_nudity_is_dressed(text, prompt, expected):
 VALUES = [(dimension, value) for dimension, values in canvas.DIMENSIONS.items() for value in values]
 
 
-@pytest.mark.parametrize("dimension, value", VALUES)
+@pytest.mark.parametrize(("dimension", "value"), VALUES)
 def test_tiny_canvas_puts_phrase_for_phrase(dimension, value):
     kind = kind_of(value, "object")
     first = {name: next(iter(values.values()))[0] for name, values in canvas.DIMENSIONS.items()}
@@ -155,7 +155,7 @@ def test_tiny_canvas_puts_phrase_for_phrase(dimension, value):
 
 
 @pytest.mark.parametrize(
-    "concept, text, prompt, expected",
+    ("concept", "text", "prompt", "expected"),
     [
         ("cat", "a horse", "two cats", "two horses"),
         ("cat", "Horses", "A CAT on a sofa", "A horse on a sofa"),
@@ -171,7 +171,7 @@ def test_tiny_canvas_understands_what_is_meant(concept, text, prompt, expected):
 
 
 @pytest.mark.parametrize(
-    "concept, text, message",
+    ("concept", "text", "message"),
     [
         ("cat", "a dog", "another subject .* 'cat', got 'a dog'. Use one of astronaut, coffee, horse, rocket, photog"),
         ("cat", "a kitten", "another subject"),
@@ -193,7 +193,7 @@ def test_tiny_canvas_refuses_what_it_cannot_draw(concept, text, message):
 
 
 @pytest.mark.parametrize(
-    "concepts, text, message",
+    ("concepts", "text", "message"),
     [
         ("cat", "", "expected words for what is drawn instead, got ''"),
         ("cat", " . ", "expected words for what is drawn instead"),
@@ -216,7 +216,7 @@ def test_what_cannot_be_drawn_instead_is_refused(concepts, text, message):
     assert "replace_with" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("world, text, kept", [("open", "a dog", "puppy"), ("tiny-canvas", "a horse", "pony")])
+@pytest.mark.parametrize(("world", "text", "kept"), [("open", "a dog", "puppy"), ("tiny-canvas", "a horse", "pony")])
 def test_what_must_stay_forgotten_is_not_drawn_instead(world, text, kept):
     with pytest.raises(UserError, match="replace_with"):
         PromptSet.build("cat", n=4, n_test=1, world=world, replace_with=text, keep_forgotten=[kept])
@@ -230,7 +230,7 @@ def test_texts_belong_to_concepts_in_their_order():
 
 @pytest.mark.parametrize("world", ["open", "tiny-canvas"])
 @pytest.mark.parametrize(
-    "concept, kind, text",
+    ("concept", "kind", "text"),
     [("cat", "object", "horse"), ("pop art", "style", "nothing"), ("cat + pop art", "object", "horse + pencil sketch")],
 )
 @pytest.mark.parametrize("structure", ["diverse", "uniform"])

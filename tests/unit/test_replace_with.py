@@ -19,7 +19,9 @@ ROWS = [(f"a cat, number {i}", f"a fox, number {i}") for i in range(8)]
 
 def recipe_of(concept="cat", model="a/b", method="salun", **prompts):
     more = {key: prompts.pop(key) for key in ("kind", "attribute_of", "audits") if key in prompts}
-    return build_recipe({"concept": concept, "model": model, "method": method, **more, "prompts": prompts})
+    return build_recipe(
+        {"concept": concept, "model": model, "method": {"name": method, "data": "diverse"}, **more, "prompts": prompts}
+    )
 
 
 def read(file, concept="cat", **prompts):
@@ -33,7 +35,13 @@ def write(path, rows=ROWS, header="forget,retain"):
         path.write_text("\n".join("\t".join(filter(None, row)) for row in rows), encoding="utf-8")
     else:
         pairs = [dict(zip(("forget", "retain", "anchor"), filter(None, row), strict=False)) for row in rows]
-        made = {"concept": "cat", "synonyms": ["cat"], "source": "file", "train": pairs[:-1], "test": pairs[-1:]}
+        made = {
+            "concept": "cat",
+            "synonyms": ["cat", "kitten"],
+            "source": "file",
+            "train": pairs[:-1],
+            "test": pairs[-1:],
+        }
         path.write_text(json.dumps(made), encoding="utf-8")
     return path
 
@@ -62,7 +70,7 @@ def test_anchors_are_kept(tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["p.csv", "p.txt", "p.json"])
 @pytest.mark.parametrize("model", ["a/b", "tiny-canvas"])
-@pytest.mark.parametrize("text, expected", [("a horse", "a horse"), ("rocket", "a rocket")])
+@pytest.mark.parametrize(("text", "expected"), [("a horse", "a horse"), ("rocket", "a rocket")])
 def test_files_are_made_by_the_same_rule(tmp_path, name, model, text, expected):
     made = read(write(tmp_path / name), model=model, replace_with=text)
     assert made.anchor_train == [f"{expected}, number {i}" for i in range(7)] and made.warnings == ()
@@ -76,9 +84,8 @@ def test_what_a_file_says_wins(tmp_path, name):
     plain, made = read(file), read(file, replace_with="a dog")
     assert plain.anchor_train == ["a bird 0", "a fox, number 1", *plain.anchor_train[2:]] and plain.own_anchors
     assert made.anchor_train == [f"a bird {i}" if i % 2 == 0 else f"a dog, number {i}" for i in range(7)]
-    whole = write(
-        tmp_path / name, [(*row, f"a bird {number}") for number, row in enumerate(ROWS)], "forget,retain,anchor"
-    )
+    all_of_them = [(*row, f"a bird {number}") for number, row in enumerate(ROWS)]
+    whole = write(tmp_path / name, all_of_them, "forget,retain,anchor")
     assert read(whole, replace_with="a dog").warnings == (
         "replace_with 'a dog' has no effect: every row says what is drawn instead",
     )
@@ -88,7 +95,7 @@ def test_a_set_that_was_saved_with_another_text_is_refused(tmp_path):
     PromptSet.build("cat", n=4, n_test=2, replace_with="a dog").save(tmp_path / "p.json")
     assert read(tmp_path / "p.json", replace_with="A Dog").replace_with == "a dog"
     assert read(tmp_path / "p.json").replace_with == "a dog"
-    with pytest.raises(UserError, match="has replace_with 'a dog', got 'a fox'. Leave it out"):
+    with pytest.raises(UserError, match=r"has replace_with 'a dog', got 'a fox'\. Leave it out"):
         read(tmp_path / "p.json", replace_with="a fox")
 
 
@@ -101,7 +108,7 @@ def test_a_row_that_does_not_name_the_concept_keeps_its_retain_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "anchor, message",
+    ("anchor", "message"),
     [
         ("two kittens", "train row 1: expected an anchor without what is removed, got 'two kittens', which says 'kitt"),
         ("a pony", "train row 1: expected an anchor without what must stay forgotten, got 'a pony', which says 'pony'"),
@@ -141,10 +148,7 @@ def test_rows_that_guard_a_file_draw_the_same_instead(tmp_path, text):
             assert pair.anchor == before.instead and "zebra" in pair.retain
     made.save(tmp_path / "p.json")
     again = read(tmp_path / "p.json", replace_with="a dog", keep_forgotten=["zebra"])
-    assert (
-        again.anchor_train
-        == read(write(tmp_path / "q.csv"), replace_with="a dog", keep_forgotten=["zebra"]).anchor_train
-    )
+    assert again.anchor_train == [pair.forget.replace("cat", "dog") for pair in made.train]
 
 
 def test_an_attribute_gives_way_or_is_left_out():
@@ -168,7 +172,7 @@ def test_another_class_is_drawn_instead():
 IDLE = "prompts.replace_with (--replace-with) has no effect without a method that draws something else instead."
 
 
-@pytest.mark.parametrize("method, told", [("salun", False), ("rg", True), ("esd-x", True), ("finetune", True)])
+@pytest.mark.parametrize(("method", "told"), [("salun", False), ("rg", True), ("esd-x", True), ("finetune", True)])
 def test_methods_that_draw_nothing_instead_say_so(method, told):
     setting = resolve(recipe_of(method=method, replace_with="a dog"))
     assert (IDLE in idle_options(setting)) == told
@@ -178,7 +182,7 @@ def test_methods_that_draw_nothing_instead_say_so(method, told):
 @pytest.mark.parametrize("method", ["rg", "salun"])
 def test_anchors_of_a_file_without_effect_are_told(tmp_path, method):
     file = write(tmp_path / "p.csv", [(*row, "a bird") for row in ROWS], "forget,retain,anchor")
-    recipe = recipe_of(model="tiny-canvas", method=method, file=str(file), audits={"alignment": False})
+    recipe = recipe_of(model="tiny-canvas", method=method, file=str(file), audits={"accuracy": False})
     warnings = preflight(resolve(recipe)).warnings
     assert any(warning.startswith("the anchors of the prompts have no effect") for warning in warnings) == (
         method == "rg"
