@@ -19,9 +19,8 @@ ROWS = [(f"a cat, number {i}", f"a fox, number {i}") for i in range(8)]
 
 def recipe_of(concept="cat", model="a/b", method="salun", **prompts):
     more = {key: prompts.pop(key) for key in ("kind", "attribute_of", "audits") if key in prompts}
-    return build_recipe(
-        {"concept": concept, "model": model, "method": {"name": method, "data": "diverse"}, **more, "prompts": prompts}
-    )
+    chosen = {"concept": concept, "model": model, "method": {"name": method, "data": "diverse"}}
+    return build_recipe({**chosen, **more, "prompts": prompts})
 
 
 def read(file, concept="cat", **prompts):
