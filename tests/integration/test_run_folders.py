@@ -581,8 +581,8 @@ def test_a_resumed_run_draws_the_same_instead(place, tmp_path):
         )
     run_recipe(recipe("a dog"), tmp_path / "cut", resume=True)
     run_recipe(recipe(None), tmp_path / "plain")
-    whole, cut, plain = (weights(tmp_path / name) for name in ("whole", "cut", "plain"))
+    whole, cut, plain = (weights_of(tmp_path / name) for name in ("whole", "cut", "plain"))
     assert all(torch.equal(part, whole[name]) for name, part in cut.items())
     assert not all(torch.equal(part, whole[name]) for name, part in plain.items())
-    with pytest.raises(UserError, match="prompts.replace_with 'a dog', and the recipe now says 'a fox'"):
+    with pytest.raises(UserError, match=r"prompts\.replace_with 'a dog', and the recipe now says 'a fox'"):
         run_recipe(recipe("a fox"), tmp_path / "cut", resume=True)
