@@ -31,7 +31,7 @@ from .teacher import Teacher
 
 def redirect_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
     """L_f of a batch of forget images, weighted over timesteps as the model's own loss is; a scalar."""
-    return _distance(denoiser, batch, batch.paired_conditioning)
+    return _distance(denoiser, batch, batch.anchor)
 
 
 def distillation_loss(denoiser: Denoiser, batch: Batch, teacher: Teacher) -> Tensor:

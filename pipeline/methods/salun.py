@@ -2,10 +2,10 @@
 
     L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
 
-on forget images x, with c' the paired retain prompt instead of the forget prompt c_f (Section 4.2,
-"random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
-which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
-is alpha.
+on forget images x, with c' the anchor instead of the forget prompt c_f: the paired retain prompt, or what the
+user wants to be drawn instead (Section 4.2, "random labels" for generation). Only the weights of the saliency
+mask move (Eqs. 3 and 4): those in which the forget loss, summed over all of the forget data, has its largest
+gradient. `retain_weight` is alpha.
 """
 
 from collections.abc import Mapping

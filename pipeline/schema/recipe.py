@@ -66,6 +66,11 @@ class PromptSection(Section):
     llm_fallback: bool = Field(
         default=True, description="use the templates when the language model fails; otherwise stop"
     )
+    replace_with: str | None = Field(
+        default=None,
+        description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
+        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+    )
 
 
 class DataSection(Section):

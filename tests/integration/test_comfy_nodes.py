@@ -81,6 +81,16 @@ def test_prompt_set_takes_pairs_of_ones_own():
     assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
 
 
+def test_prompt_set_says_what_is_drawn_instead():
+    settings = {"concept": "cat", "world": "tiny-canvas", "n": 4, "n_test": 4}
+    plain, *_ = call("DiversePromptSet", **settings, replace_with=" ")
+    made, _, retain, preview = call("DiversePromptSet", **settings, replace_with="a horse")
+    assert plain.replace_with is None and retain == plain.retain_train
+    assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
+    with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
+        call("DiversePromptSet", **settings, replace_with="a dog")
+
+
 def test_a_bar_in_brackets_belongs_to_the_prompt():
     text = "a {red|blue} cat | a {red|blue} dog\n[cat|lion:0.5] asleep|a dog\na {cat|lion}|a fox"
     _, forget, retain, _ = call("DiversePromptSet", concept="cat", text=text)
