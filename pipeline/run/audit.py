@@ -63,7 +63,7 @@ def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) ->
 
 def audit_anchors(prompts: PromptSet, audits: AuditSection) -> list[str]:
     """What the pictures of the forget test prompts should show instead, in the order of `audit_prompts`."""
-    return _spread(prompts.retain_test, audits.images)
+    return _spread(prompts.anchor_test, audits.images)
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
