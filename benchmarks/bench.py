@@ -63,12 +63,12 @@ def bench(
 
 
 def _measured_by(records: Mapping[str, Record]) -> str:
-    """Say of which version the figures are; a figure that a later version added is missing in older ones."""
+    """Say of which version the figures are; one that a later version added is missing in older cells."""
     counts = Counter(record.version for record in records.values())
     return " ".join(
-        f"{counted(count, 'cell')} of version {version}."
+        f"{counted(count, 'cell')} measured by version {version}."
         if version
-        else f"{counted(count, 'cell')} of an early version, before cells kept it; figures that came later have a dash."
+        else f"{counted(count, 'cell')} measured before cells named their version; what was not measured then is a dash."
         for version, count in sorted(counts.items())
     )
 

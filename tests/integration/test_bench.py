@@ -51,8 +51,8 @@ def test_a_page_says_of_which_version_its_figures_are(tmp_path, monkeypatch):
     del old["cells"]["a"]["version"]
     file.write_text(json.dumps(old))
     (page,) = bench(["classes"], Options(), Silent(), **folders)
-    said = "1 cell of an early version, before cells kept it; figures that came later have a dash. 2 cells of version "
-    assert f"{said}{__version__}." in page.read_text()
+    said = "1 cell measured before cells named their version; what was not measured then is a dash."
+    assert f"{said} 2 cells measured by version {__version__}." in page.read_text()
 
 
 def test_two_runs_fill_one_store(tmp_path):

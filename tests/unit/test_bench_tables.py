@@ -68,7 +68,13 @@ def test_claims():
 
 def measured(row, concept, **figures):
     known = {"UA": 1.0, "IRA": 1.0, "CRA": 1.0, "forget": 0.1, "retain_train": 0.7, "retain_test": 0.7, "hurt": 0}
-    known |= {"violations": [0, 0], "conflict": 0, "seconds": 1.0, "peak_memory": 1e6, "retain_test_interval": [0.6, 0.8]}
+    known |= {
+        "violations": [0, 0],
+        "conflict": 0,
+        "seconds": 1.0,
+        "peak_memory": 1e6,
+        "retain_test_interval": [0.6, 0.8],
+    }
     return Record({"row": row, "concept": concept, "tag": ""}, 0, 1.0, known | figures, {})
 
 
