@@ -68,7 +68,7 @@ def _measured_by(records: Mapping[str, Record]) -> str:
     return " ".join(
         f"{counted(count, 'cell')} measured by version {version}."
         if version
-        else f"{counted(count, 'cell')} measured before cells named their version; what was not measured then is a dash."
+        else f"{counted(count, 'cell')} measured before cells named their version; what came later is a dash."
         for version, count in sorted(counts.items())
     )
 

@@ -51,7 +51,7 @@ def test_a_page_says_of_which_version_its_figures_are(tmp_path, monkeypatch):
     del old["cells"]["a"]["version"]
     file.write_text(json.dumps(old))
     (page,) = bench(["classes"], Options(), Silent(), **folders)
-    said = "1 cell measured before cells named their version; what was not measured then is a dash."
+    said = "1 cell measured before cells named their version; what came later is a dash."
     assert f"{said} 2 cells measured by version {__version__}." in page.read_text()
 
 

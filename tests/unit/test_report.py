@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from turpentine.comfy_nodes.audit_nodes import Report
+from turpentine.comfy_nodes.model import Model
 from turpentine.pipeline.audits.nudity import detection_bars
+from turpentine.pipeline.commands.figures import show_figures
+from turpentine.pipeline.commands.terminal import console
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_columns
 from turpentine.pipeline.report.use import snippet
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import UserError
+from turpentine.ui.steps.audit import figures_html
 
 from ..support.results import HASH, made_up
 
@@ -219,12 +224,34 @@ def wreck(data: dict) -> dict:
     return data
 
 
-def test_wreckage_is_on_the_page_and_on_the_card_and_is_not_good(tmp_path):
-    told = "Forgotten, but the pictures of its prompts are wreckage (scene kept 0.02)"
+def test_wreckage_is_no_good_outcome(tmp_path):
     folder = make_run(tmp_path / "run", steps=2, **wreck(made_up()))
-    assert f'<p class="verdict ">{told}' in write_report(folder).read_text()
-    assert told in (folder / "MODEL_CARD.md").read_text()
+    assert '<p class="verdict ">Forgotten, but the pictures' in write_report(folder).read_text()
     assert '<p class="verdict good">Forgotten: UA' in write_report(make_run(tmp_path / "other", steps=2)).read_text()
+
+
+def on_the_terminal(folder, capsys):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(console, "width", 200)
+        show_figures(Results.load(folder / "results.json"))
+    return capsys.readouterr().out
+
+
+FRONT_ENDS = {
+    "page": lambda folder, capsys: write_report(folder).read_text(),
+    "card": lambda folder, capsys: model_card(Results.load(folder / "results.json")),
+    "terminal": on_the_terminal,
+    "app": lambda folder, capsys: figures_html(folder),
+    "node": lambda folder, capsys: Report().work(Model(None, run=folder))["result"][0],
+}
+
+
+@pytest.mark.parametrize("show", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_every_front_end_tells_wreckage_and_shows_its_figures(tmp_path, capsys, show):
+    said = show(make_run(tmp_path, steps=2, **wreck(made_up())), capsys)
+    assert "Forgotten, but the pictures of its prompts are wreckage (scene kept 0.02)" in said
+    for name, first in (("Scene kept", "0.980"), ("Alignment, forget to anchor", "0.250")):
+        assert name in said and first in said.partition(name)[2][:200]
 
 
 def test_a_class_that_became_noise_is_wreckage():
