@@ -40,8 +40,22 @@ class MethodConfig(BaseModel):
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
 
+    @property
+    def gradients(self) -> int:
+        """How many gradients are in memory when they are combined."""
+        return len(self.terms)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the method asks what the retain loss was on the data of each step."""
+        return False
+
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
+
+    def refuses(self) -> Mapping[str, str]:
+        """The fields of `training` that must stay as they are with these options, and why."""
         return {}
 
 

@@ -18,7 +18,8 @@ class Event(BaseModel):
 
     Losses are denoising losses. `forget_limit` is alpha, and `above_limit` the share of what it looks at that is
     above it; `truncated` says that all of it is. `change_*` is the first-order change of each *objective* (L_f is
-    minus the forget loss) under the update that the weights really took: negative is good.
+    minus the forget loss) under the update that the weights really took: negative is good. `retain_weight` is lambda
+    where the rule moves it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +40,7 @@ class Event(BaseModel):
     seconds: float
     above_limit: float | None = None
     forget_limit: float | None = None
+    retain_weight: float | None = None
 
     def line(self) -> str:
         """As a line of `events.jsonl`."""
