@@ -9,10 +9,10 @@ Conventions, stated once.
   raise an objective if d . g >= 0. "Raises neither" is said of plain gradient steps; Adam rescales and remembers.
 - lambda (`retain_weight`) is a preference: the weight of L_r in L_f + lambda L_r. Rules with a place for a preference
   take (1, lambda) there. `bisector` and `mgda` have none, because they balance the two by themselves.
-- Length: that of the sum. Two equal gradients and lambda = 1 give g_f + g_r under each of these rules, so one learning
-  rate serves them all. Where a publication's weights add up to 1 (IMTL-G, MGDA, CAGrad), they are doubled here. Adam
-  doesn't notice a factor that never changes, but its moments average over steps, so it does notice lengths that
-  change from step to step.
+- Length: that of the sum, so that one learning rate serves. Two equal gradients and lambda = 1 give g_f + g_r; with
+  CAGrad, which goes on from there, 1 + c times that, and with `sago` g_f. Where a publication's weights add up to 1
+  (IMTL-G, MGDA, CAGrad), they are doubled here. Adam doesn't notice a factor that never changes, but its moments
+  average over steps, so it does notice lengths that change from step to step.
 - Zero: where one gradient is zero, as that of a truncated ascent is, the other is taken alone, with the weight that
   it has in the sum (`bisector` and `mgda`: 1). No rule divides by zero.
 """
@@ -94,8 +94,7 @@ def cagrad(gram: Gram, retain_weight: float) -> Coefficients:
         d = g_0 + c ||g_0|| / ||g_w|| g_w,    w = argmin over [0, 1] of g_w . g_0 + c ||g_0|| ||g_w||,
 
     which maximises min(d . g_f, d . g_r) over the ball ||d - g_0|| <= c ||g_0||, c = `CAGRAD_RADIUS`. The function of w
-    is convex, and its derivative has a root in closed form. With c < 1 it may still raise an objective. Where both
-    gradients cancel in some g_w = 0 no step lowers both, and none is taken.
+    is convex, and its derivative has a root in closed form. With c < 1 it may still raise an objective.
     """
     if gram.ff <= 0 or gram.rr <= 0:
         return 1.0, retain_weight
@@ -112,8 +111,8 @@ def cagrad(gram: Gram, retain_weight: float) -> Coefficients:
         sine = -slope / (radius * sqrt(between))
         share = _clip((sine * sqrt(determinant / (1 - sine * sine)) + gram.rr - gram.fr) / between)
     shortest = _squared(gram, share, 1 - share)
-    if shortest <= _PARALLEL * min(gram.ff, gram.rr):
-        return 0.0, 0.0
+    if shortest <= 0:
+        return 1.0, retain_weight
     pull = radius / sqrt(shortest)
     return 1.0 + pull * share, retain_weight + pull * (1 - share)
 
