@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.rules import BY_GRAM, combine, plain, sign_gated
-from .ascent import Ascent, AscentConfig
 from .base import Loss
+from .forgetting import Forgetting, ForgettingConfig
 from .moving import Dual, Famo, MovingWeight
 
 
-class CombinedConfig(AscentConfig):
+class CombinedConfig(ForgettingConfig):
     """Options of a method with a rule; the plain sum where a subclass says nothing."""
 
     @property
@@ -28,7 +28,7 @@ class CombinedConfig(AscentConfig):
         return 0.0
 
 
-class Combined(Ascent[CombinedConfig]):
+class Combined(Forgetting[CombinedConfig]):
     """Minimise both losses along the direction of a rule.
 
     Attributes:

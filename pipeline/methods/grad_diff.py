@@ -1,4 +1,4 @@
-"""GradDiff: ascend on the forget data and descend on the retain data, gradients simply added.
+"""GradDiff: ascend (or redirect) on the forget data and descend on the retain data, gradients simply added.
 
 GradDiff takes uniform data, GradDiffD (Ko et al. 2024, Table 2) diversified data; nothing else differs.
 """

@@ -72,7 +72,7 @@ class RestrictedConfig(CombinedConfig):
             "projection": self.combine in MEASURING,
             "budget": self.combine == "budget",
         }
-        return {option: told for option, used in needs.items() if not used}
+        return {**super().idle(), **{option: told for option, used in needs.items() if not used}}
 
     def refuses(self) -> Mapping[str, str]:
         """What needs inner products, or both gradients."""

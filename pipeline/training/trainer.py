@@ -154,6 +154,7 @@ class Trainer:
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
             retain_weight=self.method.moves(),
+            redirects=bool(forget and forget.redirects),
         )
 
     def _gradients(self, step: int) -> tuple[dict[str, Loss], dict[str, Gradient]]:
