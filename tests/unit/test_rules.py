@@ -76,13 +76,16 @@ def test_equals_torchjd(name, seed, scale, lean):
 @settings(deadline=None, max_examples=40)
 def test_restricted_is_upgrad_with_a_preference(seed, scale, lean):
     pytest.importorskip("quadprog")
+    from torchjd.linalg import QuadprogProjector  # later than the lowest version
+
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
     for weight in (1.0, 2.5):
-        theirs = UPGrad(torch.tensor([1.0, weight], dtype=torch.float64))(matrix)
+        exact = QuadprogProjector(norm_eps=0.0, reg_eps=1e-13)  # by default they add 1e-4 to the diagonal
+        theirs = UPGrad(torch.tensor([1.0, weight], dtype=torch.float64), projector=exact)(matrix)
         ours = flat(direction("restricted", grads, weight))
         assert (ours - theirs).norm() <= 1e-6 * (ours.norm() + 1e-3 * matrix.norm())
-        alike = 2 * UPGrad()(matrix) if weight == 1 else ours
+        alike = 2 * UPGrad(projector=exact)(matrix) if weight == 1 else ours
         assert (ours - alike).norm() <= 1e-6 * (ours.norm() + 1e-3 * matrix.norm())
 
 
