@@ -30,8 +30,9 @@ def test_every_rule_trains(rule, forget):
 @pytest.mark.parametrize("rule", RULES)
 def test_a_truncated_ascent_is_a_step_of_the_retain_gradient(rule):
     """The limit is passed from the first step on, so that g_f is zero: whatever the rule, Adam steps along g_r."""
-    found, _, trainer = train(config={"combine": rule, "forget_limit": 1e-9}, steps=1)
-    expected, _, _ = train(config={"combine": "sum", "forget_limit": 1e-9}, steps=1)
+    config = {"forget_limit": 1e-9, "retain_weight": 1.0}
+    found, _, trainer = train(config={"combine": rule, **config}, steps=1)
+    expected, _, _ = train(config={"combine": "sum", **config}, steps=1)
     assert trainer.events[0].truncated
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=2e-5)
