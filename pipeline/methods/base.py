@@ -213,6 +213,38 @@ class Method(Generic[Config]):
         """
         raise NotImplementedError
 
+    # what changes from step to step, for methods that remember losses -------------------------------
+
+    def weigh(self) -> Mapping[str, float] | None:
+        """The weights of the terms' losses in the step that comes, for a method that wants the gradient of their sum.
+
+        Then one gradient is kept, and `combine` is given that one alone, as "sum". None keeps the terms apart.
+        """
+        return None
+
+    def moves(self) -> float | None:
+        """The weight of the retain loss, of a method that moves it; for the record."""
+        return None
+
+    def compare(self, retain_losses: Sequence[float]) -> None:
+        """Take in what the retain loss was before the first step.
+
+        Asked of methods whose configuration says `compares`, before the first step, on a resumed run too.
+
+        Args:
+            retain_losses: of the base model on the very retain data of each step.
+        """
+
+    def observe(self, step: int, losses: Mapping[str, Loss]) -> None:
+        """Take in the losses of a step that counts from 0, over all of its data, before `combine`."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What was remembered of the steps so far; checkpoints keep it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Remember what a checkpoint kept."""
+
 
 def descend(loss: Tensor) -> Loss:
     """A loss that goes down as it is."""

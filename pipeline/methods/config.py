@@ -39,6 +39,16 @@ class MethodConfig(BaseModel):
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
 
     @property
+    def gradients(self) -> int:
+        """How many gradients are in memory when they are combined."""
+        return len(self.terms)
+
+    @property
+    def compares(self) -> bool:
+        """True if the method asks what the retain loss was on the data of each step."""
+        return False
+
+    @property
     def ascends(self) -> bool:
         """True if the forget loss that people read is a denoising loss that is meant to rise, all the time."""
         return False
@@ -55,6 +65,10 @@ class MethodConfig(BaseModel):
 
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
+
+    def refuses(self) -> Mapping[str, str]:
+        """The fields of `training` that must stay as they are with these options, and why."""
         return {}
 
 

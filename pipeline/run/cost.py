@@ -245,7 +245,8 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
         UserError: the parameters that are to train are not in this model.
     """
     terms = len(recipe.method.terms)
-    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms, recipe.method.has_teacher)
+    method = recipe.method
+    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, method.gradients, method.has_teacher)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:

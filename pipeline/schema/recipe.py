@@ -370,6 +370,14 @@ class Recipe(Section):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
 
+    @model_validator(mode="after")
+    def _allowed_by_the_method(self) -> "Recipe":
+        for name, reason in self.method.refuses().items():
+            usual, value = TrainingSection.model_fields[name].default, getattr(self.training, name)
+            if value != usual:
+                raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
+        return self
+
     @property
     def concept(self) -> str:
         """The concepts as one text, for titles and file names: "cat + pop art"."""
