@@ -26,6 +26,32 @@ CROSS_ATTENTION = "attn2"
 TEXT_STREAM = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """diffusers' names for the text side of a joint attention."""
 
+_TOKENS, _POOLED = "prompt_embeds", "pooled_prompt_embeds"
+_ENTRANCES = {"attn2.to_k": _TOKENS, "attn2.to_v": _TOKENS, "add_embedding.linear_1": _POOLED}
+_JOINT_ENTRANCES = {"context_embedder": _TOKENS, "time_text_embed.text_embedder.linear_1": _POOLED}
+
+
+def text_entrances(module: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """The weights that read a prompt's embedding itself, by which of its parts they read.
+
+    A UNet's cross-attention reads the tokens in its key and value projections. A joint attention's own text
+    projections read what earlier blocks made of text *and* image, at each timestep something else; the prompt enters
+    through `context_embedder`, which is linear, as UCE's code for Flux edits it. The pooled embedding enters SDXL,
+    SD3 and Flux beside the time.
+
+    Returns:
+        Name of the conditioning -> name of the weight -> the weight, (O, I): it reads an embedding of D entries with
+        its first D columns. Empty for a network that takes no prompts.
+    """
+    layers = dict(module.named_modules())
+    names = _JOINT_ENTRANCES if "context_embedder" in layers else _ENTRANCES
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, layer in layers.items():
+        for end, part in names.items():
+            if isinstance(layer, nn.Linear) and f".{name}".endswith(f".{end}"):
+                found.setdefault(part, {})[f"{name}.weight"] = layer.weight
+    return found
+
 
 def select_parameters(module: nn.Module, which: TrainableParameters) -> dict[str, nn.Parameter]:
     """Give the parameters to train by name, in the module's order.

@@ -25,6 +25,7 @@ class MethodConfig(BaseModel):
         ascends: whether the forget loss that people read is a denoising loss that is meant to rise.
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+        closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -36,6 +37,7 @@ class MethodConfig(BaseModel):
     ascends: ClassVar[bool] = False
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
