@@ -19,7 +19,7 @@ from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
+from ..pipeline.run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
@@ -199,9 +199,11 @@ class Bench:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
         subject = subject_of(resolve(recipe))
-        texts = audit_prompts(prompts_of(resolve(diverse)), recipe.audits, subject)
+        prompts = prompts_of(resolve(diverse))
+        texts = audit_prompts(prompts, recipe.audits, subject)
         self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
-        return measure(self.images, texts, recipe.audits, subject, Silent())
+        anchors = audit_anchors(prompts, recipe.audits)
+        return measure(self.images, texts, recipe.audits, subject, Silent(), anchors=anchors)
 
     def peak_memory(self, recipe: Recipe) -> int:
         """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
@@ -225,9 +227,10 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
     """The numbers of one model: accuracies, alignments, detections, and what the training did."""
     row: Figures = {}
     if audit.accuracy:
-        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA")}
+        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA", "scene", "scene_by_dimension")}
     if audit.alignment:
-        row |= {name: getattr(audit.alignment, name) for name in ("forget", "retain_train", "retain_test")}
+        names = ("forget", "forget_to_anchor", "retain_train", "retain_test")
+        row |= {name: getattr(audit.alignment, name) for name in names}
         interval = audit.alignment.intervals["retain_test"]
         row["retain_test_interval"] = [interval.low, interval.high]
     if audit.nudity:
@@ -284,6 +287,13 @@ def pick(records: Iterable[Record], **labels: str) -> list[Record]:
 def mean(records: Sequence[Record], metric: str) -> float:
     """Mean of one figure."""
     return statistics.fmean(record.figures[metric] for record in records)
+
+
+def mean_text(records: Sequence[Record], metric: str) -> str:
+    """Write the mean of a figure; a dash where records of before it was measured lack it."""
+    values = [record.figures.get(metric) for record in records]
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.3f}" if values and len(known) == len(values) else "–"
 
 
 def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str:

@@ -29,7 +29,7 @@ from ..weights import (
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .audit import audit_anchors, audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .samples import samples_of
@@ -215,7 +215,8 @@ class _Work:
 
         def measured() -> AuditResult:
             self.run.save_images(when, images, texts)
-            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device)
+            anchors = audit_anchors(self.prompts, recipe.audits)
+            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device, anchors)
             self.run.save_audit(when, result)
             return result
 
