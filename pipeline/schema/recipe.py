@@ -329,6 +329,13 @@ class Recipe(Section):
         if self.training.forget_gradient != "whole" and not self.method.two_gradients:
             able = _those(lambda config: config.two_gradients)
             raise ValueError(f"training.forget_gradient belongs to {able}, got method {self.method.name!r}")
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. For a LoRA of its "
+                "edit, ask for the format lora"
+            )
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
