@@ -29,6 +29,7 @@ class Batch:
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
+        done: share of the run's steps that were taken before, in [0, 1).
         whole: gives a loss of this share, a scalar, the value that the whole micro-batch has; its
             gradient stays that of the share.
     """
@@ -40,6 +41,7 @@ class Batch:
     paired_conditioning: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
+    done: float = 0.0
     whole: Callable[[Tensor], Tensor] = lambda loss: loss
 
 
@@ -91,10 +93,11 @@ class Loss:
 
     Attributes:
         objective: the scalar to go down.
-        denoising: the denoising loss behind it, or the method's own distance; positive.
+        denoising: the denoising loss behind it, or the distance that the method lowers; positive.
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
+        redirects: whether it is a distance to the anchor's prediction.
     """
 
     objective: Tensor
@@ -102,6 +105,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
+    redirects: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -126,6 +130,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
+            any(loss.redirects for loss in losses),
         )
 
 

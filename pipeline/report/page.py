@@ -27,7 +27,13 @@ def forget_limit(results: Results) -> float | None:
 
 
 def _ascends(results: Results) -> bool:
-    return find(results.method).config.ascends if results.method in names() else True
+    if results.method not in names():
+        return True
+    config, method = find(results.method).config, results.recipe.get("method")
+    try:
+        return config.model_validate(method).ascends
+    except ValueError:  # options of another version
+        return config.model_validate({"name": results.method}).ascends
 
 
 def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:

@@ -90,6 +90,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "samples.num_inference_steps": ALWAYS,
     "samples.guidance_scale": ALWAYS,
     "samples.training_guidance_scale": (_STEPS, _DRAWN),
+    "samples.training_num_inference_steps": (_STEPS, _DRAWN),
     "samples.scheduler": ALWAYS,
     "samples.sample_batch_size": ALWAYS,
     "samples.image_size": ALWAYS,

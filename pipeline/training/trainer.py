@@ -158,6 +158,7 @@ class Trainer:
             seconds=time.perf_counter() - began,
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
+            redirects=bool(forget and forget.redirects),
         )
 
     def _differentiate(self, term: str, step: int) -> Loss:

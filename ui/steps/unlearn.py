@@ -22,7 +22,7 @@ from ..texts import STATES
 from .prompts import own_pairs
 
 _POINTS = 300  # of a curve
-_COLOURS = {"forget": "#c2553f", "retain": "#2a7f8e"}
+_COLOURS = {"forget": "#c2553f", "redirect": "#7a4fa3", "retain": "#2a7f8e"}
 SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
@@ -202,10 +202,14 @@ def _curves(events: Sequence[Event]) -> list[Any]:
     losses = [
         {"step": event.step + 1, "loss": loss, "term": term}
         for event in kept
-        for term, loss in (("forget", event.loss_forget), ("retain", event.loss_retain))
+        for term, loss in ((_forget_term(event), event.loss_forget), ("retain", event.loss_retain))
         if loss is not None
     ]
     cosines = [{"step": event.step + 1, "cosine": event.cosine} for event in kept if event.cosine is not None]
     share = sum(event.conflict for event in events) / len(events)
     title = f"Cosine of the gradients (conflict: {share:.0%})"
     return [pd.DataFrame(losses), gr.LinePlot(pd.DataFrame(cosines) if cosines else None, title=title)]
+
+
+def _forget_term(event: Event) -> str:
+    return "redirect" if event.redirects else "forget"
