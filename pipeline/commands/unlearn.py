@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progress_file: Path | None = None) -> None:
     """Run a recipe with a bar for each stage, and show what it gave."""
-    from ..run.folder import new_run_path  # heavy: torch and diffusers
     from ..report import course
+    from ..run.folder import new_run_path  # heavy: torch and diffusers
     from ..run.unlearning import run_recipe
     from ..support.processes import launched
     from .figures import show_figures, show_weights

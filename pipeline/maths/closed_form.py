@@ -89,9 +89,10 @@ class Moments:
             None if self.invariants is None else self.invariants / square**0.5,
         )
 
-    def seen_as(self, by: Tensor) -> "Moments":
-        """The moments if every f were B f, B (D, D)."""
-        return Moments(by @ self.forget @ by.T, self.anchor @ by.T, self.aims, self.preserved, 1, 1, self.kept)
+    def seen_as(self, by: Tensor, hold: float = 0.0) -> "Moments":
+        """The moments if every f were B f, B (D, D), and the f as they are were preserved too, `hold` times."""
+        preserved = self.preserved + hold * self.forget
+        return Moments(by @ self.forget @ by.T, self.anchor @ by.T, self.aims, preserved, 1, 1, self.kept)
 
     def distance(self, after: Tensor, before: Tensor) -> float:
         """E ||W' f - W a||^2, the distance of what W' reads of f from what W reads of a.
@@ -262,4 +263,3 @@ def _above_mean(rows: Tensor, plain: Tensor) -> Tensor:
     moved = (rows @ plain.T).norm(dim=1)
     chosen = rows[moved > moved.mean()]
     return chosen if len(chosen) else rows
-

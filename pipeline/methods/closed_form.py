@@ -8,11 +8,11 @@ too; token i of a forget prompt is replaced by token i of its anchor, since atte
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..maths.closed_form import Moments, moved_share
 from ..maths.parameters import text_entrances
@@ -47,7 +47,7 @@ class ScaledConfig(ClosedFormConfig):
 
     erase_scale: float = Field(default=1.0, gt=0, le=1000, description="weight of the forget prompts")
     preserve_scale: float = Field(default=1.0, ge=0, le=1000, description="weight of the prompts to be kept")
-    lamb: float = Field(default=0.01, gt=0, le=1000, description="weight of the size of the change")
+    lamb: float = Field(default=0.1, gt=0, le=1000, description="weight of the size of the change")
 
 
 Config = TypeVar("Config", bound=ClosedFormConfig)
@@ -65,87 +65,92 @@ class ClosedForm(Method[Config]):
             moments: of their inputs, scaled.
         """
 
-    def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
-        """Nothing that the prompts and the network don't say themselves."""
-
     def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
         """Solve for the weights that read the prompts' embeddings."""
-        return self.edit_network(denoiser.module, _gather(denoiser, prompts, progress), progress)
+        weights = check_network(dict(denoiser.module.named_parameters()), self.config.name)
+        return self.edit_weights(weights, _gather(denoiser, prompts, progress), progress)
 
-    def edit_network(self, module: nn.Module, seen: Mapping[str, Moments], progress: Progress) -> float:
-        """Solve for the weights of a network, from the moments of what it is conditioned on.
+    def edit_weights(self, weights: Mapping[str, Tensor], seen: Mapping[str, Moments], progress: Progress) -> float:
+        """Solve for those of some weights that read prompts, from the moments of what they are conditioned on.
 
         Returns:
             See `edit`.
         """
-        entrances = text_entrances(module)
-        edited: dict[nn.Parameter, Tensor] = {}
+        entrances = text_entrances(weights)
+        edited: list[tuple[Tensor, Tensor]] = []
         covered = whole = 0.0
         with progress.stage("editing layers", sum(map(len, entrances.values()))) as advance:
             for part, named in entrances.items():
                 moments = seen[part].scaled()
-                width = len(moments.forget)
-                before = [weight.detach()[:, :width].to("cpu", torch.float64) for weight in named.values()]
-                after = []
-                for weight, new in zip(named.values(), self.solve(before, moments), strict=True):
+                before = [_columns(weight, moments) for weight in named.values()]
+                after: list[Tensor] = []
+                for new in self.solve(before, moments):
                     after.append(new)
-                    edited[weight] = new.to(weight.dtype)
                     advance()
                 moved, all_of_it = moved_share(before, after, moments)
                 covered, whole = covered + moved, whole + all_of_it
+                edited += zip(named.values(), (new.float() for new in after), strict=True)
         with torch.no_grad():
-            for weight, new in edited.items():
-                weight[:, : new.shape[1]] = new.to(weight.device)
+            for weight, new in edited:
+                weight[:, : new.shape[1]] = new
         return covered / whole if whole > 0 else 0.0
 
 
-def check_network(module: nn.Module, name: str) -> dict[str, nn.Parameter]:
+def _columns(weight: Tensor, moments: Moments) -> Tensor:
+    """What of a weight reads the inputs that the moments are of, in float64 on the CPU."""
+    return weight.detach()[:, : len(moments.forget)].to("cpu", torch.float64)
+
+
+def check_network(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The weights that a method in closed form changes, by name.
 
     Args:
-        module: the network.
+        weights: of the network.
         name: of the method, for the message.
 
     Raises:
         UserError: a network that takes no prompts.
     """
-    found = {key: weight for named in text_entrances(module).values() for key, weight in named.items()}
+    found = {key: weight for named in text_entrances(weights).values() for key, weight in named.items()}
     if not found:
         raise UserError(
-            f"{name} edits the layers that a prompt enters, and a {type(module).__name__} has none that are known. "
-            "Choose a method that trains, such as rgd."
+            f"{name} edits the layers that a prompt enters, and this network has none that are known. Choose a method "
+            "that trains, such as rgd."
         )
     return found
 
 
-def warm_start(name: str, method: "ClosedForm[ClosedFormConfig]", context: Context) -> None:
-    """Edit the network before the first step, from the embeddings of the data that will train.
+def check_warm_start(name: str, weights: Mapping[str, Tensor]) -> None:
+    """Refuse an edit of weights that don't train afterwards.
+
+    Args:
+        name: of the method in closed form.
+        weights: that will train.
 
     Raises:
-        UserError: see `check_warm_start`.
+        UserError: none of them reads a prompt.
     """
-    check_warm_start(name, context.denoiser.module, context.parameters)
+    if not text_entrances(weights):
+        raise UserError(
+            f"method.warm_start {name!r} edits the layers that a prompt enters, and none of them trains here. Set "
+            "training.parameters to 'full', or warm_start to 'none'."
+        )
+
+
+def warm_start(method: ClosedForm[Any], context: Context) -> None:
+    """Edit the weights that will train before the first step, from the embeddings of the data.
+
+    Args:
+        method: the one in closed form.
+        context: of the method that trains.
+    """
     seen: dict[str, Moments] = {}
     for batch in context.batches("forget"):
         _see(seen, batch.conditioning, batch.paired_conditioning, {})
     for batch in context.batches("retain"):
         _see(seen, {}, {}, batch.conditioning)
     _see_empty(seen, context.empty_prompt())
-    method.edit_network(context.denoiser.module, seen, context.progress)
-
-
-def check_warm_start(name: str, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    """Refuse an edit of weights that don't train afterwards.
-
-    Raises:
-        UserError: some of them don't, or there are none.
-    """
-    missing = [key for key in check_network(module, name) if key not in parameters]
-    if missing:
-        raise UserError(
-            f"method.warm_start {name!r} edits {missing[0]} and others, which don't train with these "
-            "training.parameters. Set them to 'full', or warm_start to 'none'."
-        )
+    method.edit_weights(context.parameters, seen, context.progress)
 
 
 def _gather(denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> dict[str, Moments]:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from ..models.protocol import Denoiser
 from .base import Batch, Context, Loss, Method, prediction_and_target
+from .closed_form import check_warm_start, warm_start
 from .config import ForgetLimit, RetainWeight
 from .limit import check_samples, measure_limit
 from .redirect import redirect_loss
+from .registry import build_method, find
 
 
 class ForgettingConfig(RetainWeight, ForgetLimit):
@@ -38,6 +40,12 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         lt=1,
         description="with redirect: the first part of the steps that ascends, so that what was forgotten is harder to "
         "bring back",
+    )
+
+    warm_start: Literal["none", "uce", "rece", "speed"] = Field(
+        default="none",
+        description="an edit in closed form before the first step, of the weights that read the prompts; then fewer "
+        "steps do",
     )
 
     @property
@@ -72,14 +80,28 @@ class Forgetting(Method[Config]):
     """Base of the methods that ascend or redirect on the forget data and keep the denoising loss on the retain data."""
 
     def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
-        """Refuse to measure the limit on one sample."""
+        """Refuse to measure the limit on one sample, and a warm start of weights that don't train."""
         if self._measures_limit:
             check_samples(forget_samples)
+        if self.config.warm_start != "none" and parameters is not None:
+            check_warm_start(self.config.warm_start, parameters)
 
     def prepare(self, context: Context) -> None:
-        """Measure the limit where it is "auto"."""
+        """Measure the limit where it is "auto"; edit the weights for a warm start."""
         if self._measures_limit:
             self.measured = measure_limit(context)
+        if self.config.warm_start != "none":
+            warm_start(build_method(find(self.config.warm_start).config(name=self.config.warm_start)), context)
+
+    @property
+    def needs_unconditional(self) -> bool:
+        """A warm start preserves the empty prompt."""
+        return super().needs_unconditional or self.config.warm_start != "none"
+
+    @property
+    def needs_whole_weights(self) -> bool:
+        """A warm start edits them."""
+        return super().needs_whole_weights or self.config.warm_start != "none"
 
     @property
     def _measures_limit(self) -> bool:

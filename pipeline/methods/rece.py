@@ -35,9 +35,7 @@ class RECE(ClosedForm[RECEConfig]):
         """W T, with the same T for all layers."""
         its = self.config
         gram = sum((weight.T @ weight for weight in weights[1:]), weights[0].T @ weights[0])
-        edit = rece_map(
-            moments, gram, its.erase_scale, its.preserve_scale, its.lamb, its.rounds, its.regularisation
-        )
+        edit = rece_map(moments, gram, its.erase_scale, its.preserve_scale, its.lamb, its.rounds, its.regularisation)
         return (weight @ edit for weight in weights)
 
 

@@ -151,7 +151,7 @@ def changed_tensors(module: Any, recipe: Recipe) -> dict[str, Tensor]:
         UserError: the parameters that are to train, or what a closed form edits, are not in this network.
     """
     if recipe.method.closed_form:
-        return dict(check_network(module, recipe.method.name))
+        return check_network(dict(module.named_parameters()), recipe.method.name)
     spec = recipe.training
     try:
         if spec.parameters != "lora":

@@ -338,13 +338,6 @@ class Recipe(Section):
         if self.training.forget_gradient != "whole" and not self.method.two_gradients:
             able = _those(lambda config: config.two_gradients)
             raise ValueError(f"training.forget_gradient belongs to {able}, got method {self.method.name!r}")
-        if self.method.closed_form and self.kind == "class":
-            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
-        if self.method.closed_form and self.training.parameters == "lora":
-            raise ValueError(
-                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. For a LoRA of its "
-                "edit, ask for the format lora"
-            )
         if self.training.batch_size % self.training.gradient_accumulation_steps:
             raise ValueError(
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
@@ -366,6 +359,18 @@ class Recipe(Section):
             )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _edited(self) -> "Recipe":
+        """What belongs to training is refused beside a method that doesn't train."""
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
+                "as a LoRA, ask for the format lora"
+            )
         return self
 
     @property
