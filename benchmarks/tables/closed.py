@@ -53,12 +53,13 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     table = []
     for name, own in found.items():
         lost = 100 * (1 - mean(own, "retain_test") / base)
+        again = zip(*(one.figures["relearned"] for one in own), strict=True)
         table.append([
             name,
             *(f"{mean(own, figure):.3f}" for figure in ("UA", "IRA", "CRA")),
             mean_text(own, "scene"),
             f"{lost:.1f}",
-            " / ".join(f"{fmean(values):.2f}" for values in zip(*(one.figures["relearned"] for one in own), strict=True)),
+            " / ".join(f"{fmean(values):.2f}" for values in again),
             f"{mean(own, 'steps'):.0f}",
             f"{mean(own, 'drawing'):.0f}",
             f"{mean(own, 'seconds'):.1f}",
@@ -77,11 +78,11 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     ]
     single = [[concept, *(_one(pick(own, concept=concept)) for own in found.values())] for concept in concepts]
     return (
-        f"Means over {', '.join(concepts)} on tiny-canvas. The closed forms solve for the layers that read the prompts: "
-        "no training images, no steps. *Warm-started* is RGD after such an edit "
-        f"(`method.warm_start: {WARM}`). Lost is the relative fall of alignment on held-out retain prompts against the "
-        "base model, and *UA relearned* is UA after 5, 15 and 50 training steps on 16 pictures of the concept. *Drawing* "
-        "is the time of the training images, which runs on the same data share.\n\n"
+        f"Means over {', '.join(concepts)} on tiny-canvas. The closed forms solve for the layers that read the "
+        "prompts: no training images, no steps. *Warm-started* is RGD after such an edit "
+        f"(`method.warm_start: {WARM}`). *Lost* is the relative fall of alignment on held-out retain prompts against "
+        "the base model, and *UA relearned* is UA after 5, 15 and 50 training steps on 16 pictures of the concept. "
+        "*Drawing* is the time of the training images, which runs on the same data share.\n\n"
         f"{markdown(header, table)}\n\n"
         f"{markdown(['UA / scene kept', *found], single)}\n\n{verdict(found)}"
     )

@@ -178,6 +178,9 @@ def rece_map(
 ) -> Tensor:
     """T of RECE: UCE, then `rounds` times UCE again on the embeddings that still draw the concept.
 
+    Each round preserves what the forget prompts already read as, as much as what is to be kept: without that, a round
+    on the new embeddings undoes those before.
+
     Args:
         moments: scaled.
         gram: see `revived_map`.
@@ -189,7 +192,7 @@ def rece_map(
     """
     edit = uce_map(moments, erase_scale, preserve_scale, lamb)
     for _ in range(rounds):
-        revived = moments.seen_as(revived_map(gram, edit, regularisation))
+        revived = moments.seen_as(revived_map(gram, edit, regularisation), hold=1.0)
         edit = edit @ uce_map(revived, erase_scale, preserve_scale, lamb)
     return edit
 

@@ -1,5 +1,9 @@
 """From prompts, or from real images, to D_f and D_r."""
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from ..audits import ClassJudge
 from ..data.datasets import load_images
 from ..data.samples import SampleSet
@@ -29,9 +33,17 @@ def real_samples(denoiser: Denoiser, concept: str, spec: DataSection, judge: str
 
 
 def samples_of(
-    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    recipe: Recipe,
+    progress: Progress,
+    processes: Processes = ALONE,
+    seen: Callable[[str, int, Tensor], None] | None = None,
 ) -> SampleSet:
-    """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images."""
+    """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images.
+
+    `seen` is called with the term, the place of the first and the latents of each batch that is drawn.
+    """
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
     return real_samples(denoiser, recipe.concept, recipe.data, recipe.audits.class_judge, recipe.seed)

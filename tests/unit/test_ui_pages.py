@@ -98,7 +98,7 @@ def test_pictures_of_a_step_name_it_and_need_no_picture_before(page):
         file.unlink()
     seen = harmless(pairs(folder, RECIPE, "step-000020"))
     assert "before | after step 20" in seen.text
-    assert [value for name, value in seen.attributes if name == "alt"] == ["after: a cat"] * 2
+    assert [value for name, value in seen.attributes if name == "alt"] == ["after step 20: a cat"] * 2
     assert pairs(folder, RECIPE, "step-000040") == ""
 
 

@@ -27,12 +27,13 @@ SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """A run at one moment: `size` bytes of events, its newest pictures, and its status as HTML."""
+    """A run at one moment: `size` bytes of events, its newest pictures and how many, and its status as HTML."""
 
     name: str
     state: str
     size: int
     preview: str | None
+    pictures: int
     status: str
 
 
@@ -118,7 +119,8 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
         preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
-        return Seen(name, job.state, count, preview, status_html(page, name, job))
+        pictures = len(list((run.path / "images" / preview).iterdir())) if preview else 0
+        return Seen(name, job.state, count, preview, pictures, status_html(page, name, job))
 
     @told
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
@@ -130,7 +132,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             parts += [gr.skip(), gr.skip()]
         else:
             parts += _curves(page.runner.events(now.name))
-        if last and last.preview == now.preview:
+        if last and (last.preview, last.pictures) == (now.preview, now.pictures):
             parts.append(gr.skip())
         else:
             run = page.access.run(now.name)
