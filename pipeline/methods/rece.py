@@ -22,7 +22,7 @@ class RECEConfig(ScaledConfig):
     """Options of `rece`."""
 
     name: Literal["rece"] = "rece"
-    rounds: int = Field(default=3, ge=1, le=50, description="how often what still draws the concept is looked for")
+    rounds: int = Field(default=1, ge=1, le=50, description="how often what still draws the concept is looked for")
     regularisation: float = Field(
         default=0.1, gt=0, le=1000, description="lambda: weight of the size of the embedding that is looked for"
     )
