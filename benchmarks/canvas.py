@@ -6,6 +6,7 @@ The tables keep their cells in one file, so a run that several of them show is m
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -29,6 +30,7 @@ from ..pipeline.schema.resolve import resolve
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
+from ..pipeline.training.edit import edit
 from ..pipeline.training.trainer import Trainer
 from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
@@ -52,6 +54,9 @@ NAMES = {
     "esd-u": "ESD-u",
     "rg": "RG",
     "rgd": "RGD",
+    "uce": "UCE",
+    "rece": "RECE",
+    "speed": "SPEED",
 }
 """Row -> its name in the paper, where it has one."""
 
@@ -108,7 +113,9 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
 
 
-LATER: Mapping[str, Mapping[str, Any]] = {"method": {"forget": "ascend", "combine": "restricted", "budget": 0.5}}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "method": {"forget": "ascend", "combine": "restricted", "budget": 0.5, "retain": "denoise", "warm_start": "none"}
+}
 """Options that came after cells were measured -> the value of all that were; with it they are left out of settings."""
 
 
@@ -185,6 +192,7 @@ class Bench:
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
+        self._drawing: dict[str, float] = {}
         self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
         self._peaks: dict[str, int] = {}
         self._relearning: dict[str, Relearning] = {}
@@ -198,11 +206,12 @@ class Bench:
         """
         before = self.before(recipe)
         again = self.relearning(recipe) if relearns else None
-        training = self.trainer(recipe).train()
+        training = self.unlearn(recipe)
         after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
         back = {"relearned": again(self.denoiser)} if again else {}
-        return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
+        found = figures(after, training) | {"drawing": self._drawing.get(self._data_key(recipe), 0.0)}
+        return found | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
 
     def relearning(self, recipe: Recipe) -> Relearning:
         """What it takes to bring a recipe's concept back; to be made before training, from the base weights."""
@@ -218,6 +227,13 @@ class Bench:
             )
         return self._relearning[key]
 
+    def unlearn(self, recipe: Recipe) -> TrainingResult:
+        """Train from the base weights, or edit them."""
+        if not recipe.method.closed_form:
+            return self.trainer(recipe).train()
+        self.denoiser.module.load_state_dict(self.weights)
+        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
+
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
@@ -229,12 +245,17 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        key = self._data_key(recipe)
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
+            began = time.perf_counter()
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
+            self._drawing[key] = time.perf_counter() - began
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
+
+    def _data_key(self, recipe: Recipe) -> str:
+        return _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
@@ -254,7 +275,7 @@ class Bench:
         key = _key(recipe, "method", "training")
         if key not in self._peaks:
             two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
-            self._peaks[key] = peak_bytes(self.trainer(two).train, self.denoiser.device)
+            self._peaks[key] = peak_bytes(lambda: self.unlearn(two), self.denoiser.device)
         return self._peaks[key]
 
 

@@ -73,9 +73,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
 _EXPLAINED = (
     "Every row is `rgd`. *Scene kept* is the share of forget pictures in which the judge still sees what the prompt "
     "names beside the concept (style and place of an object, subject and place of a style). *Lost* is the relative "
-    "fall of the mean image-text cosine of held-out retain prompts against the base model. *Back*: the unlearned model is "
-    "trained on 16 pictures of the concept with Adam, and UA is measured again after some steps; what falls slowly is "
-    "harder to undo."
+    "fall of the mean image-text cosine of held-out retain prompts against the base model. *Back*: the unlearned "
+    "model is trained on 16 pictures of the concept with Adam, and UA is measured again after some steps; what falls "
+    "slowly is harder to undo."
 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
+from ..prompts import PromptSet
 from ..support.progress import Progress, Silent
 from .config import MethodConfig
 
@@ -179,6 +180,16 @@ class Method(Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether `prepare` is to be given the empty prompt's conditioning: as the class says, or with an option."""
+        return self.config.needs_unconditional
+
+    @property
+    def needs_whole_weights(self) -> bool:
+        """The same of whole weights."""
+        return self.config.needs_whole_weights
+
     def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
         """Refuse, before anything is drawn, what `prepare` would refuse when everything is drawn.
 
@@ -192,6 +203,19 @@ class Method(Generic[Config]):
 
     def prepare(self, context: Context) -> None:
         """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
+
+    def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
+        """Change the weights from the prompts alone, of a method with `closed_form`.
+
+        Args:
+            denoiser: the model; its network is changed in place.
+            prompts: what is to be forgotten, what is drawn instead, what is to be kept.
+            progress: told of the work; may cancel it, and then the weights are as they were.
+
+        Returns:
+            The share of the distance from the forget prompts to their anchors that was covered, at most 1.
+        """
+        raise NotImplementedError
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """The loss of one term on one of its micro-batches; by default the denoising loss, which goes down.

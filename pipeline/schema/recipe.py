@@ -378,6 +378,18 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
         return self
 
+    @model_validator(mode="after")
+    def _edited(self) -> "Recipe":
+        """What belongs to training is refused beside a method that doesn't train."""
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
+                "as a LoRA, ask for the format lora"
+            )
+        return self
+
     @property
     def concept(self) -> str:
         """The concepts as one text, for titles and file names: "cat + pop art"."""
