@@ -72,9 +72,9 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "Concepts of tiny-canvas are removed one after another, each run starting from the weights of the one before, "
         "with `keep_forgotten: auto` (every fourth retain prompt asks for something that was removed before) and "
         f"{SIZES['prompts']['n']} pairs of prompts. A cell is the share, in percent, of up to {IMAGES} test pictures "
-        "of the concept in which the judge sees it: 100 less UA. Bold is a concept that is removed by then. Prompts that "
-        "name anything else that was removed are left out; a star stands where no others are left. A picture has the "
-        "same seed at every step.",
+        "of the concept in which the judge sees it: 100 less UA. Bold is a concept that is removed by then. Prompts "
+        "that name anything else that was removed are left out; a star stands where no others are left. A picture has "
+        "the same seed at every step.",
         f"## Concept × step\n\n{_table(matrix, order)}\n\n{_resurfaced(matrix, order)} {_lost(matrix, order)}",
         f"## Taken back\n\n{_back(every, matrix, order)}",
     ])  # fmt: skip

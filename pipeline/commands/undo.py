@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the model in which the concept is back, and say what is still removed."""
-    from ..prompts.concepts import join_concepts  # heavy: torch and diffusers, as the next
-    from ..run.undo import undo_to_folder
+    from ..run.undo import undo_to_folder  # heavy: torch and diffusers
 
     check_folder(arguments.out)
     part = build_part(chosen(arguments), "model_config_folder", "device")
@@ -46,10 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         model_config_folder=part.model_config_folder,
         any_base=arguments.any_base,
     )
-    taken = undone.taken
-    how = taken.inexact or "bit for bit: the weights are those before its removal"
+    console.print(escaped(undone.taken.told), soft_wrap=True)
     if undone.base:
-        how += f", which still lie at {undone.base}"
-    console.print(f"taken back: {escaped(join_concepts(taken.concepts))}; {escaped(how)}", soft_wrap=True)
-    console.print(f"still removed: {escaped(', '.join(taken.lineage.forgotten) or 'nothing')}", soft_wrap=True)
+        console.print(f"The model before the removal is also still there: {escaped(undone.base)}", soft_wrap=True)
     console.print(f"weights (diffusers): {escaped(undone.folder)}", soft_wrap=True)

@@ -41,6 +41,15 @@ class TakenBack:
     lineage: Lineage
     inexact: str
 
+    @property
+    def told(self) -> str:
+        """What is back and what is not, in two sentences."""
+        how = self.inexact or "bit for bit: the weights are those before its removal"
+        return (
+            f"Taken back: {join_concepts(self.concepts)}; {how}. "
+            f"Still removed: {_named(self.lineage.forgotten) or 'nothing'}."
+        )
+
 
 @dataclass(frozen=True)
 class Difference:
