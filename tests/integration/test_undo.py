@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,12 @@ from turpentine.pipeline.support.errors import Caution, UserError
 from turpentine.pipeline.weights import Job, base_hashes, read_header, snapshot, tensors_sha256, write_weights
 from turpentine.pipeline.weights.apply import denoiser_of
 from turpentine.pipeline.weights.rest import GAPS, VALUES
+from turpentine.ui.access import Access
+from turpentine.ui.controls import Controls
+from turpentine.ui.page import Page
+from turpentine.ui.runner import Runner
+from turpentine.ui.steps.take_back import removals, taken_back
+from turpentine.ui.studio import Studio
 
 from ..support.tiny_models import BUILDERS, build_family, build_tiny_pipeline
 
@@ -329,3 +336,24 @@ def test_the_history_is_written_by_runs(chain, tmp_path):
     assert found.removals == (
         Removal(("cat", "pop art"), hashes[0], hashes[1]), Removal(("dog",), hashes[1], hashes[2]),
     )  # fmt: skip
+
+
+def test_the_app_lists_what_was_removed_and_takes_one_back(chain, tmp_path):
+    runs = tmp_path / "runs"
+    first = run(chain.base, "cat", runs / "cat-1")
+    run(first / "weights" / "diffusers", "dog", runs / "dog-2")
+    access = Access(runs=runs)
+    page = Page(access, Runner(access), Studio(), Controls())
+    assert removals(page, "cat-1") == {"cat": "cat-1"}
+    assert list(removals(page, "dog-2").items()) == [("dog", "dog-2"), ("cat", "cat-1")]
+    for concept, words in (("dog", "bit for bit: the weights are those"), ("cat", "later removals (dog)")):
+        (tmp_path / concept).mkdir()
+        file, text = taken_back(page, "dog-2", concept, tmp_path / concept)
+        assert words in text and file.name == f"dog-2-with-{concept}-diffusers.zip"
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(tmp_path / concept / "out")
+        assert lineage_of(str(tmp_path / concept / "out")).forgotten == (("cat",) if concept == "dog" else ("dog",))
+    with pytest.raises(UserError, match="expected one of"):
+        taken_back(page, "cat-1", "dog", tmp_path)
+    shutil.rmtree(first)
+    assert removals(page, "dog-2") == {"dog": "dog-2"}  # nobody has the other run's change any more
