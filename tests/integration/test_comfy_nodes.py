@@ -272,7 +272,7 @@ def test_the_last_removal_is_taken_back_bit_for_bit(model, unlearned, place):
     changed, *_ = unlearned
     call("SaveWeights", model=changed, save_as="delta", name="last", dtype="fp32")
     file = "loras/last-delta.safetensors"
-    back, blocked, text = call("TakeBack", model=changed, file=file)
+    back, _, text = call("TakeBack", model=changed, file=file)
     assert same(back.weights, model.denoiser.module.state_dict())
     assert text == ("Taken back: cat; bit for bit: the weights are those before its removal. Still removed: nothing.")
     (path,) = call("SaveWeights", model=back, save_as="diffusers", name="again", dtype="fp32")
