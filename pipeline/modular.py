@@ -17,7 +17,7 @@ from typing_extensions import override
 from .api import recipe_for
 from .models import Denoiser, borrowed
 from .prompts import PromptSet
-from .run.audit import audit_prompts, draw, measure, subject_of
+from .run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.samples import samples_of
@@ -177,10 +177,12 @@ class AuditBlock(_ModelBlock):
         block: Any = self.get_block_state(state)
         recipe, progress, subject = block.recipe, block.progress or Silent(), subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
+        anchors = audit_anchors(block.prompts, recipe.audits)
         with self.denoiser(components, recipe.model) as denoiser:
             _check(block, denoiser, progress, trains=False)
             images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
-            setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
+            found = measure(images, texts, recipe.audits, subject, progress, denoiser.device, anchors)
+        setattr(block, self.output, found)
         self.set_block_state(state, block)
         return components, state
 

@@ -58,7 +58,7 @@ def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progres
     from ..run.folder import new_run_path  # heavy: torch and diffusers
     from ..run.unlearning import run_recipe
     from ..support.processes import launched
-    from .figures import before_after_table, show_weights
+    from .figures import show_figures, show_weights
 
     out = out or new_run_path(recipe)
     processes = launched(recipe.device)
@@ -70,7 +70,7 @@ def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progres
     if not processes.main:
         return
     results = unlearned.results
-    console.print(before_after_table(results))
+    show_figures(results)
     for warning in results.warnings:
         if warning not in progress.told:
             warn(warning)

@@ -24,10 +24,11 @@ class Batch:
         conditioning: as the denoiser's `encode_prompts` gives it, B rows.
         noise: standard normal, like `samples`.
         timesteps: (B,).
-        paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
+        anchor: the conditioning of what is drawn instead of each forget sample, B rows; empty for the retain term.
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
+        done: share of the run's steps that were taken before, in [0, 1).
         whole: gives a loss of this share, a scalar, the value that the whole micro-batch has; its
             gradient stays that of the share.
     """
@@ -36,9 +37,10 @@ class Batch:
     conditioning: Conditioning
     noise: Tensor
     timesteps: Tensor
-    paired_conditioning: Conditioning = field(default_factory=dict)
+    anchor: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
+    done: float = 0.0
     whole: Callable[[Tensor], Tensor] = lambda loss: loss
 
 
@@ -90,10 +92,11 @@ class Loss:
 
     Attributes:
         objective: the scalar to go down.
-        denoising: the denoising loss behind it, or the method's own distance; positive.
+        denoising: the denoising loss behind it, or the distance that the method lowers; positive.
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
+        is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
     objective: Tensor
@@ -101,6 +104,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
+    is_distance: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -125,6 +129,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
+            any(loss.is_distance for loss in losses),
         )
 
 

@@ -1,4 +1,4 @@
-"""GradDiff: ascend on the forget data and descend on the retain data, gradients simply added.
+"""GradDiff: ascend (or redirect) on the forget data and descend on the retain data, gradients simply added.
 
 GradDiff takes uniform data, GradDiffD (Ko et al. 2024, Table 2) diversified data; nothing else differs.
 """
@@ -9,25 +9,25 @@ from typing import Literal
 from pydantic import Field
 
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
-from .ascent import Ascent, AscentConfig
 from .config import DATA
+from .forgetting import Forgetting, ForgettingConfig
 from .registry import register
 
 
-class GradDiffConfig(AscentConfig):
+class GradDiffConfig(ForgettingConfig):
     """Options of `grad_diff`."""
 
     name: Literal["grad_diff"] = "grad_diff"
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
 
 
-class GradDiffDConfig(AscentConfig):
+class GradDiffDConfig(ForgettingConfig):
     """Options of `grad_diff_d`."""
 
     name: Literal["grad_diff_d"] = "grad_diff_d"
 
 
-class GradDiff(Ascent[AscentConfig]):
+class GradDiff(Forgetting[ForgettingConfig]):
     """Minimise L_f + lambda L_r."""
 
     def combine(

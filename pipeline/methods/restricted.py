@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors, restricted_gradient
-from .ascent import Ascent, AscentConfig
 from .config import DATA
+from .forgetting import Forgetting, ForgettingConfig
 from .registry import register
 
 
-class RestrictedConfig(AscentConfig):
+class RestrictedConfig(ForgettingConfig):
     """Options that `rg` and `rgd` share."""
 
     projects: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class RGDConfig(RestrictedConfig):
     name: Literal["rgd"] = "rgd"
 
 
-class Restricted(Ascent[RestrictedConfig]):
+class Restricted(Forgetting[RestrictedConfig]):
     """Minimise both losses along a direction that raises neither to first order."""
 
     def combine(

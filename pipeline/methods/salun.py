@@ -2,10 +2,10 @@
 
     L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
 
-on forget images x, with c' the paired retain prompt instead of the forget prompt c_f (Section 4.2,
-"random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
-which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
-is alpha.
+on forget images x, with c' the anchor instead of the forget prompt c_f: the paired retain prompt, or what the
+user wants to be drawn instead (Section 4.2, "random labels" for generation). Only the weights of the saliency
+mask move (Eqs. 3 and 4): those in which the forget loss, summed over all of the forget data, has its largest
+gradient. `retain_weight` is alpha.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,9 @@ from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
 from ..models.protocol import Denoiser
 from ..support.places import user_path
-from .base import Batch, Context, Loss, Method, descend, guided_prediction
+from .base import Batch, Context, Loss, Method, guided_prediction
 from .config import DATA, RetainWeight
+from .distances import redirect_loss
 from .mask import MASK_FILE, load_mask, read_mask, save_mask
 from .registry import register
 
@@ -44,6 +45,11 @@ class SalUnConfig(RetainWeight):
         default=8.5, ge=0, le=50, description="guidance of the prediction whose gradient makes the mask"
     )
     mask: str | None = Field(default=None, description="a mask.safetensors to use instead of a new one")
+
+    @property
+    def redirects(self) -> bool:
+        """Always: that is its forget loss."""
+        return True
 
     def idle(self) -> Mapping[str, str]:
         """A mask that is named was made before."""
@@ -99,22 +105,14 @@ class SalUn(Method[SalUnConfig]):
         """The distance on forget images, the denoising loss on retain images."""
         if term == "retain":
             return super().loss(term, denoiser, batch)
-        return descend(_distance(denoiser, batch))
+        distance = redirect_loss(denoiser, batch)
+        return Loss(distance, distance.item(), is_distance=True)
 
     def combine(
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
     ) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
         return weighted_sum(grads, self.config.retain_weight, list(self.mask.values()), reduce)
-
-
-def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """MSE(e(x_t, c_f), stop-grad e(x_t, c')); a scalar."""
-    noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
-    with torch.no_grad():
-        target = denoiser.predict(noisy, batch.timesteps, batch.paired_conditioning)
-    prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
-    return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
 
 
 register(SalUnConfig, SalUn)

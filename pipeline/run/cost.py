@@ -121,6 +121,7 @@ def plan_network(
     batch_size: int = 1,
     side: int | None = None,
     gradients: int = 2,
+    teacher: bool = False,
 ) -> Plan:
     """Compute the memory of one setting.
 
@@ -131,6 +132,7 @@ def plan_network(
         batch_size: pairs that pass at once.
         side: height and width of the latents; None for what the model was trained at.
         gradients: how many the method computes in a step: with two, the first one waits.
+        teacher: whether the weights that train are kept as they were, too.
 
     Raises:
         NothingTrains: the parameters that are to train are not in this network.
@@ -139,7 +141,7 @@ def plan_network(
         network = build_network(kind, dict(config))
         if spec.parameters == "lora":
             network = _with_lora(network, spec)
-        return _plan(network, example_inputs(network, batch_size, side), spec, gradients)
+        return _plan(network, example_inputs(network, batch_size, side), spec, gradients, teacher)
 
 
 def trained_tensors(module: Any, spec: TrainingSection) -> dict[str, Tensor]:
@@ -178,7 +180,9 @@ def _replace_tensors(network: nn.Module, device: str) -> None:
             setattr(module, name, torch.empty_like(buffer, device=device))
 
 
-def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int) -> Plan:
+def _plan(
+    network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int, teacher: bool = False
+) -> Plan:
     try:
         trained = select_parameters(network, spec.parameters)
     except ValueError as error:
@@ -194,7 +198,7 @@ def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gra
     gradient = sum(p.numel() * p.element_size() for p in trained.values())
     waiting = {"whole": gradient, "bf16": gradient // 2, "cpu": 0}[spec.forget_gradient] if gradients > 1 else 0
     moments = sum(moment_bytes(p, spec) for p in trained.values())
-    return Plan(spec, weights, moments, gradient + waiting, activations)
+    return Plan(spec, weights + (gradient if teacher else 0), moments, gradient + waiting, activations)
 
 
 def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
@@ -241,14 +245,15 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
         UserError: the parameters that are to train are not in this model.
     """
     terms = len(recipe.method.terms)
-    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms)
+    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms, recipe.method.has_teacher)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
-    per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
+    targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
+    per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
@@ -258,7 +263,13 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     )
 
 
-def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | None = None, gradients: int = 2) -> int:
+def memory_needed(
+    denoiser: Denoiser,
+    spec: TrainingSection,
+    image_size: int | None = None,
+    gradients: int = 2,
+    teacher: bool = False,
+) -> int:
     """Bytes on the device that unlearning with a loaded model takes.
 
     Args:
@@ -266,6 +277,7 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
         spec: how it trains.
         image_size: side of the training images in pixels; None for the model's own.
         gradients: see `plan_network`.
+        teacher: likewise.
 
     Raises:
         UserError: the parameters that are to train are not in this model.
@@ -274,7 +286,7 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
     scale = getattr(denoiser.pipeline, "vae_scale_factor", 1)
     side = image_size // scale if image_size else None
     micro_batch = spec.batch_size // spec.gradient_accumulation_steps
-    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients)
+    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients, teacher)
     held = sum(map(_bytes, (part for part in denoiser.pipeline.components.values() if isinstance(part, nn.Module))))
     if denoiser.device.type == "cuda":  # the other parts leave it while the model trains
         return max(held, planned.total)

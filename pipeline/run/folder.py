@@ -406,10 +406,19 @@ class RunFolder:
     def _seconds(self) -> Path:
         return self.path / CHECKPOINTS / "seconds.json"
 
-    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]] | None) -> None:
-        """Keep the first images of each set, for people to look at, and their prompts if they are new."""
+    def save_images(
+        self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]] | None = None, first: int = 0
+    ) -> None:
+        """Keep the first images of each set, for people to look at, and their prompts if they are new.
+
+        Args:
+            when: they were drawn; the name of their folder.
+            sets: by their names.
+            prompts: of the sets; None if they are kept already.
+            first: place of the first image that is given.
+        """
         for name, images in sets.items():
-            for index, image in enumerate(images[:KEPT_IMAGES]):
+            for index, image in enumerate(images[: max(0, KEPT_IMAGES - first)], first):
                 with replacing(self.path / "images" / when / f"{name}-{index:03d}.png") as partial:
                     Image.fromarray(image).save(partial)
         if prompts is None:

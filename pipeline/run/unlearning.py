@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..audits import interference
 from ..data.samples import SampleSet
 from ..models import Denoiser, load_denoiser
 from ..prompts import PromptSet
-from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
+from ..schema.image_sets import AFTER, BEFORE, TEST_SETS, TRAINING
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
 from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
@@ -29,7 +30,7 @@ from ..weights import (
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .audit import audit_anchors, audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .samples import samples_of
@@ -203,9 +204,17 @@ class _Work:
         kept = run.samples(self.tell)
         if kept and processes.on_main(lambda: kept is not None):
             return kept
-        made = samples_of(self.denoiser, self.prompts, self.setting.recipe, self.progress, processes)
+        made = samples_of(
+            self.denoiser, self.prompts, self.setting.recipe, self.progress, processes, self.show_training_images
+        )
         processes.on_main(lambda: run.save_samples(made))
         return made
+
+    def show_training_images(self, term: str, first: int, latents: Tensor) -> None:
+        """Keep the first of the images that the model draws for its training, as they come."""
+        shown = latents[: max(0, PREVIEWS - first)]
+        if self.processes.main and len(shown):
+            self.run.save_images(TRAINING, {term: self.denoiser.decode(shown).numpy()}, first=first)
 
     def audit(self, when: str) -> AuditResult:
         """Draw the audit images of the model as it is now, and measure them."""
@@ -215,7 +224,8 @@ class _Work:
 
         def measured() -> AuditResult:
             self.run.save_images(when, images, texts)
-            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device)
+            anchors = audit_anchors(self.prompts, recipe.audits)
+            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device, anchors)
             self.run.save_audit(when, result)
             return result
 
@@ -228,7 +238,7 @@ class _Work:
             return
         audited = audit_prompts(self.prompts, recipe.audits, subject_of(self.setting))
         images = self._draw({name: audited[name][:PREVIEWS] for name in TEST_SETS}, progress, "preview")
-        self.processes.on_main(lambda: self.run.save_images(preview_name(done), images, None))
+        self.processes.on_main(lambda: self.run.save_images(preview_name(done), images))
 
     def _draw(self, texts: Mapping[str, Sequence[str]], progress: Progress, when: str) -> dict[str, np.ndarray]:
         recipe = self.setting.recipe

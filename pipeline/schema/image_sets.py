@@ -3,6 +3,9 @@
 BEFORE, AFTER = "before", "after"
 """When a model draws: as it came, and unlearned."""
 
+TRAINING = "training"
+"""When it draws the images that it is trained on."""
+
 FORGET_TEST = "forget_test"
 """Of the held-out forget prompts."""
 

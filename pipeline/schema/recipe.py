@@ -66,6 +66,11 @@ class PromptSection(Section):
     llm_fallback: bool = Field(
         default=True, description="use the templates when the language model fails; otherwise stop"
     )
+    replace_with: str | None = Field(
+        default=None,
+        description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
+        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+    )
 
 
 class DataSection(Section):
@@ -100,6 +105,13 @@ class SampleSection(Section):
         description="guidance scale for drawing the training images; lower values change the model less "
         "(none: the same as guidance_scale)",
     )
+    training_num_inference_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="denoising steps of the training images, which may be coarser than those to look at "
+        "(none: the same as num_inference_steps)",
+    )
     scheduler: Literal["own", "dpm-solver++"] = Field(
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
@@ -110,9 +122,11 @@ class SampleSection(Section):
 
     def for_training(self) -> "SampleSection":
         """How training images are drawn."""
-        if self.training_guidance_scale is None:
-            return self
-        return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+        own = {
+            "guidance_scale": self.training_guidance_scale,
+            "num_inference_steps": self.training_num_inference_steps,
+        }
+        return self.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def sampling(self) -> Sampling:
         """The same for `Denoiser.sample`."""
@@ -343,9 +357,14 @@ class Recipe(Section):
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
-        if self.training.early_stop and not limited:
+        if self.training.early_stop and not (limited and self.method.ascends):
             raise ValueError(
-                f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
+                "training.early_stop needs a method that ascends to a forget limit, got "
+                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
+            )
+        if self.training.early_stop and self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
             )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")

@@ -93,11 +93,12 @@ class Feed:
         """This process's share of micro-batch `part` of a step; partners are in the same one where each has its own."""
         indices = self.indices(term, step, part)
         generator = self._generator(step, 2 * part + (term == "retain"))
+        done = step / self.spec.steps
         if self.processes.size == 1:
-            return self._noised(term, indices, torch.arange(len(indices)), generator)
+            return replace(self._noised(term, indices, torch.arange(len(indices)), generator), done=done)
         held = self.processes.share(torch.arange(len(indices)))
         batch = self._noised(term, indices, held, generator)
-        batch = replace(batch, share=len(held) * self.processes.size / len(indices))
+        batch = replace(batch, share=len(held) * self.processes.size / len(indices), done=done)
 
         def whole(loss: Tensor) -> Tensor:
             (mean,) = self.mean([loss.item()], batch)
@@ -134,7 +135,7 @@ class Feed:
     def _noised(self, term: str, indices: Tensor, held: Tensor, generator: torch.Generator) -> Batch:
         """Those places of a micro-batch that are `held`, noised as they are in the whole one."""
         count = len(indices)
-        own, other = self._of(term), self._of("forget" if term == "retain" else "retain")
+        own = self._of(term)
         noise = torch.randn((count, *own.latents.shape[1:]), generator=generator)
         timesteps = self.objective.sample_timesteps(count, generator)
         samples, conditioning = own.take(indices[held], self.device)
@@ -146,7 +147,7 @@ class Feed:
             conditioning,
             noise[held].to(self.device),
             timesteps[held].to(self.device),
-            paired_conditioning=other.conditioning_of(self.samples.partners(term, indices[held]), self.device),
+            anchor=self.samples.anchor_of(indices[held], self.device) if term == "forget" else {},
             first_timestep=timesteps[:1].to(self.device) if len(held) < count else None,
         )
 

@@ -222,8 +222,9 @@ def check_processes(config: MethodConfig, spec: TrainingSection, processes: Proc
         raise UserError(
             "early_stop looks at whole weights before the first step, which FSDP has cut in parts. Leave it off."
         )
-    if processes.sharded and config.needs_whole_weights:
+    if processes.sharded and (config.needs_whole_weights or config.has_teacher):
+        who = "method.retain 'distil'" if not config.needs_whole_weights else config.name
         raise UserError(
-            f"{config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
+            f"{who} looks at whole weights before the first step, which FSDP has cut in parts. "
             "Launch with --multi_gpu instead of --use_fsdp."
         )

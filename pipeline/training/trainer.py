@@ -158,6 +158,8 @@ class Trainer:
             seconds=time.perf_counter() - began,
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
+            redirects=bool(forget and forget.is_distance),
+            distils=bool(retain and retain.is_distance),
         )
 
     def _differentiate(self, term: str, step: int) -> Loss:

@@ -24,7 +24,7 @@ def test_a_method_is_found_by_its_name():
 
 def test_needs_of_each_method():
     def those(need):
-        return {name for name in names() if getattr(find(name).config, need)}
+        return {name for name in names() if getattr(find(name).config(), need)}
 
     assert those("projects") == {"rg", "rgd"}
     assert those("two_gradients") == those("ascends") == {"grad_diff", "grad_diff_d", "rg", "rgd"}
