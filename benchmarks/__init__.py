@@ -18,5 +18,6 @@ TABLES: dict[str, str] = {
     "forget": ".tables.forget",
     "rules": ".tables.rules",
     "closed": ".tables.closed",
+    "chain": ".tables.chain",
 }
 """Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

@@ -132,7 +132,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done += ", resumed from a checkpoint" if resume else ""
             done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder, applied=None), folder, done
+    return replace(model, weights=weights, run=folder, applied=None, header=None), folder, done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

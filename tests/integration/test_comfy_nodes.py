@@ -280,6 +280,22 @@ def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, pl
         torch.testing.assert_close(whole.weights[name], tensor, atol=1e-6, rtol=0)
 
 
+def test_the_last_removal_is_taken_back_bit_for_bit(model, unlearned, place):
+    changed, *_ = unlearned
+    call("SaveWeights", model=changed, save_as="delta", name="last", dtype="fp32")
+    file = "loras/last-delta.safetensors"
+    back, _, text = call("TakeBack", model=changed, file=file)
+    assert same(back.weights, model.denoiser.module.state_dict())
+    assert text == ("Taken back: cat; bit for bit: the weights are those before its removal. Still removed: nothing.")
+    (path,) = call("SaveWeights", model=back, save_as="diffusers", name="again", dtype="fp32")
+    told = read_header(next((place / path / "unet").glob("*.safetensors")))
+    assert told["turpentine.taken_back"] == "cat" and told["turpentine.forgotten"] == "[]"
+    with pytest.raises(UserError, match="nothing shows that the model holds that removal"):
+        call("TakeBack", model=model, file=file)
+    with pytest.raises(UserError, match="expected a file in ComfyUI's loras"):
+        call("TakeBack", model=changed, file="loras/gone.safetensors")
+
+
 def test_report_shows_the_run(unlearned, model):
     text, path = call("Report", model=unlearned[0])
     assert "2 steps" in text and path.endswith("report.html")
