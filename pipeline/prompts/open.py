@@ -68,7 +68,7 @@ class OpenComposer(Composer):
         return anchors.replacement(text, found)
 
     def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
-        """Clothes for nudity, a plain photo for a style, a person for a first and last name, another object of the bank for others."""
+        """Clothes for nudity, a plain photo for a style, a person for a full name, else another object of the bank."""
         found = find_concept(concept, kind)
         if found.layout == "nudity":
             return "clothed"
