@@ -26,6 +26,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "method": {"ascend_share": 0.25, "forget_limit": 2.0, "retain": "denoise", "retain_weight": 5.0},
         "prompts": {"replace_with": None},
     },
+    "pushed beyond the anchor, η = 1": {"method": {"push": 1.0}},
     "twice the pairs, drawn in 20 steps, 200 steps": {
         "prompts": {"n": 256},
         "samples": {"training_num_inference_steps": None},

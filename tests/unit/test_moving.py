@@ -112,7 +112,8 @@ def test_famo_weights_add_up_to_those_of_a_sum():
 
 
 def recipe(method=None, **training):
-    return build_recipe({"concept": "cat", "method": {"name": "rgd", **(method or {})}, "training": training})
+    return build_recipe({"concept": "cat", "method": {"name": "rgd", "retain": "denoise", **(method or {})},
+                         "training": training})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,8 @@ def test_what_a_rule_refuses(rule, training, message):
 
 
 def test_famo_needs_a_weight_and_rules_a_name():
+    with pytest.raises(UserError, match="combine 'famo' needs retain 'denoise', got 'distil', a loss that begins at 0"):
+        recipe({"combine": "famo", "retain": "distil"})
     with pytest.raises(UserError, match="combine 'famo' needs a retain_weight above 0, got 0"):
         recipe({"combine": "famo", "retain_weight": 0})
     with pytest.raises(UserError, match=r"method\.combine"):
