@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..models import Denoiser, class_names
 from ..prompts import LLMSource, PromptSet
+from ..prompts.anchors import AUTO
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -55,6 +56,7 @@ def make_prompts(
             attribute_of=attribute_of,
             keep_forgotten=keep_forgotten,
             world=world.name,
+            replace_with=spec.replace_with,
         )
         unused = _without_effect(spec, read, structure, usual_n)
         return read.model_copy(update={"warnings": (*read.warnings, *unused)})
@@ -72,6 +74,7 @@ def make_prompts(
         allow_fallback=spec.llm_fallback,
         attribute_of=attribute_of,
         keep_forgotten=keep_forgotten,
+        replace_with=spec.replace_with,
     )
 
 
@@ -81,7 +84,9 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     spec = recipe.prompts
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
-        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
+    if spec.replace_with == AUTO and not recipe.method.redirects:
+        spec = spec.model_copy(update={"replace_with": None})
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,

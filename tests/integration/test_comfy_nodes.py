@@ -81,6 +81,16 @@ def test_prompt_set_takes_pairs_of_ones_own():
     assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
 
 
+def test_prompt_set_says_what_is_drawn_instead():
+    settings = {"concept": "cat", "world": "tiny-canvas", "n": 4, "n_test": 4}
+    plain, *_ = call("DiversePromptSet", **settings, replace_with=" ")
+    made, _, retain, preview = call("DiversePromptSet", **settings, replace_with="a horse")
+    assert plain.replace_with is None and retain == plain.retain_train
+    assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
+    with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
+        call("DiversePromptSet", **settings, replace_with="a dog")
+
+
 def test_a_bar_in_brackets_belongs_to_the_prompt():
     text = "a {red|blue} cat | a {red|blue} dog\n[cat|lion:0.5] asleep|a dog\na {cat|lion}|a fox"
     _, forget, retain, _ = call("DiversePromptSet", concept="cat", text=text)
@@ -268,6 +278,22 @@ def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, pl
     whole, _ = call("ApplyWeights", **{**inputs, "file": f"loras/{file.name}"}, strength=1.0)
     for name, tensor in half.weights.items():
         torch.testing.assert_close(whole.weights[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_the_last_removal_is_taken_back_bit_for_bit(model, unlearned, place):
+    changed, *_ = unlearned
+    call("SaveWeights", model=changed, save_as="delta", name="last", dtype="fp32")
+    file = "loras/last-delta.safetensors"
+    back, _, text = call("TakeBack", model=changed, file=file)
+    assert same(back.weights, model.denoiser.module.state_dict())
+    assert text == ("Taken back: cat; bit for bit: the weights are those before its removal. Still removed: nothing.")
+    (path,) = call("SaveWeights", model=back, save_as="diffusers", name="again", dtype="fp32")
+    told = read_header(next((place / path / "unet").glob("*.safetensors")))
+    assert told["turpentine.taken_back"] == "cat" and told["turpentine.forgotten"] == "[]"
+    with pytest.raises(UserError, match="nothing shows that the model holds that removal"):
+        call("TakeBack", model=model, file=file)
+    with pytest.raises(UserError, match="expected a file in ComfyUI's loras"):
+        call("TakeBack", model=changed, file="loras/gone.safetensors")
 
 
 def test_report_shows_the_run(unlearned, model):
