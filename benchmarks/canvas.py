@@ -6,6 +6,7 @@ The tables keep their cells in one file, so a run that several of them show is m
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,13 +23,14 @@ from ..pipeline.models import load_denoiser
 from ..pipeline.run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
-from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge, stored_recipe
 from ..pipeline.schema.image_sets import TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
+from ..pipeline.training.edit import edit
 from ..pipeline.training.trainer import Trainer
 from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
@@ -52,15 +54,25 @@ NAMES = {
     "esd-u": "ESD-u",
     "rg": "RG",
     "rgd": "RGD",
+    "uce": "UCE",
+    "rece": "RECE",
+    "speed": "SPEED",
 }
 """Row -> its name in the paper, where it has one."""
 
+PAPERS: dict[str, Any] = {"method": {"name": "rgd", "forget": "ascend"}}
+"""RGD as the paper has it, which the row "rgd" is."""
+
+GRACEFUL = "rgd, redirect"
+"""Row of the method that this package starts from: RGD with another forget loss."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    "rgd, plain Adam": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": False}},
-    "rgd, metric adam": {"method": {"name": "rgd"}, "training": {"metric": "adam", "guard": False}},
-    "rgd, guard": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": True}},
+    GRACEFUL: {"method": {"name": "rgd", "forget": "redirect"}},
+    "rgd, plain Adam": {**PAPERS, "training": {"metric": "euclidean", "guard": False}},
+    "rgd, metric adam": {**PAPERS, "training": {"metric": "adam", "guard": False}},
+    "rgd, guard": {**PAPERS, "training": {"metric": "euclidean", "guard": True}},
 }
-"""Row -> what it changes in the shipped recipe: ways to keep the guarantee under Adam."""
+"""Row -> what it changes in the shipped recipe: the default, and ways to keep the guarantee under Adam."""
 
 QUICK: dict[str, Any] = {
     "prompts": {"n": 8, "n_test": 4},
@@ -85,7 +97,7 @@ def methods() -> list[str]:
 
 def rows() -> dict[str, dict[str, Any]]:
     """Row -> what it changes in the recipe: every method, and variants that differ from its shipped recipe."""
-    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()}
+    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()} | {"rgd": PAPERS}
     shipped = recipe_of("cat", found["rgd"])
     variants = {row: changes for row, changes in VARIANTS.items() if recipe_of("cat", changes) != shipped}
     return found | variants
@@ -108,20 +120,11 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
 
 
-LATER: Mapping[str, Mapping[str, Any]] = {"method": {"forget": "ascend", "combine": "restricted"}}
-"""Options that came after cells were measured -> the value of all that were; with it they are left out of settings."""
-
-
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
     """The whole recipe of a cell, which decides its figures. `changes` win over the sizes of `quick`."""
-    own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
+    own = PAPERS if row == "none" else rows()[row]
     chosen = merge(merge(own, QUICK if options.quick else {}), changes)
-    settings = recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
-    for section, options_of in LATER.items():
-        for name, value in options_of.items():
-            if settings[section].get(name) == value:
-                del settings[section][name]
-    return settings
+    return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
 def cell(
@@ -157,7 +160,7 @@ def pictured(one: Cell) -> Cell:
 
 def run(settings: Mapping[str, Any], train: bool = True, relearns: bool = False) -> Figures:
     """Measure one cell, and leave its pictures in `PICTURES`."""
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     shared = bench(recipe.model)
     found = shared.run(recipe, relearns) if train else figures(shared.before(recipe))
     if train:
@@ -185,6 +188,7 @@ class Bench:
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
+        self._drawing: dict[str, float] = {}
         self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
         self._peaks: dict[str, int] = {}
         self._relearning: dict[str, Relearning] = {}
@@ -198,11 +202,12 @@ class Bench:
         """
         before = self.before(recipe)
         again = self.relearning(recipe) if relearns else None
-        training = self.trainer(recipe).train()
+        training = self.unlearn(recipe)
         after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
         back = {"relearned": again(self.denoiser)} if again else {}
-        return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
+        found = figures(after, training) | {"drawing": self._drawing.get(self._data_key(recipe), 0.0)}
+        return found | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
 
     def relearning(self, recipe: Recipe) -> Relearning:
         """What it takes to bring a recipe's concept back; to be made before training, from the base weights."""
@@ -218,6 +223,13 @@ class Bench:
             )
         return self._relearning[key]
 
+    def unlearn(self, recipe: Recipe) -> TrainingResult:
+        """Train from the base weights, or edit them."""
+        if not recipe.method.closed_form:
+            return self.trainer(recipe).train()
+        self.denoiser.module.load_state_dict(self.weights)
+        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
+
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
@@ -229,12 +241,17 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        key = self._data_key(recipe)
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
+            began = time.perf_counter()
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
+            self._drawing[key] = time.perf_counter() - began
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
+
+    def _data_key(self, recipe: Recipe) -> str:
+        return _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
@@ -254,7 +271,7 @@ class Bench:
         key = _key(recipe, "method", "training")
         if key not in self._peaks:
             two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
-            self._peaks[key] = peak_bytes(self.trainer(two).train, self.denoiser.device)
+            self._peaks[key] = peak_bytes(lambda: self.unlearn(two), self.denoiser.device)
         return self._peaks[key]
 
 

@@ -223,7 +223,7 @@ class Report(Node):
         return {"required": {"model": (TYPE, {"tooltip": "From Unlearn Concept."})}}
 
     def work(self, model: Model) -> Any:  # noqa: D102
-        from ..pipeline.report import rows, verdict, write_report
+        from ..pipeline.report import course, rows, verdict, write_report
         from ..pipeline.run.folder import RunFolder
 
         results = RunFolder.open(model.run).results() if model.run else None
@@ -237,9 +237,8 @@ class Report(Node):
             *(f"{row.name}: {row.before_text} -> {row.after_text}" for row in rows(results)),
         ]
         training = results.training
-        lines.append(
-            f"{training.steps} steps in {training.seconds:.0f} s; conflict in {training.conflict_rate:.0%} of them"
-        )
+        conflict = f"; conflict in {training.conflict_rate:.0%} of them" if training.steps else ""
+        lines.append(course(training) + conflict)
         lines.append(path)
         text = "\n".join(lines)
         return shown(text, text, path)

@@ -11,9 +11,9 @@ from .terminal import console, escaped
 
 
 def show_figures(results: Results) -> None:
-    """Show the figures that a run ends with, and what they mean."""
-    console.print(_before_after_table(results))
+    """Show what a run ended with: the verdict first, then its figures."""
     console.print(escaped(verdict(results).text), soft_wrap=True)
+    console.print(_before_after_table(results))
 
 
 def _before_after_table(results: Results) -> Table:

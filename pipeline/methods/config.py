@@ -24,6 +24,8 @@ class MethodConfig(BaseModel):
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+        variants: the option whose values have defaults of their own, in `<method>-<value>.yaml`; "" for none.
+        closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,9 +36,21 @@ class MethodConfig(BaseModel):
     projects: ClassVar[bool] = False
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
+    variants: ClassVar[str] = ""
+    closed_form: ClassVar[bool] = False
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
+
+    @property
+    def gradients(self) -> int:
+        """How many gradients are in memory when they are combined."""
+        return len(self.terms)
+
+    @property
+    def compares(self) -> bool:
+        """True if the method asks what the retain loss was on the data of each step."""
+        return False
 
     @property
     def ascends(self) -> bool:
@@ -55,6 +69,10 @@ class MethodConfig(BaseModel):
 
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
+
+    def refuses(self) -> Mapping[str, str]:
+        """The fields of `training` that must stay as they are with these options, and why."""
         return {}
 
 

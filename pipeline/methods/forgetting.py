@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ..models.protocol import Denoiser
 from .base import Batch, Context, Loss, Method, prediction_and_target
+from .closed_form import ClosedForm, check_warm_start, warm_start
 from .config import ForgetLimit, RetainWeight
 from .distances import distillation_loss, redirect_loss
 from .limit import check_samples, measure_limit
+from .registry import build_method, find
 from .teacher import Teacher
 
 
@@ -28,6 +30,7 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
     """Options that the methods with a forget and a retain gradient share."""
 
     two_gradients: ClassVar[bool] = True
+    variants: ClassVar[str] = "forget"
 
     forget: Literal["ascend", "redirect"] = Field(
         default="ascend",
@@ -45,6 +48,12 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         default="denoise",
         description="denoise: keep the denoising loss on retain images low; distil: hold what the original model "
         "predicts for them, which takes a copy of the weights that train",
+    )
+
+    warm_start: Literal["none", "uce", "rece", "speed"] = Field(
+        default="none",
+        description="an edit in closed form before the first step, of the weights that read the prompts; then fewer "
+        "steps do",
     )
 
     @property
@@ -84,16 +93,31 @@ class Forgetting(Method[Config]):
     """Base of the methods that ascend or redirect on the forget data and keep the denoising loss on the retain data."""
 
     def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
-        """Refuse to measure the limit on one sample."""
+        """Refuse to measure the limit on one sample, and a warm start of weights that don't train."""
         if self._measures_limit:
             check_samples(forget_samples)
+        if self.config.warm_start != "none" and parameters is not None:
+            check_warm_start(self.config.warm_start, parameters)
 
     def prepare(self, context: Context) -> None:
-        """Measure the limit where it is "auto", and keep the original where it is held to."""
+        """Measure the limit where it is "auto", keep the original where it is held to, then edit for a warm start."""
         if self._measures_limit:
             self.measured = measure_limit(context)
         if self.config.has_teacher:
             self.teacher = Teacher(list(context.parameters.values()))
+        name = self.config.warm_start
+        if name != "none" and isinstance(edit := build_method(find(name).config(name=name)), ClosedForm):
+            warm_start(edit, context)
+
+    @property
+    def needs_unconditional(self) -> bool:
+        """A warm start preserves the empty prompt."""
+        return super().needs_unconditional or self.config.warm_start != "none"
+
+    @property
+    def needs_whole_weights(self) -> bool:
+        """A warm start edits them, and a teacher takes their place."""
+        return super().needs_whole_weights or self.config.warm_start != "none" or self.config.has_teacher
 
     @property
     def _measures_limit(self) -> bool:

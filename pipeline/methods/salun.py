@@ -15,9 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
+from ..maths.rules import combine
 from ..models.protocol import Denoiser
 from ..support.places import user_path
 from .base import Batch, Context, Loss, Method, guided_prediction
@@ -112,7 +113,7 @@ class SalUn(Method[SalUnConfig]):
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
     ) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
-        return weighted_sum(grads, self.config.retain_weight, list(self.mask.values()), reduce)
+        return combine(grads, retain_weight=self.config.retain_weight, mask=list(self.mask.values()), reduce=reduce)
 
 
 register(SalUnConfig, SalUn)

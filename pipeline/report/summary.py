@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from ..audits import AUDITS, Evidence, Loss, Row, Section
 from ..audits.figures import ROUNDING, Outcome
-from ..schema.results import TOLERATED_LOSS, AuditResult, Interference, Results
+from ..schema.results import TOLERATED_LOSS, AuditResult, Interference, Results, TrainingResult
 from ..support.text import points
 
 REMOVED = 0.90
@@ -23,6 +23,9 @@ MOSTLY_KEPT = 0.10
 
 WRECKED = 0.5
 """Share of the scene above whose loss what is left of the forget pictures counts as wreckage."""
+
+LEAST_MOVED = 0.10
+"""Share of the way to the anchors below which an edit in closed form counts as having done nothing."""
 
 THRESHOLDS = (
     f"Forgotten: at least {REMOVED:.0%} of what the base model showed is gone "
@@ -88,6 +91,8 @@ def _wreckage(results: Results) -> str:
 
 def _forgetting(results: Results, wreckage: str) -> tuple[Forgetting, str]:
     evidence = _evidence(results)
+    if (evidence is None or evidence.before is None) and results.training.moved is not None:
+        return _edited(results.training.moved)
     if evidence is None:
         return "unmeasured", "Forgetting not measured"
     text, before, after, floor = evidence
@@ -104,6 +109,12 @@ def _forgetting(results: Results, wreckage: str) -> tuple[Forgetting, str]:
     if removed >= PARTLY_REMOVED:
         return "partly", f"Partly forgotten{pictures}: {text}"
     return "not", f"Not forgotten{pictures}: {text}"
+
+
+def _edited(moved: float) -> tuple[Forgetting, str]:
+    """What an edit in closed form says of itself where no audit counted."""
+    went = f"the edit took the forget prompts {100 * max(0.0, moved):.0f} % of the way to what is drawn instead"
+    return ("not", f"Not forgotten: {went}") if moved < LEAST_MOVED else ("unmeasured", f"Not counted; {went}")
 
 
 def _keeping(results: Results) -> tuple[Keeping, str]:
@@ -131,6 +142,13 @@ def verdict(results: Results) -> Verdict:
     forgetting, first = _forgetting(results, wreckage)
     keeping, second = _keeping(results)
     return Verdict(forgetting, keeping, f"{first}; {second}.", bool(wreckage))
+
+
+def course(training: TrainingResult) -> str:
+    """What was done to the weights, and how long it took, as a part of a sentence."""
+    if training.moved is not None:
+        return f"edited in closed form in {training.seconds:.1f} s"
+    return f"{training.steps} steps in {training.seconds:.0f} s"
 
 
 def outcome_text(outcome: Outcome) -> str:

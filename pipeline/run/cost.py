@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.parameters import select_parameters
+from ..methods.closed_form import check_network
 from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
 from ..prompts import PromptSet
@@ -144,13 +145,16 @@ def plan_network(
         return _plan(network, example_inputs(network, batch_size, side), spec, gradients, teacher)
 
 
-def trained_tensors(module: Any, spec: TrainingSection) -> dict[str, Tensor]:
-    """The weights of a loaded network that will train; those of a LoRA are not there yet, and have no values.
+def changed_tensors(module: Any, recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of a loaded network that a run will change; those of a LoRA are not there yet, and have no values.
 
     Raises:
         MissingExtra: peft is not installed.
-        UserError: the parameters that are to train are not in this network.
+        UserError: the parameters that are to train, or what a closed form edits, are not in this network.
     """
+    if recipe.method.closed_form:
+        return check_network(dict(module.named_parameters()), recipe.method.name)
+    spec = recipe.training
     try:
         if spec.parameters != "lora":
             return dict(select_parameters(module, spec.parameters))
@@ -244,8 +248,12 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     Raises:
         UserError: the parameters that are to train are not in this model.
     """
-    terms = len(recipe.method.terms)
-    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms, recipe.method.has_teacher)
+    method, size = recipe.method, recipe.samples.image_size
+    terms, edits = len(method.terms), method.closed_form
+    if edits:
+        memory = _held(denoiser)
+    else:
+        memory = memory_needed(denoiser, recipe.training, size, method.gradients, method.has_teacher)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:
@@ -255,9 +263,9 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
     per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
-        drawing=2 * len(prompts.train) * image(recipe.samples.for_training()),
+        drawing=0.0 if edits else 2 * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
-        training=per_step * recipe.training.steps,
+        training=_seconds_of_reading(denoiser, prompts) if edits else per_step * recipe.training.steps,
         memory=memory,
         available=free_memory(denoiser.device),
     )
@@ -287,15 +295,30 @@ def memory_needed(
     side = image_size // scale if image_size else None
     micro_batch = spec.batch_size // spec.gradient_accumulation_steps
     planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients, teacher)
-    held = sum(map(_bytes, (part for part in denoiser.pipeline.components.values() if isinstance(part, nn.Module))))
+    held = _held(denoiser)
     if denoiser.device.type == "cuda":  # the other parts leave it while the model trains
         return max(held, planned.total)
-    return held - _bytes(module) + planned.total + _RUNTIME
+    return held - _bytes(module) + planned.total
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _held(denoiser: Denoiser) -> int:
+    """Bytes on the device of all networks of a model, and on a CPU of what computes with them."""
+    networks = [part for part in denoiser.pipeline.components.values() if isinstance(part, nn.Module)]
+    return sum(map(_bytes, networks)) + (0 if denoiser.device.type == "cuda" else _RUNTIME)
+
+
+def _seconds_of_reading(denoiser: Denoiser, prompts: PromptSet) -> float:
+    """Seconds to embed the prompts, which is most of an edit in closed form."""
+    texts = sorted({*prompts.forget_train, *prompts.anchor_train, *prompts.retain_train})
+    probe = texts[:_PROBE_BATCH]
+    began = time.perf_counter()
+    denoiser.encode_prompts(probe)
+    return (time.perf_counter() - began) / len(probe) * len(texts)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -20,7 +20,7 @@ class Event(BaseModel):
     the anchors; where it `distils`, that on retain data is the distance to what the original model predicts.
     `forget_limit` is alpha, and `above_limit` the share of what it looks at that is above it; `truncated` says that all
     of it is. `change_*` is the first-order change of each *objective* under the update that the weights really took
-    (L_f of an ascent is minus the forget loss): negative is good.
+    (L_f of an ascent is minus the forget loss): negative is good. `retain_weight` is lambda where the rule moves it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +41,7 @@ class Event(BaseModel):
     seconds: float
     above_limit: float | None = None
     forget_limit: float | None = None
+    retain_weight: float | None = None
     redirects: bool = False
     distils: bool = False
 

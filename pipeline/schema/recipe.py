@@ -69,7 +69,8 @@ class PromptSection(Section):
     replace_with: str | None = Field(
         default=None,
         description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
-        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+        "scene without it; for several concepts 'a dog + a plain photo'; 'auto': one thing that fits the concept "
+        "(none: the paired retain prompts, each another thing)",
     )
 
 
@@ -368,6 +369,26 @@ class Recipe(Section):
             )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_by_the_method(self) -> "Recipe":
+        for name, reason in self.method.refuses().items():
+            usual, value = TrainingSection.model_fields[name].default, getattr(self.training, name)
+            if value != usual:
+                raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _edited(self) -> "Recipe":
+        """What belongs to training is refused beside a method that doesn't train."""
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
+                "as a LoRA, ask for the format lora"
+            )
         return self
 
     @property

@@ -39,9 +39,9 @@ class Pair(Record):
 
 
 class TrainingResult(Record):
-    """The cost of the fine-tuning and its course."""
+    """The cost of the fine-tuning, or of the edit in closed form, and its course."""
 
-    steps: int
+    steps: int = Field(description="0 for an edit in closed form")
     settled: int | None = Field(
         default=None, description="steps after which the concept was found forgotten and the rest as it was"
     )
@@ -52,6 +52,11 @@ class TrainingResult(Record):
     violation_rate: Pair = Field(description="share of steps whose actual update raises the loss to first order")
     truncation_rate: float = Field(description="share of steps whose forget loss was at the limit")
     final_loss: Pair = Field(description="denoising losses, mean over the last tenth of the steps")
+    moved: float | None = Field(
+        default=None,
+        description="closed form: share of the distance from what the edited layers read of the forget prompts to what "
+        "they read of their anchors that was covered, at most 1",
+    )
 
 
 class NudityResult(Record):

@@ -9,7 +9,7 @@ from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
 from turpentine.benchmarks.tables import auto, canvas, chain, concepts, tradeoff, transformer, update
-from turpentine.pipeline.maths.gradients import restricted_gradient
+from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.schema.results import Results
 
 from ..support.results import made_up
@@ -38,7 +38,7 @@ def test_plane_has_the_angles_of_the_long_vectors():
     generator = torch.Generator().manual_seed(0)
     forget = torch.randn(50, generator=generator, dtype=torch.float64)
     retain = 3 * torch.randn(50, generator=generator, dtype=torch.float64) - forget
-    direction = restricted_gradient({"forget": [forget], "retain": [retain]}, 2.0)[0]
+    direction = combine({"forget": [forget], "retain": [retain]}, restricted, 2.0)[0]
     cosine = float(forget @ retain / forget.norm() / retain.norm())
     assert cosine < 0
     vectors = update.plane(float(forget.norm()), float(retain.norm()), cosine, 2.0)
