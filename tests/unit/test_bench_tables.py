@@ -4,7 +4,7 @@ from math import hypot
 
 import pytest
 import torch
-from turpentine.benchmarks.canvas import figures, mean_text
+from turpentine.benchmarks.canvas import _key, figures, mean_text, recipe_of
 from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
@@ -199,3 +199,18 @@ def test_the_page_of_a_chain_tells_what_resurfaces_and_what_returns(tmp_path):
     assert "the weights are those before its removal" in page
     part = chain.page({str(place): each for place, each in enumerate(records[:2])}, tmp_path)
     assert "Taken back" not in part and "None came back" in part
+
+
+def test_what_runs_share_is_told_apart_by_all_that_decides_it():
+    """Runs of two concepts share neither training images nor the audit of the base model."""
+    keys = [
+        _key(recipe_of(concept, fields, seed=seed), "concepts", "kind", "seed", "prompts", "samples")
+        for concept, fields, seed in (
+            ("cat", {}, 0), ("horse", {}, 0), ("pop art", {}, 0), ("cat", {}, 1), ("cat", {"prompts": {"n": 7}}, 0),
+            ("cat", {"samples": {"guidance_scale": 1.0}}, 0),
+        )
+    ]  # fmt: skip
+    assert len({*keys}) == len(keys)
+    assert _key(recipe_of("cat"), "concepts") == _key(recipe_of("cat", seed=3), "concepts")
+    with pytest.raises(AttributeError):
+        _key(recipe_of("cat"), "concept")
