@@ -213,4 +213,4 @@ def test_what_runs_share_is_told_apart_by_all_that_decides_it():
     assert len({*keys}) == len(keys)
     assert _key(recipe_of("cat"), "concepts") == _key(recipe_of("cat", seed=3), "concepts")
     with pytest.raises(AttributeError):
-        _key(recipe_of("cat"), "concept")
+        _key(recipe_of("cat"), "colour")
