@@ -228,7 +228,7 @@ class Bench:
         if not recipe.method.closed_form:
             return self.trainer(recipe).train()
         self.denoiser.module.load_state_dict(self.weights)
-        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
+        return edit(self.denoiser, prompts_of(resolve(recipe)).rows, recipe.method)
 
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
