@@ -95,7 +95,8 @@ class DiversePromptSet(Node):
         wanted = find_world(world)
         picked = {"concept": concept, "kind": kind, "seed": seed, "model": next(iter(wanted.models), SOME_MODEL)}
         picked = merge(picked, chosen(more, *_FIELDS, skip=_SKIP))
-        picked = merge(picked, {"prompts": {"replace_with": replace_with.strip() or None}})
+        if replace_with.strip():
+            picked = merge(picked, {"prompts": {"replace_with": replace_with.strip()}})
         with tempfile.TemporaryDirectory() as folder:
             if text.strip():
                 file = Path(folder) / "prompts.txt"

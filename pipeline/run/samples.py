@@ -50,4 +50,4 @@ def samples_of(
     if recipe.data.dataset is None:
         return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
     judge = recipe.audits.class_judge
-    return real_samples(denoiser, recipe.concept, recipe.data, judge, recipe.seed, recipe.prompts.replace_with)
+    return real_samples(denoiser, recipe.concept, recipe.data, judge, recipe.seed, prompts.replace_with)

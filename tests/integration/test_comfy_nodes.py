@@ -84,8 +84,9 @@ def test_prompt_set_takes_pairs_of_ones_own():
 def test_prompt_set_says_what_is_drawn_instead():
     settings = {"concept": "cat", "world": "tiny-canvas", "n": 4, "n_test": 4}
     plain, *_ = call("DiversePromptSet", **settings, replace_with=" ")
+    same, *_ = call("DiversePromptSet", **settings)
     made, _, retain, preview = call("DiversePromptSet", **settings, replace_with="a horse")
-    assert plain.replace_with is None and retain == plain.retain_train
+    assert plain == same and plain.replace_with != "a horse" and retain == plain.retain_train
     assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
     with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
         call("DiversePromptSet", **settings, replace_with="a dog")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from turpentine.pipeline.data.datasets import LabelledImages
 from turpentine.pipeline.data.samples import SampleSet
 from turpentine.pipeline.prompts import PromptPair, PromptSet
 from turpentine.pipeline.run.preflight import preflight
@@ -11,6 +12,7 @@ from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.record import RunRecord, prompts_sha256
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.idle import idle_options
+from turpentine.pipeline.schema.recipe import DataSection
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 
@@ -287,3 +289,19 @@ def test_auto_keeps_clear_of_what_must_stay_forgotten():
     tiny = PromptSet.build("cat", n=8, n_test=2, world="tiny-canvas", replace_with="auto", keep_forgotten=["astronaut"])
     assert tiny.replace_with == "coffee"
     assert PromptSet.of_classes("3", ["0", "1", "3"], 2, 1, replace_with="auto").replace_with == "0"
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, None), ("1", 1.0), ("9", 9.0)])
+def test_a_class_is_drawn_instead_of_real_images(text, expected):
+    """Also one that the images don't show."""
+
+    class Numbers(Drawing):
+        def encode_prompts(self, prompts):
+            return {"c": torch.tensor([[float(prompt)] for prompt in prompts])}
+
+    data = LabelledImages(torch.zeros(12, 1, 2, 2), torch.arange(12) % 3, ("0", "1", "2"))
+    spec = DataSection(dataset="digits", retain_per_class=2)
+    samples = SampleSet.from_images(Numbers(), data, "0", spec, None, replace_with=text)
+    given = samples.anchor_of(torch.arange(4), torch.device("cpu"))["c"].flatten()
+    partners = samples.retain.conditioning["c"].flatten()[samples.retain.rows]
+    assert given.tolist() == (partners.tolist() if expected is None else [expected] * 4)
