@@ -1,5 +1,6 @@
 """`turpentine bench`: measure the cells of tables, and write their pages."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -8,6 +9,7 @@ from pathlib import Path
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.files import write_text
 from ..pipeline.support.progress import Progress
+from ..pipeline.support.text import counted
 from . import TABLES
 from .store import Store
 from .table import Options, Record, Table
@@ -62,12 +64,24 @@ def bench(
     return written
 
 
+def _measured_by(records: Mapping[str, Record]) -> str:
+    """Say of which version the figures are; one that a later version added is missing in older cells."""
+    counts = Counter(record.version for record in records.values())
+    return " ".join(
+        f"{counted(count, 'cell')} measured by version {version}."
+        if version
+        else f"{counted(count, 'cell')} measured before cells named their version; what came later is a dash."
+        for version, count in sorted(counts.items())
+    )
+
+
 def _page(name: str, table: Table, records: Mapping[str, Record], folder: Path, options: Options) -> str:
     seconds = sum(record.seconds for record in records.values())
     seeds = ", ".join(map(str, options.seeds))
     quick = " **A quick run: the figures mean nothing.**" if options.quick else ""
     return (
         f"# {table.title}\n\n{table.page(records, folder)}\n\n"
-        f"Made by `turpentine bench {name}`: {len(records)} cells, {seconds / 60:.1f} minutes in all, seeds {seeds}."
+        f"Made by `turpentine bench {name}`: {len(records)} cells, {seconds / 60:.1f} minutes in all, seeds {seeds}. "
+        f"{_measured_by(records)}"
         f"{quick}\n"
     )

@@ -6,6 +6,7 @@ The tables keep their cells in one file, so a run that several of them show is m
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -19,7 +20,7 @@ from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
+from ..pipeline.run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
 from ..pipeline.schema.defaults import build_recipe, merge
@@ -29,6 +30,7 @@ from ..pipeline.schema.resolve import resolve
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
+from ..pipeline.training.edit import edit
 from ..pipeline.training.trainer import Trainer
 from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
@@ -52,6 +54,9 @@ NAMES = {
     "esd-u": "ESD-u",
     "rg": "RG",
     "rgd": "RGD",
+    "uce": "UCE",
+    "rece": "RECE",
+    "speed": "SPEED",
 }
 """Row -> its name in the paper, where it has one."""
 
@@ -108,7 +113,9 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
 
 
-LATER: Mapping[str, Mapping[str, Any]] = {"method": {"forget": "ascend", "combine": "restricted", "budget": 0.5}}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "method": {"forget": "ascend", "combine": "restricted", "budget": 0.5, "retain": "denoise", "warm_start": "none"}
+}
 """Options that came after cells were measured -> the value of all that were; with it they are left out of settings."""
 
 
@@ -185,6 +192,7 @@ class Bench:
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
+        self._drawing: dict[str, float] = {}
         self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
         self._peaks: dict[str, int] = {}
         self._relearning: dict[str, Relearning] = {}
@@ -198,11 +206,12 @@ class Bench:
         """
         before = self.before(recipe)
         again = self.relearning(recipe) if relearns else None
-        training = self.trainer(recipe).train()
+        training = self.unlearn(recipe)
         after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
         back = {"relearned": again(self.denoiser)} if again else {}
-        return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
+        found = figures(after, training) | {"drawing": self._drawing.get(self._data_key(recipe), 0.0)}
+        return found | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
 
     def relearning(self, recipe: Recipe) -> Relearning:
         """What it takes to bring a recipe's concept back; to be made before training, from the base weights."""
@@ -218,6 +227,13 @@ class Bench:
             )
         return self._relearning[key]
 
+    def unlearn(self, recipe: Recipe) -> TrainingResult:
+        """Train from the base weights, or edit them."""
+        if not recipe.method.closed_form:
+            return self.trainer(recipe).train()
+        self.denoiser.module.load_state_dict(self.weights)
+        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
+
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
         key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
@@ -229,20 +245,27 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        key = self._data_key(recipe)
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
+            began = time.perf_counter()
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
+            self._drawing[key] = time.perf_counter() - began
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
+
+    def _data_key(self, recipe: Recipe) -> str:
+        return _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
         subject = subject_of(resolve(recipe))
-        texts = audit_prompts(prompts_of(resolve(diverse)), recipe.audits, subject)
+        prompts = prompts_of(resolve(diverse))
+        texts = audit_prompts(prompts, recipe.audits, subject)
         self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
-        return measure(self.images, texts, recipe.audits, subject, Silent())
+        anchors = audit_anchors(prompts, recipe.audits)
+        return measure(self.images, texts, recipe.audits, subject, Silent(), anchors=anchors)
 
     def peak_memory(self, recipe: Recipe) -> int:
         """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
@@ -252,7 +275,7 @@ class Bench:
         key = _key(recipe, "method", "training")
         if key not in self._peaks:
             two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
-            self._peaks[key] = peak_bytes(self.trainer(two).train, self.denoiser.device)
+            self._peaks[key] = peak_bytes(lambda: self.unlearn(two), self.denoiser.device)
         return self._peaks[key]
 
 
@@ -266,9 +289,10 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
     """The numbers of one model: accuracies, alignments, detections, and what the training did."""
     row: Figures = {}
     if audit.accuracy:
-        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA")}
+        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA", "scene", "scene_by_dimension")}
     if audit.alignment:
-        row |= {name: getattr(audit.alignment, name) for name in ("forget", "retain_train", "retain_test")}
+        names = ("forget", "forget_to_anchor", "retain_train", "retain_test")
+        row |= {name: getattr(audit.alignment, name) for name in names}
         interval = audit.alignment.intervals["retain_test"]
         row["retain_test_interval"] = [interval.low, interval.high]
     if audit.nudity:
@@ -325,6 +349,13 @@ def pick(records: Iterable[Record], **labels: str) -> list[Record]:
 def mean(records: Sequence[Record], metric: str) -> float:
     """Mean of one figure."""
     return statistics.fmean(record.figures[metric] for record in records)
+
+
+def mean_text(records: Sequence[Record], metric: str) -> str:
+    """Write the mean of a figure; a dash where records of before it was measured lack it."""
+    values = [record.figures.get(metric) for record in records]
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.3f}" if values and len(known) == len(values) else "–"
 
 
 def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.files import write_text
 from ..pipeline.support.progress import Progress
+from ..pipeline.support.version import __version__
 from .table import Cell, Record
 
 
@@ -40,7 +41,8 @@ class Store:
             twin = self._twin(cell)
             figures = twin.figures if twin else cell.measure(progress)
             seconds = twin.seconds if twin else round(time.perf_counter() - began, 1)
-            self._own[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings))
+            version = twin.version if twin else __version__
+            self._own[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings), version)
             self._save()
         return self.records[cell.key]
 

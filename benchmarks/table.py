@@ -41,6 +41,7 @@ class Record:
         seconds: duration of the measurement.
         figures: the measured figures, by name.
         settings: of the cell.
+        version: of Turpentine that measured it; empty if that was before records kept it.
     """
 
     labels: dict[str, str]
@@ -48,6 +49,7 @@ class Record:
     seconds: float
     figures: Figures
     settings: dict[str, Any]
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
+from ..prompts import PromptSet
 from ..support.progress import Progress, Silent
 from .config import MethodConfig
 
@@ -24,7 +25,7 @@ class Batch:
         conditioning: as the denoiser's `encode_prompts` gives it, B rows.
         noise: standard normal, like `samples`.
         timesteps: (B,).
-        paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
+        anchor: the conditioning of what is drawn instead of each forget sample, B rows; empty for the retain term.
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
@@ -37,7 +38,7 @@ class Batch:
     conditioning: Conditioning
     noise: Tensor
     timesteps: Tensor
-    paired_conditioning: Conditioning = field(default_factory=dict)
+    anchor: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
     done: float = 0.0
@@ -96,7 +97,7 @@ class Loss:
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
-        redirects: whether it is a distance to the anchor's prediction.
+        is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
     objective: Tensor
@@ -104,7 +105,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
-    redirects: bool = False
+    is_distance: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -129,7 +130,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
-            any(loss.redirects for loss in losses),
+            any(loss.is_distance for loss in losses),
         )
 
 
@@ -179,6 +180,16 @@ class Method(Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether `prepare` is to be given the empty prompt's conditioning: as the class says, or with an option."""
+        return self.config.needs_unconditional
+
+    @property
+    def needs_whole_weights(self) -> bool:
+        """The same of whole weights."""
+        return self.config.needs_whole_weights
+
     def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
         """Refuse, before anything is drawn, what `prepare` would refuse when everything is drawn.
 
@@ -192,6 +203,19 @@ class Method(Generic[Config]):
 
     def prepare(self, context: Context) -> None:
         """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
+
+    def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
+        """Change the weights from the prompts alone, of a method with `closed_form`.
+
+        Args:
+            denoiser: the model; its network is changed in place.
+            prompts: what is to be forgotten, what is drawn instead, what is to be kept.
+            progress: told of the work; may cancel it, and then the weights are as they were.
+
+        Returns:
+            The share of the distance from the forget prompts to their anchors that was covered, at most 1.
+        """
+        raise NotImplementedError
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """The loss of one term on one of its micro-batches; by default the denoising loss, which goes down.

@@ -24,6 +24,7 @@ class MethodConfig(BaseModel):
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+        closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,6 +35,7 @@ class MethodConfig(BaseModel):
     projects: ClassVar[bool] = False
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
@@ -56,6 +58,11 @@ class MethodConfig(BaseModel):
     @property
     def redirects(self) -> bool:
         """True if the forget loss looks at the anchors: what is to be drawn instead."""
+        return False
+
+    @property
+    def has_teacher(self) -> bool:
+        """True if a loss looks at the original model, so that the weights that train are kept as they were, too."""
         return False
 
     def idle(self) -> Mapping[str, str]:

@@ -48,7 +48,8 @@ def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
 def _mood(found: Verdict) -> str:
     if found.forgetting == "not" or found.keeping == "damaged":
         return "bad"
-    return "good" if found.forgetting == "forgotten" and found.keeping == "kept" else ""
+    good = found.forgetting == "forgotten" and found.keeping == "kept" and not found.wrecked
+    return "good" if good else ""
 
 
 def page(run: Path, results: Results, tell: Tell = untold) -> str:

@@ -17,20 +17,22 @@ from ..prompts import PromptSet
 from ..schema.image_sets import AFTER, BEFORE, TEST_SETS, TRAINING
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
-from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings
+from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
 from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
+from ..training.edit import edit
 from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
+    Adapter,
     base_hashes,
     needs_base,
     snapshot,
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .audit import audit_anchors, audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .samples import samples_of
@@ -145,24 +147,11 @@ def _carry_out(
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
     work = _Work(setting, run, denoiser, prompts, progress, processes, warnings.append)
     with clock("samples"):
-        samples = work.samples()
+        samples = None if recipe.method.closed_form else work.samples()
     with clock("audits"):
         before = processes.on_main(lambda: run.audit(BEFORE, warnings.append)) or work.audit(BEFORE)
     with clock("training"):
-        after_step = work.draw_preview if recipe.training.preview_every else None
-        training, trained = train(
-            denoiser,
-            samples,
-            recipe.method,
-            recipe.training,
-            recipe.seed,
-            folder=run.path,
-            resume=resume,
-            progress=progress,
-            processes=processes,
-            after_step=after_step,
-            tell=warnings.append,
-        )
+        training, trained = work.train(samples, resume) if samples else (work.edit(), None)
     with clock("audits"):
         after = work.audit(AFTER)
     with clock("weights"):
@@ -210,6 +199,27 @@ class _Work:
         processes.on_main(lambda: run.save_samples(made))
         return made
 
+    def train(self, samples: SampleSet, resume: bool) -> tuple[TrainingResult, Adapter | None]:
+        """Fine-tune the model; gives the LoRA, too, if one was trained."""
+        recipe = self.setting.recipe
+        return train(
+            self.denoiser,
+            samples,
+            recipe.method,
+            recipe.training,
+            recipe.seed,
+            folder=self.run.path,
+            resume=resume,
+            progress=self.progress,
+            processes=self.processes,
+            after_step=self.draw_preview if recipe.training.preview_every else None,
+            tell=self.tell,
+        )
+
+    def edit(self) -> TrainingResult:
+        """Edit the model in closed form, every process its own copy."""
+        return edit(self.denoiser, self.prompts, self.setting.recipe.method, self.progress)
+
     def show_training_images(self, term: str, first: int, latents: Tensor) -> None:
         """Keep the first of the images that the model draws for its training, as they come."""
         shown = latents[: max(0, PREVIEWS - first)]
@@ -224,7 +234,8 @@ class _Work:
 
         def measured() -> AuditResult:
             self.run.save_images(when, images, texts)
-            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device)
+            anchors = audit_anchors(self.prompts, recipe.audits)
+            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device, anchors)
             self.run.save_audit(when, result)
             return result
 

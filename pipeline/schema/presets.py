@@ -7,7 +7,7 @@ from typing import Any
 from ..methods import find
 from ..support.errors import UserError
 from .defaults import defaults_for, merge
-from .recipe import TrainingSection
+from .recipe import Recipe, TrainingSection
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ PRESETS: dict[str, Preset] = {
     )
 }
 """Presets by name; `balanced` is the default of every front end."""
+
+
+def with_previews(recipe: Recipe, times: int) -> Recipe:
+    """The recipe with preview pictures so many times while it trains; an edit in closed form has no time for them."""
+    if recipe.method.closed_form:
+        return recipe
+    every = max(1, recipe.training.steps // times)
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"preview_every": every})})
 
 
 def preset_for(name: str, model: str, method: str) -> dict[str, Any]:

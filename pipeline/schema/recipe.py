@@ -66,6 +66,11 @@ class PromptSection(Section):
     llm_fallback: bool = Field(
         default=True, description="use the templates when the language model fails; otherwise stop"
     )
+    replace_with: str | None = Field(
+        default=None,
+        description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
+        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+    )
 
 
 class DataSection(Section):
@@ -357,6 +362,10 @@ class Recipe(Section):
                 "training.early_stop needs a method that ascends to a forget limit, got "
                 f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
             )
+        if self.training.early_stop and self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
+            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
@@ -367,6 +376,18 @@ class Recipe(Section):
             usual, value = TrainingSection.model_fields[name].default, getattr(self.training, name)
             if value != usual:
                 raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _edited(self) -> "Recipe":
+        """What belongs to training is refused beside a method that doesn't train."""
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
+                "as a LoRA, ask for the format lora"
+            )
         return self
 
     @property

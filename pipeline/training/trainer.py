@@ -84,7 +84,7 @@ class Trainer:
         self.optimizer = build_optimizer(spec, self.parameters)
         self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer, method, tell)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.config.terms
-        self.unconditional = denoiser.encode_prompts([""]) if method.config.needs_unconditional or drops else None
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
         objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         self.feed = Feed(samples, objective, spec, seed, denoiser.device, self.processes, self.unconditional)
         self.events: list[Event] = []
@@ -154,7 +154,8 @@ class Trainer:
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
             retain_weight=self.method.moves(),
-            redirects=bool(forget and forget.redirects),
+            redirects=bool(forget and forget.is_distance),
+            distils=bool(retain and retain.is_distance),
         )
 
     def _gradients(self, step: int) -> tuple[dict[str, Loss], dict[str, Gradient]]:

@@ -13,7 +13,8 @@ from ..support.plugin import PLUGIN, install, python
 
 
 def test_names_in_the_order_of_the_front_ends():
-    assert names() == ["finetune", "grad_diff", "grad_diff_d", "salun", "esd", "esd-x", "esd-u", "rg", "rgd"]
+    trained = ["finetune", "grad_diff", "grad_diff_d", "salun", "esd", "esd-x", "esd-u", "rg", "rgd"]
+    assert names() == [*trained, "uce", "rece", "speed"]
 
 
 def test_a_method_is_found_by_its_name():
@@ -29,8 +30,11 @@ def test_needs_of_each_method():
 
     assert those("projects") == {"rg", "rgd"}
     assert those("two_gradients") == those("ascends") == {"grad_diff", "grad_diff_d", "rg", "rgd"}
-    assert those("needs_unconditional") == those("needs_whole_weights") == {"salun", "esd", "esd-x", "esd-u"}
+    closed = {"uce", "rece", "speed"}
+    assert those("closed_form") == closed
+    assert those("needs_unconditional") == those("needs_whole_weights") == {"salun", "esd", "esd-x", "esd-u", *closed}
     terms = {name: find(name).config.terms for name in names()}
+    assert {terms.pop(name) for name in closed} == {()}
     assert terms.pop("finetune") == ("retain",)
     assert {terms.pop(name) for name in ("esd", "esd-x", "esd-u")} == {("forget",)}
     assert set(terms.values()) == {("forget", "retain")}
