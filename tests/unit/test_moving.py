@@ -112,7 +112,8 @@ def test_famo_weights_add_up_to_those_of_a_sum():
 
 
 def recipe(method=None, **training):
-    return build_recipe({"concept": "cat", "method": {"name": "rgd", **(method or {})}, "training": training})
+    chosen = {"name": "rgd", "retain": "denoise", **(method or {})}
+    return build_recipe({"concept": "cat", "method": chosen, "training": training})
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,13 @@ def test_what_a_rule_refuses(rule, training, message):
     with pytest.raises(UserError, match=message):
         recipe({"combine": rule}, **training)
     assert recipe({"combine": "bisector"}, **training).method.rule == "bisector"
+
+
+@pytest.mark.parametrize("rule", ["budget", "famo"])
+def test_losses_that_begin_at_zero_are_not_compared(rule):
+    with pytest.raises(UserError, match="compares denoising losses, got retain 'distil': set retain to 'denoise'"):
+        recipe({"combine": rule, "retain": "distil"})
+    assert recipe({"combine": "bisector", "retain": "distil"}).method.has_teacher
 
 
 def test_famo_needs_a_weight_and_rules_a_name():
