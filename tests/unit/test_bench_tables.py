@@ -4,11 +4,11 @@ from math import hypot
 
 import pytest
 import torch
-from turpentine.benchmarks.canvas import figures, mean_text
+from turpentine.benchmarks.canvas import _key, figures, mean_text, recipe_of
 from turpentine.benchmarks.pareto import area, beaten, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Options, Record
-from turpentine.benchmarks.tables import auto, canvas, concepts, rules, tradeoff, transformer, update
+from turpentine.benchmarks.tables import auto, canvas, chain, concepts, rules, tradeoff, transformer, update
 from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.schema.results import Results
 
@@ -219,3 +219,49 @@ def test_auto_compares_the_worst_concepts(tmp_path):
     assert "UA 0.90 against 0.80: yes" in said and "loss, % 2.50 against 37.50: yes" in said
     page = auto.page(records, tmp_path)
     assert "| fixed | 0.90 ± 0.14 (0.80)" in page and "(37.50)" in page and "| neon |" in page
+
+
+def test_the_page_of_a_chain_tells_what_resurfaces_and_what_returns(tmp_path):
+    order = ["astronaut", "photo", "cat"]
+
+    def record(what, step, concept, shares, equal=False, number=16):
+        drawn = {name: [share, number] for name, share in zip(order, shares, strict=True)}
+        labels = {"what": what, "step": str(step), "concept": concept}
+        return Record(labels, 0, 1.0, {"drawn": drawn, "equal": equal}, {})
+
+    records = [
+        record("removed", 0, "", (1.0, 1.0, 1.0)),
+        record("removed", 1, "astronaut", (0.0, 1.0, 0.9)),
+        record("removed", 2, "photo", (0.5, 0.0, 0.8)),
+        record("removed", 3, "cat", (0.1, 0.0, 0.1), number=0),
+        record("back", 2, "astronaut", (1.0, 0.05, 0.9)),
+        record("back", 2, "photo", (0.9, 1.0, 0.9), equal=True),
+        record("last", 3, "cat", (0, 0, 0), equal=True),
+    ]
+    page = chain.page({str(place): each for place, each in enumerate(records)}, tmp_path)
+    assert (
+        "| 1. astronaut | 100 | **0** | **50** | **10*** |" in page and "| 3. cat | 100 | 90 | 80 | **10*** |" in page
+    )
+    assert "came back: astronaut (from 0 to 50 %, after photo)." in page
+    assert "cat lost most of this, 20 points" in page and "So far the first 3 of 12 were measured" in page
+    assert "| astronaut | 100 | 50 → 100 | 0 → 5 | 80 → 90 | no |" in page
+    assert "| photo | 100 | 0 → 100 | 50 → 90 | 80 → 90 | yes |" in page
+    assert "in 1 of 2 cases. Not so: photo." in page, "the astronaut returned with it"
+    assert "the weights are those before its removal" in page
+    part = chain.page({str(place): each for place, each in enumerate(records[:2])}, tmp_path)
+    assert "Taken back" not in part and "None came back" in part
+
+
+def test_what_runs_share_is_told_apart_by_all_that_decides_it():
+    """Runs of two concepts share neither training images nor the audit of the base model."""
+    keys = [
+        _key(recipe_of(concept, fields, seed=seed), "concepts", "kind", "seed", "prompts", "samples")
+        for concept, fields, seed in (
+            ("cat", {}, 0), ("horse", {}, 0), ("pop art", {}, 0), ("cat", {}, 1), ("cat", {"prompts": {"n": 7}}, 0),
+            ("cat", {"samples": {"guidance_scale": 1.0}}, 0),
+        )
+    ]  # fmt: skip
+    assert len({*keys}) == len(keys)
+    assert _key(recipe_of("cat"), "concepts") == _key(recipe_of("cat", seed=3), "concepts")
+    with pytest.raises(AttributeError):
+        _key(recipe_of("cat"), "concept")
