@@ -34,7 +34,7 @@ class RestrictedConfig(CombinedConfig):
     )
 
     @model_validator(mode="after")
-    def _has_a_logarithm(self) -> "RestrictedConfig":
+    def _can_be_compared(self) -> "RestrictedConfig":
         if self.combine == "famo" and self.retain_weight == 0:
             raise ValueError("combine 'famo' needs a retain_weight above 0, got 0")
         if self.combine == "famo" and self.retain == "distil":

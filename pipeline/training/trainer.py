@@ -249,11 +249,11 @@ class Trainer:
             resumed=resumed or not self.processes.main,  # the others find what the first process kept
             progress=self.progress,
         )
+        if self.method.config.compares:  # with the original: a method may edit weights while it prepares
+            self.method.compare(self._retain_losses())
         with self.processes.main_first():
             self.method.prepare(context)
         self.checkpoints.remember_prepared()
-        if self.method.config.compares:
-            self.method.compare(self._retain_losses())
         if self.spec.early_stop:
             self.schedule = Schedule(self.spec, self.processes.on_main(self._early_stop))
 

@@ -5,10 +5,10 @@ from math import hypot
 import pytest
 import torch
 from turpentine.benchmarks.canvas import _key, figures, mean_text, recipe_of
-from turpentine.benchmarks.pareto import area, front
+from turpentine.benchmarks.pareto import area, beaten, front
 from turpentine.benchmarks.show import claims
-from turpentine.benchmarks.table import Record
-from turpentine.benchmarks.tables import auto, canvas, chain, concepts, tradeoff, transformer, update
+from turpentine.benchmarks.table import Options, Record
+from turpentine.benchmarks.tables import auto, canvas, chain, concepts, rules, tradeoff, transformer, update
 from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.schema.results import Results
 
@@ -32,6 +32,57 @@ def test_area_ignores_beaten_points_and_clips_gains():
     best = [(0.5, 0.8), (0.25, 0.4)]
     assert area([*best, (0.6, 0.5)]) == area(best)
     assert area([(0.5, 1.2)]) == area([(0.5, 1.0)])
+
+
+def test_a_row_is_beaten_by_what_is_no_worse_in_anything():
+    rows = {"a": (1.0, 0.5, 0.5), "b": (0.9, 0.5, 0.5), "c": (0.5, 1.0, 0.5), "d": (0.85, 0.45, 0.5)}
+    assert beaten(rows) == {"b": "a", "d": "a"}
+    assert beaten(rows, tie=0.2) == {}
+    assert beaten({"a": (1.0, 0.5), "b": (1.0, 0.5)}) == {}, "equals don't beat each other"
+    assert beaten({"a": (1.0, 0.5), "b": (0.996, 0.5)}, tie=0.005) == {}
+
+
+def rules_records(scene=True):
+    figures = {  # UA, scene, alignment, relearned
+        ("ascend", "sum"): (0.90, 0.0, 0.70, 0.9),
+        ("ascend", "restricted"): (1.00, 0.0, 0.73, 0.9),
+        ("redirect", "sum"): (0.97, 0.98, 0.735, 0.4),
+        ("redirect", "famo"): (0.90, 0.90, 0.70, 0.3),
+    }
+    records = {}
+    for seed in (0, 1):
+        base = {"retain_test": 0.736, "UA": 0.0}
+        records[f"none/{seed}"] = Record({"row": "none", "concept": "cat", "tag": ""}, seed, 1.0, base, {})
+        for (loss, rule), (forgotten, kept, alignment, again) in figures.items():
+            own = {"UA": forgotten, "IRA": 1.0, "CRA": 1.0, "retain_test": alignment, "seconds": 60, "peak_memory": 9e6,
+                   "relearned": [again, again - 0.1, again - 0.2]} | ({"scene": kept} if scene else {})  # fmt: skip
+            labels = {"row": "rgd", "concept": "cat", "tag": f"{loss}, {rule}"}
+            records[f"{loss}/{rule}/{seed}"] = Record(labels, seed, 1.0, own, {})
+    return records
+
+
+def test_page_of_rules_names_the_front_and_what_beats_the_rest(tmp_path):
+    page = rules.page(rules_records(), tmp_path)
+    assert (
+        "| ascend, restricted | 1.000 | 1.000 | 1.000 | 1.000 | 0.000 | 0.82 % | 0.90, 0.80, 0.70 | 60 | 9 | ✓ |"
+        in page
+    )
+    assert "The paper's RGD (ascend, restricted) is on the front." in page
+    assert "adds to the plain sum with ascend: UA +0.100, scene kept +0.000, alignment kept +0.041" in page
+    assert "- ascend, sum is beaten by ascend, restricted: UA 0.900 against 1.000" in page
+    assert "- redirect, famo is beaten by redirect, sum" in page and "redirect, sum is beaten" not in page
+    assert (tmp_path / "rules.svg").read_text().count("<svg") == 1
+    without = rules.page(rules_records(scene=False), tmp_path)
+    assert "| 1.000 | – | 0.82 % |" in without and "The front is of UA, alignment kept, UA after relearning" in without
+
+
+def test_cells_of_rules():
+    found = rules.cells(Options(seeds=(0, 1)))
+    assert len(found) == len({cell.key for cell in found}) == 2 * 3 * (1 + 2 * len(rules.RULES))
+    settings = {cell.labels["tag"]: cell.settings["method"] for cell in found if cell.labels["row"] == "rgd"}
+    assert settings["redirect, bisector"]["combine"] == "bisector"
+    assert settings["redirect, bisector"]["forget"] == "redirect"
+    assert rules.TABLE.seeds == (0, 1) and not rules.TABLE.store, "cells that relearn are kept apart"
 
 
 def test_plane_has_the_angles_of_the_long_vectors():
