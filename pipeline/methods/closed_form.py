@@ -8,7 +8,7 @@ too; token i of a forget prompt is replaced by token i of its anchor, since atte
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from pydantic import Field
@@ -53,6 +53,14 @@ class ScaledConfig(ClosedFormConfig):
 Config = TypeVar("Config", bound=ClosedFormConfig)
 
 
+class Encoder(Protocol):
+    """What embeds prompts; a `Denoiser` does."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Name -> tensor with a row for each prompt."""
+        ...
+
+
 class ClosedForm(Method[Config]):
     """Base of the methods that solve for the weights. One says how the layers that read the same are edited."""
 
@@ -68,7 +76,7 @@ class ClosedForm(Method[Config]):
     def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
         """Solve for the weights that read the prompts' embeddings."""
         weights = check_network(dict(denoiser.module.named_parameters()), self.config.name)
-        return self.edit_weights(weights, _gather(denoiser, prompts, progress), progress)
+        return self.edit_weights(weights, gather(denoiser, prompts, progress), progress)
 
     def edit_weights(self, weights: Mapping[str, Tensor], seen: Mapping[str, Moments], progress: Progress) -> float:
         """Solve for those of some weights that read prompts, from the moments of what they are conditioned on.
@@ -153,14 +161,20 @@ def warm_start(method: ClosedForm[Any], context: Context) -> None:
     method.edit_weights(context.parameters, seen, context.progress)
 
 
-def _gather(denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> dict[str, Moments]:
-    """The moments of every part of the conditioning, over the distinct rows of a prompt set."""
+def gather(encoder: Encoder, prompts: PromptSet, progress: Progress) -> dict[str, Moments]:
+    """The moments of every part of the conditioning, over the distinct rows of a prompt set.
+
+    Args:
+        encoder: embeds them: the model.
+        prompts: their training rows are read.
+        progress: told of each batch.
+    """
     rows = list(dict.fromkeys(zip(prompts.forget_train, prompts.anchor_train, prompts.retain_train, strict=True)))
     seen: dict[str, Moments] = {}
     with progress.stage("reading prompts", len(rows)) as advance:
         for part in batches(rows, _PAIRS):
             texts = list(dict.fromkeys(text for row in part for text in row))
-            embedded = denoiser.encode_prompts(texts)
+            embedded = encoder.encode_prompts(texts)
             places = torch.tensor([[texts.index(text) for text in row] for row in part])
             forget, anchor, retain = (
                 {name: values[places[:, role].to(values.device)] for name, values in embedded.items()}
@@ -168,7 +182,7 @@ def _gather(denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> dict[
             )
             _see(seen, forget, anchor, retain)
             advance(len(part))
-    _see_empty(seen, denoiser.encode_prompts([""]))
+    _see_empty(seen, encoder.encode_prompts([""]))
     return seen
 
 
