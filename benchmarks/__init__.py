@@ -15,6 +15,9 @@ TABLES: dict[str, str] = {
     "canvas": ".tables.canvas",
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
+    "forget": ".tables.forget",
+    "rules": ".tables.rules",
     "closed": ".tables.closed",
+    "chain": ".tables.chain",
 }
 """Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

@@ -113,7 +113,9 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
 
 
-LATER: Mapping[str, Mapping[str, Any]] = {"method": {"forget": "ascend", "combine": "restricted"}}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "method": {"forget": "ascend", "combine": "restricted", "budget": 0.5, "retain": "denoise", "warm_start": "none"}
+}
 """Options that came after cells were measured -> the value of all that were; with it they are left out of settings."""
 
 

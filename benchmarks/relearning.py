@@ -81,5 +81,7 @@ class Relearning:
         latents = draw_latents(denoiser, self.prompts, self.sampling, _SEED + self.seed, Silent(), "")
         judge = ClipModel.load(_WORLD.judge or "", "cpu")
         dimension, value = _WORLD.find_concept(self.concept)
-        guesses = classify(judge.encode_images(denoiser.decode(latents).numpy()), judge.encode_texts, dimension, _WORLD)
+        guesses = classify(
+            judge.encode_images(denoiser.decode(latents).cpu().numpy()), judge.encode_texts, dimension, _WORLD
+        )
         return sum(guess != value for guess in guesses) / len(guesses)

@@ -52,7 +52,11 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         "device": host.compute_device(),
         "method": {"name": method, "data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
         "attribute_of": prompts.attribute_of,
-        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test))},
+        "prompts": {
+            "n": len(prompts.train),
+            "n_test": max(1, len(prompts.test)),
+            "replace_with": prompts.replace_with,
+        },
         "output": {"formats": ["denoiser"]},
     }
     if not measure:
@@ -128,7 +132,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             done += ", resumed from a checkpoint" if resume else ""
             done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder, applied=None), folder, done
+    return replace(model, weights=weights, run=folder, applied=None, header=None), folder, done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

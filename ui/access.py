@@ -28,7 +28,7 @@ _NAMED = 60
 """Longest name of a concept."""
 
 _DEPTH = 3  # how far below a configured folder models are looked for
-_PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms"}
+_PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms", "prompts.replace_with"}
 _PLACES = {"model", "audits.alignment_model"}
 """Free-text fields that name no place, and those whose place is checked. Visitors can't change any others."""
 

@@ -154,6 +154,8 @@ def to_component(path: Path, value: Any) -> Any:
         return value
     if isinstance(value, tuple | list):
         return list(value) if field.is_choice else ", ".join(map(str, value))
+    if value is None and field.is_free_text:
+        return ""
     if field.optional:
         return _NONE if value is None else value if isinstance(value, str) else str(value)
     return value

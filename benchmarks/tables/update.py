@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ...pipeline.maths.gradients import Gram, restricted_coefficients
+from ...pipeline.maths.gradients import Gram
+from ...pipeline.maths.rules import restricted
 from ...pipeline.schema.defaults import build_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
@@ -59,7 +60,7 @@ def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: 
     def combine(a: float, b: float) -> Vector:
         return a * forget[0] + b * retain[0], a * forget[1] + b * retain[1]
 
-    one, weight = restricted_coefficients(gram, 0.0), restricted_coefficients(gram, retain_weight)
+    one, weight = restricted(gram, 0.0), restricted(gram, retain_weight)
     projected = combine(*one)  # lambda = 0 leaves delta_f alone
     whole = combine(*weight)
     rest = (

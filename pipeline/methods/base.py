@@ -25,7 +25,7 @@ class Batch:
         conditioning: as the denoiser's `encode_prompts` gives it, B rows.
         noise: standard normal, like `samples`.
         timesteps: (B,).
-        paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
+        anchor: the conditioning of what is drawn instead of each forget sample, B rows; empty for the retain term.
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
@@ -38,7 +38,7 @@ class Batch:
     conditioning: Conditioning
     noise: Tensor
     timesteps: Tensor
-    paired_conditioning: Conditioning = field(default_factory=dict)
+    anchor: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
     done: float = 0.0
@@ -97,7 +97,7 @@ class Loss:
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
-        redirects: whether it is a distance to the anchor's prediction.
+        is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
     objective: Tensor
@@ -105,7 +105,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
-    redirects: bool = False
+    is_distance: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -130,7 +130,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
-            any(loss.redirects for loss in losses),
+            any(loss.is_distance for loss in losses),
         )
 
 
@@ -236,6 +236,38 @@ class Method(Generic[Config]):
             reduce: to be handed on to `gram`: adds inner products over processes that hold a part of each tensor.
         """
         raise NotImplementedError
+
+    # what changes from step to step, for methods that remember losses -------------------------------
+
+    def weigh(self) -> Mapping[str, float] | None:
+        """The weights of the terms' losses in the step that comes, for a method that wants the gradient of their sum.
+
+        Then one gradient is kept, and `combine` is given that one alone, as "sum". None keeps the terms apart.
+        """
+        return None
+
+    def moves(self) -> float | None:
+        """The weight of the retain loss, of a method that moves it; for the record."""
+        return None
+
+    def compare(self, retain_losses: Sequence[float]) -> None:
+        """Take in what the retain loss was before the first step.
+
+        Asked of methods whose configuration says `compares`, before the first step, on a resumed run too.
+
+        Args:
+            retain_losses: of the base model on the very retain data of each step.
+        """
+
+    def observe(self, step: int, losses: Mapping[str, Loss]) -> None:
+        """Take in the losses of a step that counts from 0, over all of its data, before `combine`."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What was remembered of the steps so far; checkpoints keep it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Remember what a checkpoint kept."""
 
 
 def descend(loss: Tensor) -> Loss:

@@ -154,7 +154,7 @@ def warm_start(method: ClosedForm[Any], context: Context) -> None:
     """
     seen: dict[str, Moments] = {}
     for batch in context.batches("forget"):
-        _see(seen, batch.conditioning, batch.paired_conditioning, {})
+        _see(seen, batch.conditioning, batch.anchor, {})
     for batch in context.batches("retain"):
         _see(seen, {}, {}, batch.conditioning)
     _see_empty(seen, context.empty_prompt())

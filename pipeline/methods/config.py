@@ -41,6 +41,16 @@ class MethodConfig(BaseModel):
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
 
     @property
+    def gradients(self) -> int:
+        """How many gradients are in memory when they are combined."""
+        return len(self.terms)
+
+    @property
+    def compares(self) -> bool:
+        """True if the method asks what the retain loss was on the data of each step."""
+        return False
+
+    @property
     def ascends(self) -> bool:
         """True if the forget loss that people read is a denoising loss that is meant to rise, all the time."""
         return False
@@ -50,8 +60,17 @@ class MethodConfig(BaseModel):
         """True if the forget loss looks at the anchors: what is to be drawn instead."""
         return False
 
+    @property
+    def has_teacher(self) -> bool:
+        """True if a loss looks at the original model, so that the weights that train are kept as they were, too."""
+        return False
+
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
+
+    def refuses(self) -> Mapping[str, str]:
+        """The fields of `training` that must stay as they are with these options, and why."""
         return {}
 
 

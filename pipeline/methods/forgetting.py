@@ -1,8 +1,9 @@
-"""What forgetting means to the methods with two gradients: to ascend, to redirect, or one after the other.
+"""What forgetting and keeping mean to the methods with two gradients.
 
-    ascend:    L_f = -min(denoising loss on D_f, alpha)         (Ko et al. 2024)
-    redirect:  L_f = the distance to the anchor's prediction    (`redirect.py`)
-    both:      L_r = denoising loss on D_r
+    forget ascend:    L_f = -min(denoising loss on D_f, alpha)          (Ko et al. 2024)
+    forget redirect:  L_f = the distance to the anchor's prediction     (`distances.py`)
+    retain denoise:   L_r = denoising loss on D_r                       (Ko et al. 2024)
+    retain distil:    L_r = the distance to the original's prediction   (`distances.py`)
 
 Ascent has no idea what to draw instead: what it leaves of a forget prompt is wreckage. What redirect has moved is
 moved back soon by a few steps on pictures of the concept. A run that ascends first and redirects afterwards draws
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from ..models.protocol import Denoiser
 from .base import Batch, Context, Loss, Method, prediction_and_target
-from .closed_form import check_warm_start, warm_start
+from .closed_form import ClosedForm, check_warm_start, warm_start
 from .config import ForgetLimit, RetainWeight
+from .distances import distillation_loss, redirect_loss
 from .limit import check_samples, measure_limit
-from .redirect import redirect_loss
 from .registry import build_method, find
+from .teacher import Teacher
 
 
 class ForgettingConfig(RetainWeight, ForgetLimit):
@@ -40,6 +42,11 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         lt=1,
         description="with redirect: the first part of the steps that ascends, so that what was forgotten is harder to "
         "bring back",
+    )
+    retain: Literal["denoise", "distil"] = Field(
+        default="denoise",
+        description="denoise: keep the denoising loss on retain images low; distil: hold what the original model "
+        "predicts for them, which takes a copy of the weights that train",
     )
 
     warm_start: Literal["none", "uce", "rece", "speed"] = Field(
@@ -62,6 +69,11 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
     def redirects(self) -> bool:
         """True if a step looks at the anchors."""
         return self.ascending < 1
+
+    @property
+    def has_teacher(self) -> bool:
+        """True if retain images are held to the original's predictions."""
+        return self.retain == "distil"
 
     def idle(self) -> Mapping[str, str]:
         """Redirect has no limit; ascent has no other part."""
@@ -87,11 +99,14 @@ class Forgetting(Method[Config]):
             check_warm_start(self.config.warm_start, parameters)
 
     def prepare(self, context: Context) -> None:
-        """Measure the limit where it is "auto"; edit the weights for a warm start."""
+        """Measure the limit where it is "auto", keep the original where it is held to, then edit for a warm start."""
         if self._measures_limit:
             self.measured = measure_limit(context)
-        if self.config.warm_start != "none":
-            warm_start(build_method(find(self.config.warm_start).config(name=self.config.warm_start)), context)
+        if self.config.has_teacher:
+            self.teacher = Teacher(list(context.parameters.values()))
+        name = self.config.warm_start
+        if name != "none" and isinstance(edit := build_method(find(name).config(name=name)), ClosedForm):
+            warm_start(edit, context)
 
     @property
     def needs_unconditional(self) -> bool:
@@ -100,8 +115,8 @@ class Forgetting(Method[Config]):
 
     @property
     def needs_whole_weights(self) -> bool:
-        """A warm start edits them."""
-        return super().needs_whole_weights or self.config.warm_start != "none"
+        """A warm start edits them, and a teacher takes their place."""
+        return super().needs_whole_weights or self.config.warm_start != "none" or self.config.has_teacher
 
     @property
     def _measures_limit(self) -> bool:
@@ -114,11 +129,12 @@ class Forgetting(Method[Config]):
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """L_f of this part of the run, or L_r."""
+        if term == "retain" and self.config.has_teacher:
+            return _distance(distillation_loss(denoiser, batch, self.teacher))
         if term == "retain":
             return super().loss(term, denoiser, batch)
         if batch.done >= self.config.ascending:
-            distance = redirect_loss(denoiser, batch)
-            return Loss(distance, distance.item(), redirects=True)
+            return _distance(redirect_loss(denoiser, batch))
         return self._ascend(denoiser, batch)
 
     def _ascend(self, denoiser: Denoiser, batch: Batch) -> Loss:
@@ -130,3 +146,7 @@ class Forgetting(Method[Config]):
             return Loss(-forget.loss, forget.denoising.item())
         mean = limit.mean().item() if isinstance(limit, Tensor) else limit
         return Loss(-forget.loss, forget.denoising.item(), forget.above_limit, mean, forget.above_limit == 1)
+
+
+def _distance(loss: Tensor) -> Loss:
+    return Loss(loss, loss.item(), is_distance=True)

@@ -2,10 +2,10 @@
 
     L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
 
-on forget images x, with c' the paired retain prompt instead of the forget prompt c_f (Section 4.2,
-"random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
-which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
-is alpha.
+on forget images x, with c' the anchor instead of the forget prompt c_f: the paired retain prompt, or what the
+user wants to be drawn instead (Section 4.2, "random labels" for generation). Only the weights of the saliency
+mask move (Eqs. 3 and 4): those in which the forget loss, summed over all of the forget data, has its largest
+gradient. `retain_weight` is alpha.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
+from ..maths.rules import combine
 from ..models.protocol import Denoiser
 from ..support.places import user_path
 from .base import Batch, Context, Loss, Method, guided_prediction
 from .config import DATA, RetainWeight
+from .distances import redirect_loss
 from .mask import MASK_FILE, load_mask, read_mask, save_mask
-from .redirect import redirect_loss
 from .registry import register
 
 
@@ -106,13 +107,13 @@ class SalUn(Method[SalUnConfig]):
         if term == "retain":
             return super().loss(term, denoiser, batch)
         distance = redirect_loss(denoiser, batch)
-        return Loss(distance, distance.item(), redirects=True)
+        return Loss(distance, distance.item(), is_distance=True)
 
     def combine(
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
     ) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
-        return weighted_sum(grads, self.config.retain_weight, list(self.mask.values()), reduce)
+        return combine(grads, retain_weight=self.config.retain_weight, mask=list(self.mask.values()), reduce=reduce)
 
 
 register(SalUnConfig, SalUn)

@@ -4,6 +4,7 @@ from .banks import synonyms_of
 from .compose import composed_worlds
 from .evaluation import EvaluationPrompt, load_prompts
 from .llm import LLMSource
-from .prompt_set import PromptPair, PromptSet
+from .pair import PromptPair
+from .prompt_set import PromptSet
 
 __all__ = ["EvaluationPrompt", "LLMSource", "PromptPair", "PromptSet", "composed_worlds", "load_prompts", "synonyms_of"]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ..support.errors import UserError
-from . import attributes, templates
+from . import anchors, attributes, templates
+from .anchors import Replace
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .composer import Composed, Composer, Scope
 from .naming import named_in
@@ -47,6 +48,24 @@ class OpenComposer(Composer):
                 warnings = (f"templates used instead of the language model: {error}",)
         train, test = _rows(found, template_banks(found), n, n_test, scope, others)
         return Composed(found.name, found.synonyms, train, test, warnings=warnings)
+
+    def replacement(
+        self,
+        text: str,
+        concept: str,
+        kind: Kind,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        removed: Sequence[tuple[str, Kind]] = (),
+        kept: Sequence[tuple[str, Kind]] = (),
+    ) -> Replace:
+        """Put the text into sentences of any kind."""
+        found = find_concept(concept, kind, synonyms)
+        others, before = (
+            [word for each in named for word in find_concept(*each).synonyms] for named in (removed, kept)
+        )
+        anchors.check_text(text, [*found.synonyms, *others], before)
+        return anchors.replacement(text, found)
 
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Look for any of the words, or its plural."""

@@ -139,11 +139,11 @@ def forget_loss(events: Columns, limit: float | None) -> str:
 
 
 def retain_loss(events: Columns) -> str:
-    """Denoising loss on the retain prompts."""
+    """Denoising loss on the retain prompts, or the distance to the original model's predictions."""
 
     def draw(axes: Axes) -> None:
         _curve(axes, events["step"], events["loss_retain"], _RETAIN, "retain loss")
-        axes.set(xlabel="step", ylabel="denoising loss")
+        axes.set(xlabel="step", ylabel="distance" if (events["distils"] > 0).any() else "denoising loss")
         _legend(axes)
 
     return _svg(draw, 230, f"Retain loss at each step, {_ends(events['loss_retain'])}.")

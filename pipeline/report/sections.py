@@ -82,10 +82,7 @@ def curves(events: Columns, limit: float | None, ascends: bool = True) -> list[D
     if _known(events["loss_forget"]):
         shown.append((figures.forget_loss(events, limit), _forget_caption(events, limit, ascends)))
     if _known(events["loss_retain"]):
-        caption = (
-            "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
-        )
-        shown.append((figures.retain_loss(events), caption))
+        shown.append((figures.retain_loss(events), _retain_caption(events)))
     if _known(events["cosine"]):
         caption = (
             "Angle between the two gradients. Below zero (shaded) they conflict: improving one objective alone "
@@ -112,6 +109,14 @@ def mask(shares: dict[str, tuple[float, int]]) -> Drawn | None:
         "those of the base model."
     )
     return Drawn(Markup(figures.mask_bars(shares)), caption)  # noqa: S704  # drawn here, texts escaped
+
+
+def _retain_caption(events: Columns) -> str:
+    if (events["distils"] > 0).any():
+        return (
+            "Distance on retain prompts to what the original model predicts. It starts at zero and should stay small."
+        )
+    return "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
 
 
 _DISTANCE = "Distance between what is predicted for a forget prompt and for what should be drawn instead."

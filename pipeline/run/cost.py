@@ -122,6 +122,7 @@ def plan_network(
     batch_size: int = 1,
     side: int | None = None,
     gradients: int = 2,
+    teacher: bool = False,
 ) -> Plan:
     """Compute the memory of one setting.
 
@@ -132,6 +133,7 @@ def plan_network(
         batch_size: pairs that pass at once.
         side: height and width of the latents; None for what the model was trained at.
         gradients: how many the method computes in a step: with two, the first one waits.
+        teacher: whether the weights that train are kept as they were, too.
 
     Raises:
         NothingTrains: the parameters that are to train are not in this network.
@@ -140,7 +142,7 @@ def plan_network(
         network = build_network(kind, dict(config))
         if spec.parameters == "lora":
             network = _with_lora(network, spec)
-        return _plan(network, example_inputs(network, batch_size, side), spec, gradients)
+        return _plan(network, example_inputs(network, batch_size, side), spec, gradients, teacher)
 
 
 def changed_tensors(module: Any, recipe: Recipe) -> dict[str, Tensor]:
@@ -182,7 +184,9 @@ def _replace_tensors(network: nn.Module, device: str) -> None:
             setattr(module, name, torch.empty_like(buffer, device=device))
 
 
-def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int) -> Plan:
+def _plan(
+    network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int, teacher: bool = False
+) -> Plan:
     try:
         trained = select_parameters(network, spec.parameters)
     except ValueError as error:
@@ -198,7 +202,7 @@ def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gra
     gradient = sum(p.numel() * p.element_size() for p in trained.values())
     waiting = {"whole": gradient, "bf16": gradient // 2, "cpu": 0}[spec.forget_gradient] if gradients > 1 else 0
     moments = sum(moment_bytes(p, spec) for p in trained.values())
-    return Plan(spec, weights, moments, gradient + waiting, activations)
+    return Plan(spec, weights + (gradient if teacher else 0), moments, gradient + waiting, activations)
 
 
 def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
@@ -244,16 +248,20 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     Raises:
         UserError: the parameters that are to train are not in this model.
     """
-    terms, edits = len(recipe.method.terms), recipe.method.closed_form
-    size = recipe.samples.image_size
-    memory = _held(denoiser) if edits else memory_needed(denoiser, recipe.training, size, terms)
+    method, size = recipe.method, recipe.samples.image_size
+    terms, edits = len(method.terms), method.closed_form
+    if edits:
+        memory = _held(denoiser)
+    else:
+        memory = memory_needed(denoiser, recipe.training, size, method.gradients, method.has_teacher)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
-    per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
+    targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
+    per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
         drawing=0.0 if edits else 2 * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
@@ -263,7 +271,13 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     )
 
 
-def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | None = None, gradients: int = 2) -> int:
+def memory_needed(
+    denoiser: Denoiser,
+    spec: TrainingSection,
+    image_size: int | None = None,
+    gradients: int = 2,
+    teacher: bool = False,
+) -> int:
     """Bytes on the device that unlearning with a loaded model takes.
 
     Args:
@@ -271,6 +285,7 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
         spec: how it trains.
         image_size: side of the training images in pixels; None for the model's own.
         gradients: see `plan_network`.
+        teacher: likewise.
 
     Raises:
         UserError: the parameters that are to train are not in this model.
@@ -279,7 +294,7 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
     scale = getattr(denoiser.pipeline, "vae_scale_factor", 1)
     side = image_size // scale if image_size else None
     micro_batch = spec.batch_size // spec.gradient_accumulation_steps
-    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients)
+    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients, teacher)
     held = _held(denoiser)
     if denoiser.device.type == "cuda":  # the other parts leave it while the model trains
         return max(held, planned.total)

@@ -69,6 +69,8 @@ def preflight(
     prompts = prompts or prompts_of(setting, denoiser)
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *idle_options(setting, () if trains else AUDITED, trains)]
+    if trains and prompts.own_anchors and recipe.prompts.replace_with is None and not recipe.method.redirects:
+        warnings.append("the anchors of the prompts have no effect without a method that draws something else instead.")
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)

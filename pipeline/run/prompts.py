@@ -55,6 +55,7 @@ def make_prompts(
             attribute_of=attribute_of,
             keep_forgotten=keep_forgotten,
             world=world.name,
+            replace_with=spec.replace_with,
         )
         unused = _without_effect(spec, read, structure, usual_n)
         return read.model_copy(update={"warnings": (*read.warnings, *unused)})
@@ -72,6 +73,7 @@ def make_prompts(
         allow_fallback=spec.llm_fallback,
         attribute_of=attribute_of,
         keep_forgotten=keep_forgotten,
+        replace_with=spec.replace_with,
     )
 
 
@@ -81,7 +83,7 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     spec = recipe.prompts
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
-        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..models import Denoiser
-from ..prompts import PromptSet
+from ..prompts import PromptPair, PromptSet
 from ..schema.defaults import build_recipe
 from ..schema.fields import value_at
 from ..schema.recipe import Recipe
@@ -162,12 +162,16 @@ def start_anew(run: Path) -> str:
 
 def prompts_sha256(prompts: PromptSet) -> str:
     """Hash of what prompts ask for; not of where they came from and how they are kept."""
-    rows = [[[pair.forget, pair.retain] for pair in pairs] for pairs in (prompts.train, prompts.test)]
+    rows = [[_texts_of(pair) for pair in pairs] for pairs in (prompts.train, prompts.test)]
     return _sha256([prompts.concepts, rows])
 
 
 def _texts(prompts: PromptSet | None) -> list[str]:
-    return [text for pair in (*prompts.train, *prompts.test) for text in (pair.forget, pair.retain)] if prompts else []
+    return [text for pair in (*prompts.train, *prompts.test) for text in _texts_of(pair)] if prompts else []
+
+
+def _texts_of(pair: PromptPair) -> list[str]:
+    return [pair.forget, pair.retain, *([] if pair.anchor is None else [pair.anchor])]
 
 
 def model_sha256(denoiser: Denoiser, texts: Sequence[str] = ()) -> dict[str, str]:

@@ -14,7 +14,9 @@ from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
 
 
-def real_samples(denoiser: Denoiser, concept: str, spec: DataSection, judge: str, seed: int) -> SampleSet:
+def real_samples(
+    denoiser: Denoiser, concept: str, spec: DataSection, judge: str, seed: int, replace_with: str | None = None
+) -> SampleSet:
     """Take D_f and D_r from real images, for a class-conditional model.
 
     Args:
@@ -23,13 +25,14 @@ def real_samples(denoiser: Denoiser, concept: str, spec: DataSection, judge: str
         spec: the images, and which of the other classes.
         judge: the classifier whose features tell which classes are similar: "digits" or a folder.
         seed: decides which images are chosen.
+        replace_with: name of the class that is drawn instead; None: those that the retain images show.
 
     Raises:
         UserError: no such images, class or judge, or too few images of a class.
     """
     classifier = ClassJudge.load(judge)
     data = load_images(spec.dataset or "", "train", classifier.size, classifier.channels)
-    return SampleSet.from_images(denoiser, data, concept, spec, classifier, seed)
+    return SampleSet.from_images(denoiser, data, concept, spec, classifier, seed, replace_with)
 
 
 def samples_of(
@@ -46,4 +49,5 @@ def samples_of(
     """
     if recipe.data.dataset is None:
         return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
-    return real_samples(denoiser, recipe.concept, recipe.data, recipe.audits.class_judge, recipe.seed)
+    judge = recipe.audits.class_judge
+    return real_samples(denoiser, recipe.concept, recipe.data, judge, recipe.seed, recipe.prompts.replace_with)

@@ -94,4 +94,4 @@ def _sample_bytes(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> int
     rows = denoiser.encode_prompts(prompts.forget_train[:1])
     embedding = sum(tensor.numel() * tensor.element_size() for tensor in rows.values())
     latents = 2 * len(prompts.train) * config.in_channels * pixels * 4
-    return latents + embedding * (len({*prompts.forget_train}) + len({*prompts.retain_train}))
+    return latents + embedding * (len({*prompts.forget_train}) + len({*prompts.retain_train, *prompts.anchor_train}))

@@ -38,6 +38,7 @@ _DRAWN = Need("with data.dataset, as no training images are drawn", lambda its: 
 _SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
 _STEPS = Need("with a method in closed form, which takes no steps", lambda its: not its.recipe.method.closed_form)
 _RETAIN = Need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
+_REDIRECTS = Need("without a method that draws something else instead", lambda its: its.recipe.method.redirects)
 _LORA_FILE = Need(
     "without the format lora or lora_diffusers", lambda its: not _LORAS.isdisjoint(its.recipe.output.formats)
 )
@@ -83,6 +84,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "prompts.llm_model": (_TEXT, _MADE, _LLM),
     "prompts.keep_forgotten": (_TEXT,),
     "prompts.llm_fallback": (_TEXT, _MADE, _LLM),
+    "prompts.replace_with": (_REDIRECTS,),
     "data.dataset": ALWAYS,  # refused without kind 'class'
     "data.retain_classes": (_CLASS, _DATASET),
     "data.retain_per_class": (_CLASS, _DATASET),
@@ -164,7 +166,8 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in (_DRAWN, _STEPS)]
+        untrained = (_DRAWN, _REDIRECTS, _STEPS)
+        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in untrained]
         return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]

@@ -66,6 +66,11 @@ class PromptSection(Section):
     llm_fallback: bool = Field(
         default=True, description="use the templates when the language model fails; otherwise stop"
     )
+    replace_with: str | None = Field(
+        default=None,
+        description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
+        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+    )
 
 
 class DataSection(Section):
@@ -357,8 +362,20 @@ class Recipe(Section):
                 "training.early_stop needs a method that ascends to a forget limit, got "
                 f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
             )
+        if self.training.early_stop and self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
+            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_by_the_method(self) -> "Recipe":
+        for name, reason in self.method.refuses().items():
+            usual, value = TrainingSection.model_fields[name].default, getattr(self.training, name)
+            if value != usual:
+                raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
         return self
 
     @model_validator(mode="after")

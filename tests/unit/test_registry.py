@@ -4,8 +4,9 @@ from typing import ClassVar, Literal
 
 import pytest
 from turpentine.pipeline.methods import MethodConfig, MethodSpec, build_method, find, names, register
+from turpentine.pipeline.methods.combined import Combined
 from turpentine.pipeline.methods.finetune import Finetune, FinetuneConfig
-from turpentine.pipeline.methods.restricted import Restricted, RGDConfig
+from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.plugin import PLUGIN, install, python
@@ -17,7 +18,7 @@ def test_names_in_the_order_of_the_front_ends():
 
 
 def test_a_method_is_found_by_its_name():
-    assert find("rgd") == MethodSpec(RGDConfig, Restricted)
+    assert find("rgd") == MethodSpec(RGDConfig, Combined)
     assert type(build_method(FinetuneConfig())) is Finetune
     with pytest.raises(UserError, match=r"method must be one of \['esd', .*'salun'\], got 'magic'"):
         find("magic")

@@ -95,6 +95,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     def refill(name: str, *values: Any) -> list[Any]:
         chosen = controls.nested(values)
         kept = {key: chosen[key] for key in ("concept", "kind", "seed", "device")}
+        kept |= {"prompts": {"replace_with": chosen["prompts"]["replace_with"]}}
         kept |= {"model": page.access.model(chosen["model"]), "method": {"name": chosen["method"]["name"]}}
         return controls.filled(starting_recipe(kept, name), keep=[("model",), METHOD])
 
