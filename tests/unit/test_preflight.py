@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from turpentine.pipeline.commands.main import main
-from turpentine.pipeline.methods import names
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.methods.mask import save_mask
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run import space
@@ -287,6 +287,8 @@ def test_options_with_an_effect_are_not(chosen):
 @pytest.mark.parametrize("model", ["tiny-canvas", "tiny-canvas-dit", "digits", SOME_MODEL])
 def test_defaults_are_never_idle(model, method):
     concept = "3" if model == "digits" else "cat"
+    if model == "digits" and find(method).config.closed_form:
+        pytest.skip("no prompts to read")
     recipe = build_recipe({"concept": concept, "model": model, "method": {"name": method}})
     assert idle_options(resolve(recipe)) == []
     assert idle_options(resolve(build_recipe(recipe.model_dump(mode="json")))) == [], "an app sends every widget"
