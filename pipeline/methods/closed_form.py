@@ -42,12 +42,15 @@ class ClosedFormConfig(MethodConfig):
     needs_whole_weights: ClassVar[bool] = True
 
 
+SIZE = "lambda: weight of the size of the change"
+
+
 class ScaledConfig(ClosedFormConfig):
     """Options of UCE, and of RECE, which repeats it."""
 
     erase_scale: float = Field(default=1.0, gt=0, le=1000, description="weight of the forget prompts")
     preserve_scale: float = Field(default=1.0, ge=0, le=1000, description="weight of the prompts to be kept")
-    lamb: float = Field(default=0.1, gt=0, le=1000, description="weight of the size of the change")
+    lamb: float = Field(default=0.01, gt=0, le=1000, description=SIZE)
 
 
 Config = TypeVar("Config", bound=ClosedFormConfig)
