@@ -23,7 +23,7 @@ from ..pipeline.models import load_denoiser
 from ..pipeline.run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
-from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge, stored_recipe
 from ..pipeline.schema.image_sets import TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
@@ -60,12 +60,19 @@ NAMES = {
 }
 """Row -> its name in the paper, where it has one."""
 
+PAPERS: dict[str, Any] = {"method": {"name": "rgd", "forget": "ascend"}}
+"""RGD as the paper has it, which the row "rgd" is."""
+
+GRACEFUL = "rgd, redirect"
+"""Row of the method that this package starts from: RGD with another forget loss."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    "rgd, plain Adam": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": False}},
-    "rgd, metric adam": {"method": {"name": "rgd"}, "training": {"metric": "adam", "guard": False}},
-    "rgd, guard": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": True}},
+    GRACEFUL: {"method": {"name": "rgd", "forget": "redirect"}},
+    "rgd, plain Adam": {**PAPERS, "training": {"metric": "euclidean", "guard": False}},
+    "rgd, metric adam": {**PAPERS, "training": {"metric": "adam", "guard": False}},
+    "rgd, guard": {**PAPERS, "training": {"metric": "euclidean", "guard": True}},
 }
-"""Row -> what it changes in the shipped recipe: ways to keep the guarantee under Adam."""
+"""Row -> what it changes in the shipped recipe: the default, and ways to keep the guarantee under Adam."""
 
 QUICK: dict[str, Any] = {
     "prompts": {"n": 8, "n_test": 4},
@@ -90,7 +97,7 @@ def methods() -> list[str]:
 
 def rows() -> dict[str, dict[str, Any]]:
     """Row -> what it changes in the recipe: every method, and variants that differ from its shipped recipe."""
-    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()}
+    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()} | {"rgd": PAPERS}
     shipped = recipe_of("cat", found["rgd"])
     variants = {row: changes for row, changes in VARIANTS.items() if recipe_of("cat", changes) != shipped}
     return found | variants
@@ -113,22 +120,11 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
 
 
-LATER: Mapping[str, Mapping[str, Any]] = {
-    "method": {"forget": "ascend", "combine": "restricted", "budget": 0.5, "retain": "denoise", "warm_start": "none"}
-}
-"""Options that came after cells were measured -> the value of all that were; with it they are left out of settings."""
-
-
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
     """The whole recipe of a cell, which decides its figures. `changes` win over the sizes of `quick`."""
-    own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
+    own = PAPERS if row == "none" else rows()[row]
     chosen = merge(merge(own, QUICK if options.quick else {}), changes)
-    settings = recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
-    for section, options_of in LATER.items():
-        for name, value in options_of.items():
-            if settings[section].get(name) == value:
-                del settings[section][name]
-    return settings
+    return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
 def cell(
@@ -164,7 +160,7 @@ def pictured(one: Cell) -> Cell:
 
 def run(settings: Mapping[str, Any], train: bool = True, relearns: bool = False) -> Figures:
     """Measure one cell, and leave its pictures in `PICTURES`."""
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     shared = bench(recipe.model)
     found = shared.run(recipe, relearns) if train else figures(shared.before(recipe))
     if train:

@@ -18,7 +18,7 @@ from ..pipeline.run.folder import RunFolder
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.undo import undo_to_folder
 from ..pipeline.run.unlearning import run_recipe
-from ..pipeline.schema.defaults import build_recipe
+from ..pipeline.schema.defaults import stored_recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.files import file_name
 from ..pipeline.support.progress import Progress, Silent
@@ -37,7 +37,7 @@ Steps = Sequence[Mapping[str, Any]]
 
 def run_of(steps: Steps, progress: Progress) -> Path:
     """The run folder of the last step, carried out with all before it as far as they are not there yet."""
-    recipe = build_recipe(steps[-1]).model_copy(update={"model": model_after(steps[:-1], progress)})
+    recipe = stored_recipe(steps[-1]).model_copy(update={"model": model_after(steps[:-1], progress)})
     digest = hashlib.sha256(json.dumps(list(steps), sort_keys=True).encode()).hexdigest()[:8]
     path = CHAINS / file_name(f"{len(steps):02d}-{recipe.concept}-{digest}")
     if not (path / "results.json").exists():
@@ -89,7 +89,7 @@ def drawn(denoiser: Denoiser, removed: Sequence[str], watched: Steps, images: in
         images: of each concept, at most.
     """
     world, clip, found = find_world("tiny-canvas"), Judges().clip("tiny-canvas"), {}
-    for recipe in map(build_recipe, watched):
+    for recipe in map(stored_recipe, watched):
         prompts = prompts_of(resolve(recipe)).forget_test
         others = {name for name in removed if name != recipe.concept}
         free = [place for place, prompt in enumerate(prompts) if not others & {*labels_of(prompt).values()}]

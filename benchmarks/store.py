@@ -71,10 +71,14 @@ def _read(path: Path) -> dict[str, Record]:
         raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
 
 
+_OFF = {"forget": "ascend", "retain": "denoise", "combine": "restricted", "budget": 0.5, "warm_start": "none"}
+"""Newer settings that are texts or numbers -> the value with which they change nothing."""
+
+
 def _still(kept: object, now: object) -> bool:
-    """Tell if every kept setting still has its value, and every newer setting is off (false, none or 0)."""
+    """Tell if every kept setting still has its value, and every newer setting is off (false, none, 0 or as in _OFF)."""
     if isinstance(kept, dict) and isinstance(now, dict):
         came = now.keys() - kept.keys()
         same = all(name in now and _still(value, now[name]) for name, value in kept.items())
-        return same and not any(now[name] for name in came)
+        return same and not any(now[name] and now[name] != _OFF.get(name) for name in came)
     return kept == now

@@ -91,8 +91,8 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
         UserError: the preset or the method is unknown.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else str(method)
-    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), name)
+    options = {"name": "rgd", **method} if isinstance(method, Mapping) else {"name": str(method)}
+    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), options)
     return with_previews(build_recipe(merge(base, chosen)), _PREVIEWS)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..canvas import cell, mean, mean_text, pick, settings_of
+from ..canvas import GRACEFUL, cell, mean, mean_text, pick, settings_of
 from ..show import claims, markdown
 from ..table import Cell, Options, Record, Table
 
@@ -26,20 +26,20 @@ def cells(options: Options) -> list[Cell]:
 
 
 def _trained(concept: str, seed: int, options: Options) -> list[Cell]:
-    steps = settings_of("rgd", concept, seed, options)["training"]["steps"]
+    steps = settings_of(GRACEFUL, concept, seed, options)["training"]["steps"]
     third: dict[str, Any] = {"training": {"steps": max(1, round(steps * _THIRD))}}
-    warm = {**third, "method": {"name": "rgd", "warm_start": WARM}}
+    warm = {**third, "method": {"name": "rgd", "forget": "redirect", "warm_start": WARM}}
     changes = {"": {}, "a third": third, "warm": warm}
-    return [cell("rgd", concept, seed, options, own, tag, relearns=True) for tag, own in changes.items()]
+    return [cell(GRACEFUL, concept, seed, options, own, tag, relearns=True) for tag, own in changes.items()]
 
 
 ROWS: dict[str, tuple[str, str]] = {
     "UCE": ("uce", ""),
     "RECE": ("rece", ""),
     "SPEED": ("speed", ""),
-    "RGD": ("rgd", ""),
-    "RGD, a third of the steps": ("rgd", "a third"),
-    "RGD, the same, warm-started": ("rgd", "warm"),
+    "RGD": (GRACEFUL, ""),
+    "RGD, a third of the steps": (GRACEFUL, "a third"),
+    "RGD, the same, warm-started": (GRACEFUL, "warm"),
 }
 """Name on the page -> row and tag of its cells."""
 

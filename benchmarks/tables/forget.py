@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..canvas import GRACEFUL, PAPERS, cell, every_concept, pick
+from ..canvas import GRACEFUL, PAPERS, VARIANTS, cell, every_concept, pick
 from ..relearning import STEPS
 from ..show import markdown
 from ..table import Cell, Options, Record, Table
@@ -17,9 +17,25 @@ BEFORE, NOW = "ascend (the paper's)", "the default"
 
 FORMS: Mapping[str, Mapping[str, Any]] = {
     BEFORE: PAPERS,
-    NOW: GRACEFUL,
+    NOW: VARIANTS[GRACEFUL],
+    "towards the paired retain prompts": {"prompts": {"replace_with": None}},
+    "denoising loss on retain images": {"method": {"retain": "denoise", "retain_weight": 5.0}},
+    "the plain sum of the gradients": {"method": {"combine": "sum"}},
+    "a quarter of ascent before it": {"method": {"ascend_share": 0.25, "forget_limit": 2.0}},
+    "the same, to the paired, denoising": {
+        "method": {"ascend_share": 0.25, "forget_limit": 2.0, "retain": "denoise", "retain_weight": 5.0},
+        "prompts": {"replace_with": None},
+    },
+    "twice the pairs, drawn in 20 steps, 200 steps": {
+        "prompts": {"n": 256},
+        "samples": {"training_num_inference_steps": None},
+        "training": {"steps": 200},
+    },
 }
-"""Form -> what it changes in the shipped recipe of `rgd`."""
+"""Form -> what it changes in the shipped recipe of `rgd`: of the default, but for the first."""
+
+DIT = "tiny-canvas-dit"
+"""The bundled transformer, on which the default is measured too."""
 
 METRICS = ("UA", "IRA", "CRA", "scene")
 
@@ -32,18 +48,25 @@ def cells(options: Options) -> list[Cell]:
         everywhere = list(PANEL[:1])
         chosen = dict.fromkeys(FORMS, everywhere)
     base = [cell("none", concept, seed, options) for seed in options.seeds for concept in everywhere]
-    return base + [
-        cell("rgd", concept, seed, options, FORMS[form], form, relearns=True)
+    forms = [
+        cell("rgd" if form == BEFORE else GRACEFUL, concept, seed, options, FORMS[form], form, relearns=True)
         for seed in options.seeds
         for form, concepts in chosen.items()
         for concept in concepts
     ]
+    transformer = [
+        cell(row, concept, seed, options, {"model": DIT}, DIT, relearns=row != "none")
+        for seed in options.seeds
+        for concept in (PANEL[:1] if options.quick else PANEL)
+        for row in ("none", GRACEFUL)
+    ]
+    return base + forms + transformer
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
     """Write the forms on each concept of the panel, and every concept under the default before and now."""
-    by_form = {form: pick(records.values(), row="rgd", tag=form) for form in FORMS}
-    base = pick(records.values(), row="none")
+    by_form = {form: pick(records.values(), tag=form) for form in FORMS}
+    base = pick(records.values(), row="none", tag="")
     panel = [concept for concept in PANEL if pick(base, concept=concept)]
     header = ["", "UA ↑", "IRA ↑", "CRA ↑", "scene kept ↑", "lost, % ↓", f"UA after {_steps()} steps back ↑", "seconds"]
     parts = [
@@ -63,10 +86,16 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for concept in everywhere
         for form in (BEFORE, NOW)
     ]
+    transformer = pick(records.values(), row=GRACEFUL, tag=DIT)
+    beside = [
+        [record.labels["concept"], *_figures([record], pick(records.values(), row="none", tag=DIT))]
+        for record in transformer
+    ]
     return (
         f"{_EXPLAINED}\n\n## Forms of the loss\n\n" + "\n\n".join(parts) + "\n\n"
         f"## The default, before and now\n\nMeans over {len(everywhere)} concepts, and the worst of them in each "
-        f"figure.\n\n{markdown(header, whole)}\n\n{markdown(header, each)}"
+        f"figure.\n\n{markdown(header, whole)}\n\n{markdown(header, each)}\n\n"
+        f"## The default on {DIT}\n\n{markdown(header, beside)}"
     )
 
 

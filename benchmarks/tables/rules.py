@@ -20,9 +20,9 @@ SEEDS = (0, 1)
 
 LOSSES: Mapping[str, Mapping[str, Any]] = {
     "ascend": {"forget": "ascend"},
-    "redirect": {"forget": "redirect", "ascend_share": 0.0},
+    "redirect": {"forget": "redirect", "retain": "denoise"},
 }
-"""Forget loss -> its options."""
+"""Forget loss -> its options. Two rules compare denoising losses on retain data, so all have that retain loss."""
 PAPER = ("ascend", "restricted")
 """The loss and rule of the paper's RGD."""
 

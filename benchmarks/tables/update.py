@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from ...pipeline.maths.gradients import Gram
 from ...pipeline.maths.rules import restricted
-from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.defaults import stored_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
 from ..table import Cell, Figures, Options, Record, Table
@@ -31,7 +31,7 @@ def _cell(settings: dict[str, Any], seed: int) -> Cell:
 
 
 def _measure(settings: Mapping[str, Any]) -> Figures:
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     trainer = bench(recipe.model).trainer(recipe)
     trainer.train()
     fields = ("step", "norm_forget", "norm_retain", "cosine", "truncated")

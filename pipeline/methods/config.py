@@ -24,6 +24,7 @@ class MethodConfig(BaseModel):
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+        variants: the option whose values have defaults of their own, in `<method>-<value>.yaml`; "" for none.
         closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
 
@@ -35,6 +36,7 @@ class MethodConfig(BaseModel):
     projects: ClassVar[bool] = False
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
+    variants: ClassVar[str] = ""
     closed_form: ClassVar[bool] = False
 
     name: str

@@ -30,6 +30,7 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
     """Options that the methods with a forget and a retain gradient share."""
 
     two_gradients: ClassVar[bool] = True
+    variants: ClassVar[str] = "forget"
 
     forget: Literal["ascend", "redirect"] = Field(
         default="ascend",

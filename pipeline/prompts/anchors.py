@@ -25,6 +25,9 @@ Replace = Callable[[str], str]
 
 NOTHING = "nothing"
 
+AUTO = "auto"
+"""Leaves the choice to the world: one thing for all pairs (`Composer.usual_anchor`)."""
+
 _SCENE = "an empty scene"
 """Stands where an object was that gave way to nothing."""
 

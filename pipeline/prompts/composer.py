@@ -108,6 +108,16 @@ class Composer(ABC):
         """
 
     @abstractmethod
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """Give what is drawn instead of a concept where nobody says it, as `replacement` takes it.
+
+        Args:
+            concept: what is to be forgotten.
+            kind: of the concept.
+            gone: concepts with their kinds that must not be drawn either.
+        """
+
+    @abstractmethod
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Tell whether a prompt names one of the concepts.
 

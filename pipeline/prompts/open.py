@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..support.errors import UserError
 from . import anchors, attributes, templates
-from .anchors import Replace
+from .anchors import NOTHING, Replace
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .composer import Composed, Composer, Scope
 from .naming import named_in
@@ -66,6 +66,19 @@ class OpenComposer(Composer):
         )
         anchors.check_text(text, [*found.synonyms, *others], before)
         return anchors.replacement(text, found)
+
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """Clothes for nudity, a plain photo for a style, a person for a full name, else another object of the bank."""
+        found = find_concept(concept, kind)
+        if found.layout == "nudity":
+            return "clothed"
+        words = [word for one in (found, *(find_concept(*each) for each in gone)) for word in one.synonyms]
+        if found.layout != "object":
+            return next(text for text in ("a plain photo", "a painting", NOTHING) if named_in(text, words) is None)
+        others = template_banks(found)["other"].train
+        named = len(parts := concept.split()) > 1 and all(part[:1].isupper() for part in parts)
+        likely = ("person", *others) if named else others
+        return next((other for other in likely if named_in(other, words) is None), NOTHING)
 
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Look for any of the words, or its plural."""

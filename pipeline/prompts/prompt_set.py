@@ -26,6 +26,7 @@ from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
 from ..worlds.open import Open
 from . import tables
+from .anchors import AUTO
 from .banks import Kind
 from .checks import check_rows, rows_cut_off
 from .compose import (
@@ -54,7 +55,7 @@ from .concepts import (
 from .from_file import read_pairs
 from .llm import LLMSource
 from .pair import PromptPair
-from .replacing import anchored, replaced, rule_of, without_guards
+from .replacing import anchored, chosen, replaced, rule_of, without_guards
 from .templates import PromptRow, Structure
 from .text import unique
 
@@ -163,7 +164,7 @@ class PromptSet(BaseModel):
             keep_forgotten: what was forgotten before and shall stay so. Every fourth train row's retain
                 prompt asks for it; no other prompt does.
             replace_with: what is drawn instead of the concept (see `anchors`), for several concepts with a plus
-                between; None: the paired retain prompts.
+                between; "auto": one thing that the world chooses; None: the paired retain prompts.
 
         Raises:
             UserError: an argument is wrong, or there are too few combinations.
@@ -200,6 +201,7 @@ class PromptSet(BaseModel):
         kept = with_kinds(keep_forgotten, kind, composer)
         scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
+        replace_with = chosen(replace_with, targets, composer, kept, attribute_of)
         replace = rule_of(replace_with, targets, composer, more, kept, attribute_of)
         parts = [
             composer.compose(
@@ -260,7 +262,7 @@ class PromptSet(BaseModel):
             n: train rows.
             n_test: test rows.
             seed: kept with the set.
-            replace_with: the class that is drawn instead; None: the paired ones.
+            replace_with: the class that is drawn instead; "auto": the first other; None: the paired ones.
 
         Raises:
             UserError: the concept is none of the classes, or what is drawn instead is none of the others.
@@ -268,6 +270,8 @@ class PromptSet(BaseModel):
         if concept not in names:
             raise UserError(f"expected the name of a class, one of {list(names)}; got {concept!r}.")
         others = [name for name in names if name != concept]
+        if replace_with == AUTO:
+            replace_with = others[0]
         if replace_with is not None and replace_with not in others:
             raise UserError(f"replace_with: expected another class, one of {others}; got {replace_with!r}.")
 
@@ -372,12 +376,15 @@ class PromptSet(BaseModel):
             keep_forgotten: what was forgotten before and shall stay so. A row whose retain prompt asks for it is
                 added behind every three train rows; a saved set that guards it already stays as it is.
             world: of `composed_worlds`, whose words added rows and anchors use, where the file doesn't say it.
-            replace_with: what is drawn instead of the concept in the rows whose anchor the file doesn't say.
+            replace_with: what is drawn instead of the concept in the rows whose anchor the file doesn't say; None or
+                "auto": what their retain prompts say.
 
         Raises:
             UserError: the file can't be read, or a row is wrong.
         """
         path = user_path(path)
+        if replace_with == AUTO:
+            replace_with = None
         if tables.suffix_of(path) == ".json":
             made = cls._load_json(path)
             if concept is not None and not same_concepts(concept, made.concepts):

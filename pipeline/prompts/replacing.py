@@ -7,12 +7,12 @@ from ..support.errors import UserError
 from ..worlds import find_world
 from ..worlds.open import Open
 from . import tables
-from .anchors import NOTHING, Replace, read_replacements
+from .anchors import AUTO, NOTHING, Replace, read_replacements
 from .banks import Kind
 from .checks import forgotten_words
 from .compose import composer_of, with_kinds
 from .composer import Composer
-from .concepts import different_concepts
+from .concepts import different_concepts, join_concepts
 from .naming import named_in
 from .pair import PromptPair
 
@@ -20,6 +20,28 @@ if TYPE_CHECKING:
     from .prompt_set import PromptSet
 
 Prompts = TypeVar("Prompts", bound="PromptSet")
+
+
+def chosen(
+    text: str | None,
+    targets: Sequence[tuple[str, Kind]],
+    composer: Composer,
+    kept: Sequence[tuple[str, Kind]] = (),
+    attribute_of: str | None = None,
+) -> str | None:
+    """Give what is drawn instead: the text, or with "auto" one thing for each concept, the same in all of its pairs.
+
+    A model that redirects many prompts to one thing draws that; one that redirects each to another thing learns their
+    mean. An attribute is just left out, as in the retain prompts.
+    """
+    if text != AUTO:
+        return text
+    if attribute_of is not None:
+        return None
+    gone = [*targets, *kept]
+    return join_concepts(
+        [composer.usual_anchor(*target, gone=[other for other in gone if other != target]) for target in targets]
+    )
 
 
 def rule_of(

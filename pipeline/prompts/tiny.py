@@ -76,6 +76,15 @@ class TinyComposer(Composer):
             prompt, swapped(prompt, words, lambda named: phrase if squeezed(named.text) in phrases else name)
         )
 
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """The first other value of the concept's dimension: a photo for a style."""
+        dimension, value = find(concept, kind)
+        away = {(dimension, value), *(find(*each) for each in gone)}
+        choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in away]
+        if not choices:
+            raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+        return choices[0]
+
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Read the values that the prompt shows, then look for the words in any other spelling."""
         kinds = [kind if len(concepts) == 1 else kind_of(name, kind) for name in concepts]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..models import load_denoiser
 from ..models.lineage import denoiser_files
-from ..schema.defaults import build_recipe
+from ..schema.defaults import stored_recipe
 from ..schema.recipe import OutputSection
 from ..schema.resolve import Setting, resolve
 from ..schema.results import Results, WeightsFile
@@ -42,7 +42,7 @@ def export_run(
             f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
         )
     with run.locked():
-        setting = resolve(build_recipe(results.recipe))
+        setting = resolve(stored_recipe(results.recipe))
         return _export(run, setting, results, output, base, recipe.model, progress or Silent())
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..models import Denoiser, class_names
 from ..prompts import LLMSource, PromptSet
+from ..prompts.anchors import AUTO
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -84,6 +85,8 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
+    if spec.replace_with == AUTO and not recipe.method.redirects:
+        spec = spec.model_copy(update={"replace_with": None})
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..models import Denoiser
 from ..prompts import PromptPair, PromptSet
-from ..schema.defaults import build_recipe
+from ..schema.defaults import stored_recipe
 from ..schema.fields import value_at
 from ..schema.recipe import Recipe
 from ..support.errors import UserError
@@ -146,7 +146,7 @@ def check_recipe(before: Mapping[str, Any], now: Recipe, run: Path) -> None:
     Raises:
         UserError: a field differs that decides the weights or the figures.
     """
-    old, new = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (build_recipe(before), now))
+    old, new = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (stored_recipe(before), now))
     keys = [key for key in dict.fromkeys((*old, *new)) if key not in MAY_CHANGE and old.get(key) != new.get(key)]
     if "method.name" in keys:  # the options of another method say no more
         keys = ["method.name"]

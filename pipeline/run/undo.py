@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..models import BUNDLED, Denoiser, load_denoiser
 from ..models.lineage import header_of
-from ..schema.defaults import build_recipe
+from ..schema.defaults import stored_recipe
 from ..schema.resolve import resolve
 from ..support.errors import UserError
 from ..support.places import user_path
@@ -102,7 +102,7 @@ def _of_run(run: RunFolder, base: str | None, whole: bool) -> tuple[Difference, 
     if "delta" in written and not base and ("diffusers" in written or not whole):
         return Difference.of_file(run.path / written["delta"].path), None, ""
     where = base or results.recipe["model"]
-    setting = resolve(build_recipe({**results.recipe, "model": where}))
+    setting = resolve(stored_recipe({**results.recipe, "model": where}))
     denoiser = load_base(where, run.path, results)
     before = snapshot(denoiser.module)
     restore(denoiser, run, setting.recipe, results.training.steps, written)

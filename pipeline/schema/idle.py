@@ -152,7 +152,9 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
     """
     recipe = setting.recipe
     known = {"concept": recipe.concept, "kind": recipe.kind, "model": recipe.model}
-    usual = build_recipe({**known, "method": {"name": recipe.method.name}})
+    method = recipe.method
+    variant = {method.variants: getattr(method, method.variants)} if method.variants else {}
+    usual = build_recipe({**known, "method": {"name": method.name, **variant}})
     own = recipe.method.idle()
     lines = []
     for field in fields_of(*only):

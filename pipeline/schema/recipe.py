@@ -69,7 +69,8 @@ class PromptSection(Section):
     replace_with: str | None = Field(
         default=None,
         description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
-        "scene without it; for several concepts 'a dog + a plain photo' (none: the paired retain prompts)",
+        "scene without it; for several concepts 'a dog + a plain photo'; 'auto': one thing that fits the concept "
+        "(none: the paired retain prompts, each another thing)",
     )
 
 

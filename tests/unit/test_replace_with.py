@@ -237,3 +237,53 @@ def test_each_prompt_is_embedded_once(text):
     assert (samples.anchors is None) == (text is None)
     given = samples.anchor_of(torch.arange(70), torch.device("cpu"))["c"].flatten().tolist()
     assert given == [float(hash(prompt)) for prompt in prompts.anchor_train]
+
+
+@pytest.mark.parametrize(
+    ("concept", "kind", "world", "expected"),
+    [
+        ("cat", "object", "open", "dog"),
+        ("Dog", "object", "open", "cat"),
+        ("dog", "object", "open", "cat"),
+        ("Jane Doe", "object", "open", "person"),
+        ("zorblax", "object", "open", "dog"),
+        ("Van Gogh", "style", "open", "a plain photo"),
+        ("pixel art", "style", "open", "a plain photo"),
+        ("photo", "style", "open", "a painting"),
+        ("nudity", "nudity", "open", "clothed"),
+        ("cat + Van Gogh", "object", "open", "dog + a plain photo"),
+        ("cat + dog", "object", "open", "car + car"),
+        ("cat", "object", "tiny-canvas", "astronaut"),
+        ("astronaut", "object", "tiny-canvas", "cat"),
+        ("pop art", "style", "tiny-canvas", "photo"),
+        ("photo", "style", "tiny-canvas", "pencil sketch"),
+        ("cat + pop art", "object", "tiny-canvas", "astronaut + photo"),
+    ],
+)
+def test_auto_is_one_thing_for_all_pairs(concept, kind, world, expected):
+    made = PromptSet.build(concept, kind, n=6, n_test=3, world=world, replace_with="auto")
+    assert made.replace_with == expected
+    chosen = PromptSet.build(concept, kind, n=6, n_test=3, world=world, replace_with=expected)
+    assert made == chosen
+    assert not any(made.names_concept(text) for text in (*made.anchor_train, *made.anchor_test))
+
+
+def test_auto_leaves_what_pairs_say_themselves(tmp_path):
+    """An attribute is left out, and the rows of a file keep their own retain prompts."""
+    hat = PromptSet.build("hat", "object", n=4, n_test=2, attribute_of="cowboy", replace_with="auto")
+    assert hat.replace_with is None and hat.anchor_train == hat.retain_train
+    file = tmp_path / "own.csv"
+    file.write_text("forget,retain\n" + "".join(f"a cat {i},a plate {i}\n" for i in range(9)))
+    own = PromptSet.load(file, "cat", replace_with="auto")
+    assert own == PromptSet.load(file, "cat") and own.anchor_train == own.retain_train
+    saved = tmp_path / "own.json"
+    PromptSet.build("cat", n=4, n_test=2, replace_with="a horse").save(saved)
+    assert PromptSet.load(saved, replace_with="auto").replace_with == "a horse"
+
+
+def test_auto_keeps_clear_of_what_must_stay_forgotten():
+    made = PromptSet.build("cat", n=8, n_test=2, replace_with="auto", keep_forgotten=["dog"])
+    assert made.replace_with == "car"
+    tiny = PromptSet.build("cat", n=8, n_test=2, world="tiny-canvas", replace_with="auto", keep_forgotten=["astronaut"])
+    assert tiny.replace_with == "coffee"
+    assert PromptSet.of_classes("3", ["0", "1", "3"], 2, 1, replace_with="auto").replace_with == "0"
