@@ -232,8 +232,8 @@ class Speed:
         identity = torch.eye(weight.shape[1], dtype=torch.float64)
         towards = moments.anchor - moments.forget
         plain = weight @ torch.linalg.solve(identity + moments.forget, towards.T).T
-        chosen = self._preserved(weight, plain, torch.cat(moments.kept), generator)
-        values, vectors = torch.linalg.eigh(chosen.T @ chosen / len(chosen))
+        kept = self._kept(weight, plain, torch.cat(moments.kept), generator)
+        values, vectors = torch.linalg.eigh(kept)
         null = vectors[:, values < self.threshold]
         # in coordinates of the null space the formula with P becomes one of small symmetric matrices
         inside = null.T @ moments.forget @ null + self.retain_scale * torch.eye(null.shape[1], dtype=torch.float64)
@@ -242,14 +242,23 @@ class Speed:
             step = self._held(step, inside, null.T @ moments.invariants.T)
         return weight + step @ null.T
 
-    def _preserved(self, weight: Tensor, plain: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = _above_mean(rows, plain)
-        if not self.aug_num:
-            return chosen
-        least = torch.linalg.svd(weight).Vh[-1]
-        noise = torch.randn(self.aug_num, len(chosen), generator=generator, dtype=torch.float64)
-        copies = (chosen + noise[..., None] * least).flatten(0, 1)
-        return torch.cat([chosen, _above_mean(copies, plain)])
+    def _kept(self, weight: Tensor, plain: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The second moment of the refined preserved inputs, (D, D).
+
+        A copy is c + z v, z standard normal and v the direction that the layer reads least, so its share of the
+        moment follows from that of c, without the copy itself.
+        """
+        read = rows @ plain.T
+        chosen = _above_mean(read.square().sum(1))
+        rows, read = rows[chosen], read[chosen]
+        least = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, 0]
+        moved = plain @ least
+        noise = torch.randn(self.aug_num, len(rows), generator=generator, dtype=torch.float64)
+        lengths = read.square().sum(1) + 2 * noise * (read @ moved) + noise.square() * moved.square().sum()
+        noise, copied = noise * _above_mean(lengths), _above_mean(lengths).sum(0)
+        count, cross = 1.0 + copied, torch.outer(rows.T @ noise.sum(0), least)
+        total = (rows * count[:, None]).T @ rows + cross + cross.T + noise.square().sum() * torch.outer(least, least)
+        return total / count.sum()
 
     def _held(self, step: Tensor, inside: Tensor, invariants: Tensor) -> Tensor:
         """The step with the invariants, (k, n) in the null space's coordinates, held: Lagrange, or a penalty."""
@@ -261,8 +270,8 @@ class Speed:
         return step - (step @ basis) @ torch.linalg.solve(small, across.T)
 
 
-def _above_mean(rows: Tensor, plain: Tensor) -> Tensor:
-    """The inputs that the plain edit moves more than their mean; all where none is."""
-    moved = (rows @ plain.T).norm(dim=1)
-    chosen = rows[moved > moved.mean()]
-    return chosen if len(chosen) else rows
+def _above_mean(squares: Tensor) -> Tensor:
+    """Which lengths, given as their squares, are above their mean; all where none is."""
+    lengths = squares.clamp(min=0).sqrt()
+    above = lengths > lengths.mean() if lengths.numel() else lengths > 0
+    return above if above.any() else torch.ones_like(above)

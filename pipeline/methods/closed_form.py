@@ -8,7 +8,7 @@ too; token i of a forget prompt is replaced by token i of its anchor, since atte
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from pydantic import Field
@@ -41,15 +41,26 @@ class ClosedFormConfig(MethodConfig):
     needs_whole_weights: ClassVar[bool] = True
 
 
+SIZE = "lambda: weight of the size of the change"
+
+
 class ScaledConfig(ClosedFormConfig):
     """Options of UCE, and of RECE, which repeats it."""
 
     erase_scale: float = Field(default=1.0, gt=0, le=1000, description="weight of the forget prompts")
     preserve_scale: float = Field(default=1.0, ge=0, le=1000, description="weight of the prompts to be kept")
-    lamb: float = Field(default=0.1, gt=0, le=1000, description="weight of the size of the change")
+    lamb: float = Field(default=0.01, gt=0, le=1000, description=SIZE)
 
 
 Config = TypeVar("Config", bound=ClosedFormConfig)
+
+
+class Encoder(Protocol):
+    """What embeds prompts; a `Denoiser` does."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Name -> tensor with a row for each prompt."""
+        ...
 
 
 class ClosedForm(Method[Config]):
@@ -67,7 +78,7 @@ class ClosedForm(Method[Config]):
     def edit(self, denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> float:
         """Solve for the weights that read the prompts' embeddings."""
         weights = check_network(dict(denoiser.module.named_parameters()), self.config.name)
-        return self.edit_weights(weights, _gather(denoiser, rows, progress), progress)
+        return self.edit_weights(weights, gather(denoiser, rows, progress), progress)
 
     def edit_weights(self, weights: Mapping[str, Tensor], seen: Mapping[str, Moments], progress: Progress) -> float:
         """Solve for those of some weights that read prompts, from the moments of what they are conditioned on.
@@ -152,14 +163,20 @@ def warm_start(method: ClosedForm[Any], context: Context) -> None:
     method.edit_weights(context.parameters, seen, context.progress)
 
 
-def _gather(denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> dict[str, Moments]:
-    """The moments of every part of the conditioning, over the distinct rows."""
+def gather(encoder: Encoder, rows: Sequence[Row], progress: Progress) -> dict[str, Moments]:
+    """The moments of every part of the conditioning, over the distinct rows of a prompt set.
+
+    Args:
+        encoder: embeds them: the model.
+        rows: forget prompts, their anchors and retain prompts.
+        progress: told of each batch.
+    """
     rows = list(dict.fromkeys(rows))
     seen: dict[str, Moments] = {}
     with progress.stage("reading prompts", len(rows)) as advance:
         for part in batches(rows, _PAIRS):
             texts = list(dict.fromkeys(text for row in part for text in row))
-            embedded = denoiser.encode_prompts(texts)
+            embedded = encoder.encode_prompts(texts)
             places = torch.tensor([[texts.index(text) for text in row] for row in part])
             forget, anchor, retain = (
                 {name: values[places[:, role].to(values.device)] for name, values in embedded.items()}
@@ -167,7 +184,7 @@ def _gather(denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> dict
             )
             _see(seen, forget, anchor, retain)
             advance(len(part))
-    _see_empty(seen, denoiser.encode_prompts([""]))
+    _see_empty(seen, encoder.encode_prompts([""]))
     return seen
 
 

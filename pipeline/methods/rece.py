@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..maths.closed_form import Moments, rece_map
-from .closed_form import ClosedForm, ScaledConfig
+from .closed_form import SIZE, ClosedForm, ScaledConfig
 from .registry import register
 
 
@@ -22,6 +22,7 @@ class RECEConfig(ScaledConfig):
     """Options of `rece`."""
 
     name: Literal["rece"] = "rece"
+    lamb: float = Field(default=0.1, gt=0, le=1000, description=SIZE)
     rounds: int = Field(default=1, ge=1, le=50, description="how often what still draws the concept is looked for")
     regularisation: float = Field(
         default=0.1, gt=0, le=1000, description="lambda: weight of the size of the embedding that is looked for"

@@ -27,7 +27,7 @@ class SPEEDConfig(ClosedFormConfig):
         default=0.1, gt=0, le=1000, description="directions in which preserved tokens have less than this are free"
     )
     retain_scale: float = Field(default=0.01, gt=0, le=1000, description="weight of the size of the change")
-    lamb: float = Field(
+    invariant_lamb: float = Field(
         default=0.0, ge=0, le=1000, description="lambda: how freely the empty prompt may move; 0 holds it fast"
     )
     aug_num: int = Field(default=10, ge=0, le=100, description="noisy copies of each preserved token")
@@ -38,7 +38,9 @@ class SPEED(ClosedForm[SPEEDConfig]):
 
     def solve(self, weights: Sequence[Tensor], moments: Moments) -> Iterator[Tensor]:
         """Each layer by itself, with noise of its own."""
-        options = Speed(self.config.threshold, self.config.retain_scale, self.config.lamb, self.config.aug_num)
+        options = Speed(
+            self.config.threshold, self.config.retain_scale, self.config.invariant_lamb, self.config.aug_num
+        )
         for place, weight in enumerate(weights):
             yield options.edited(weight, moments, torch.Generator().manual_seed(place))
 

@@ -121,6 +121,19 @@ def test_speed_refines_what_is_preserved():
     assert not torch.allclose(plain, copies)
 
 
+def test_the_moment_of_noisy_copies_is_that_of_the_copies():
+    weight, plain, p = rows(4, 3), rows(4, 5), rows(OTHERS, 2)
+    found = speed(aug_num=7)._kept(weight, plain, p, torch.Generator().manual_seed(3))
+    lengths = (p @ plain.T).norm(dim=1)
+    kept = p[lengths > lengths.mean()]
+    least = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, 0]
+    noise = torch.randn(7, len(kept), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    copies = (kept + noise[..., None] * least).flatten(0, 1)
+    lengths = (copies @ plain.T).norm(dim=1)
+    every = torch.cat([kept, copies[lengths > lengths.mean()]])
+    torch.testing.assert_close(found, every.T @ every / len(every))
+
+
 # the layers that a prompt enters ------------------------------------------------------------------
 
 
