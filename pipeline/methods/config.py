@@ -23,6 +23,7 @@ class MethodConfig(BaseModel):
             first may wait in less room (`training.forget_gradient`).
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
         ascends: whether the forget loss that people read is a denoising loss that is meant to rise.
+        sees_forget_images: whether a loss looks at the forget images, not at their prompts alone.
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
     """
@@ -34,6 +35,7 @@ class MethodConfig(BaseModel):
     two_gradients: ClassVar[bool] = False
     projects: ClassVar[bool] = False
     ascends: ClassVar[bool] = False
+    sees_forget_images: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
 

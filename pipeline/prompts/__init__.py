@@ -2,8 +2,18 @@
 
 from .banks import synonyms_of
 from .compose import composed_worlds
+from .composer import Caption
 from .evaluation import EvaluationPrompt, load_prompts
 from .llm import LLMSource
 from .prompt_set import PromptPair, PromptSet
 
-__all__ = ["EvaluationPrompt", "LLMSource", "PromptPair", "PromptSet", "composed_worlds", "load_prompts", "synonyms_of"]
+__all__ = [
+    "Caption",
+    "EvaluationPrompt",
+    "LLMSource",
+    "PromptPair",
+    "PromptSet",
+    "composed_worlds",
+    "load_prompts",
+    "synonyms_of",
+]

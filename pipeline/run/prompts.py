@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ..data.pictures import find_pictures
 from ..models import Denoiser, class_names
-from ..prompts import LLMSource, PromptSet
+from ..prompts import Caption, LLMSource, PromptSet
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -82,6 +83,8 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+    if recipe.data.forget_images is not None and spec.file is None:
+        return _captioned(setting)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,
@@ -94,6 +97,31 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
         keep_forgotten=setting.forgotten_before,
         usual_n=usual.get("n"),
     )
+
+
+def _captioned(setting: Setting) -> PromptSet:
+    """The prompts of a folder of pictures: their captions, and what is near them."""
+    recipe, spec = setting.recipe, setting.recipe.prompts
+    pictures = find_pictures(str(recipe.data.forget_images))
+    made = PromptSet.of_captions(
+        [Caption(each.caption, str(each.files[-1])) for each in pictures],
+        recipe.concept,
+        recipe.kind if recipe.kind != "class" else "object",
+        spec.n,
+        spec.n_test,
+        recipe.seed,
+        setting.world.name,
+        recipe.method.data,
+        spec.synonyms or None,
+        setting.forgotten_before,
+    )
+    told = [
+        f"{counted(len(pictures), 'picture')} to forget, in {counted(len(made.train), 'pair')}: each comes "
+        f"{len(made.train) // len(pictures)} times or more, with its caption and with prompts near it in turn."
+    ]
+    if spec.source == "llm":
+        told.append("source 'llm' has no effect: the prompts are those of the pictures' captions")
+    return made.model_copy(update={"warnings": (*made.warnings, *told)})
 
 
 def _is_default(spec: PromptSection, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from ..audits import ClassJudge
 from ..data.datasets import load_images
+from ..data.pictures import find_pictures
 from ..data.samples import SampleSet
 from ..models import Denoiser
 from ..prompts import PromptSet
@@ -32,6 +33,10 @@ def samples_of(
     denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
 ) -> SampleSet:
     """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images."""
+    if recipe.data.forget_images is not None:
+        pictures = [each.path for each in find_pictures(recipe.data.forget_images)]
+        drawn = recipe.samples, recipe.seed * 10_000, progress, processes
+        return SampleSet.of_pictures(denoiser, prompts, pictures, *drawn, recipe.data.flip_images)
     if recipe.data.dataset is None:
         return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
     return real_samples(denoiser, recipe.concept, recipe.data, recipe.audits.class_judge, recipe.seed)

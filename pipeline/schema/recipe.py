@@ -69,7 +69,7 @@ class PromptSection(Section):
 
 
 class DataSection(Section):
-    """The real images that class-conditional models unlearn with."""
+    """Real images: pictures of what is to be forgotten, and the data of class-conditional models."""
 
     dataset: str | None = Field(
         default=None,
@@ -86,6 +86,12 @@ class DataSection(Section):
         description="retain images per other class; with 'similar' the same total comes from fewer classes",
     )
     similar_classes: int = Field(default=2, ge=1, le=1000, description="number of classes that 'similar' takes")
+    forget_images: str | None = Field(
+        default=None,
+        description="a folder of pictures to forget (or one file), captions beside them as NAME.txt; none: the model "
+        "draws what it is to forget",
+    )
+    flip_images: bool = Field(default=False, description="forget the mirror image of each of these pictures too")
 
 
 class SampleSection(Section):
@@ -340,6 +346,11 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
+        if self.data.forget_images and (self.kind == "class" or len(self.concepts) > 1):
+            raise ValueError(
+                "data.forget_images goes with one concept of a text-to-image model (the pictures of a class are "
+                f"data.dataset), got {self.concept!r}, {self.kind!r}"
+            )
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
         limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
