@@ -46,11 +46,10 @@ class Samples:
 
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Conditioning]:
         """Latents and conditioning of some samples, on `device`."""
-        return self.latents[indices].to(device), self.conditioning_of(indices, device)
+        return self.latents[indices].to(device), self.conditioning_at(self.rows[indices], device)
 
-    def conditioning_of(self, indices: Tensor, device: torch.device) -> Conditioning:
-        """Conditioning of some samples, on `device`."""
-        rows = self.rows[indices]
+    def conditioning_at(self, rows: Tensor, device: torch.device) -> Conditioning:
+        """Some rows of the conditioning, on `device`."""
         return {name: value[rows].to(device) for name, value in self.conditioning.items()}
 
 
@@ -70,11 +69,14 @@ class SampleSet:
         forget: what is to be forgotten.
         retain: what is to be kept.
         pairs: the retain sample that is the partner of each forget sample, (number of forget samples,).
+        anchors: what is drawn instead of each forget sample, a row of the retain conditioning; (number of forget
+            samples,). None: the prompt of its partner.
     """
 
     forget: Samples
     retain: Samples
     pairs: Tensor
+    anchors: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not len(self.forget) or not len(self.retain):
@@ -86,22 +88,28 @@ class SampleSet:
                 f"pairs must name one of {len(self.retain)} retain samples for each of {len(self.forget)} forget "
                 f"samples, got {self.pairs.tolist()}."
             )
+        if self.anchors is not None:
+            rows = len(next(iter(self.retain.conditioning.values())))
+            if self.anchors.shape != self.pairs.shape or not 0 <= self.anchors.min() <= self.anchors.max() < rows:
+                raise ValueError(
+                    f"anchors must name one of {rows} rows of the retain conditioning for each of {len(self.forget)} "
+                    f"forget samples, got {self.anchors.tolist()}."
+                )
 
     @classmethod
-    def in_order(cls, forget: Samples, retain: Samples) -> "SampleSet":
+    def in_order(cls, forget: Samples, retain: Samples, anchors: Tensor | None = None) -> "SampleSet":
         """Sample i of one is the partner of sample i of the other; fewer retain samples are gone through again."""
-        return cls(forget, retain, torch.arange(len(forget)) % max(1, len(retain)))
+        return cls(forget, retain, torch.arange(len(forget)) % max(1, len(retain)), anchors)
 
     @property
     def one_to_one(self) -> bool:
         """Whether every retain sample is the partner of one forget sample, so that pairs train in the same step."""
         return len(self.forget) == len(self.retain) == len(self.pairs.unique())
 
-    def partners(self, term: str, indices: Tensor) -> Tensor:
-        """The samples of the other term that are the partners of some of this one, (n,)."""
-        if term == "forget":
-            return self.pairs[indices]
-        return self.pairs.argsort()[indices] if self.one_to_one else indices % len(self.forget)
+    def anchor_of(self, indices: Tensor, device: torch.device) -> Conditioning:
+        """Conditioning of what is drawn instead of some forget samples, on `device`."""
+        rows = self.retain.rows[self.pairs[indices]] if self.anchors is None else self.anchors[indices]
+        return self.retain.conditioning_at(rows, device)
 
     @classmethod
     def draw(
@@ -113,14 +121,15 @@ class SampleSet:
         progress: Progress | None = None,
         processes: Processes = ALONE,
     ) -> "SampleSet":
-        """Let the model draw its own training images. Pairs share the seed of their noise."""
+        """Let the model draw its own training images. Pairs share the seed of their noise; no anchor is drawn."""
         sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
         drawn = {
             term: draw_latents(denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes)
             for term in texts
         }
-        return cls.in_order(**{term: _samples(denoiser, drawn[term], texts[term]) for term in texts})
+        forget, _ = _samples(denoiser, drawn["forget"], texts["forget"])
+        return cls.in_order(forget, *_samples(denoiser, drawn["retain"], texts["retain"], prompts.anchor_train))
 
     @classmethod
     def of_pictures(
@@ -176,7 +185,14 @@ class SampleSet:
 
     @classmethod
     def from_images(
-        cls, denoiser: Denoiser, data: LabelledImages, concept: str, spec: DataSection, judge: Judge, seed: int = 0
+        cls,
+        denoiser: Denoiser,
+        data: LabelledImages,
+        concept: str,
+        spec: DataSection,
+        judge: Judge,
+        seed: int = 0,
+        replace_with: str | None = None,
     ) -> "SampleSet":
         """Take real images: D_f is every image of the class, D_r some of the others.
 
@@ -187,6 +203,7 @@ class SampleSet:
             spec: which other classes, and how many images.
             judge: whose features say which classes are similar.
             seed: decides which images are chosen.
+            replace_with: name of the class that is drawn instead; None: those of the partners.
 
         Raises:
             UserError: no such class, or too few images of a class.
@@ -200,11 +217,17 @@ class SampleSet:
             )
         chosen = balanced(data, others, wanted, torch.Generator().manual_seed(seed))
         own = (data.labels == label).nonzero().flatten()
-        return cls.in_order(_real(denoiser, data, own), _real(denoiser, data, chosen))
+        names = list(dict.fromkeys([*data.names, *([replace_with] if replace_with else [])]))
+        conditioning = {name: rows.cpu() for name, rows in denoiser.encode_prompts(names).items()}
+        forget, retain = (Samples(data.images[rows], conditioning, data.labels[rows]) for rows in (own, chosen))
+        anchors = torch.full((len(own),), names.index(replace_with)) if replace_with else None
+        return cls.in_order(forget, retain, anchors)
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
         tensors: dict[str, Tensor] = {"pairs": self.pairs}
+        if self.anchors is not None:
+            tensors["anchors"] = self.anchors
         for term, samples in (("forget", self.forget), ("retain", self.retain)):
             tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
             tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}
@@ -226,8 +249,10 @@ class SampleSet:
 
         try:
             tensors = load_file(path)
-            forget, retain = part("forget"), part("retain")
-            return cls(forget, retain, tensors["pairs"]) if "pairs" in tensors else cls.in_order(forget, retain)
+            forget, retain, anchors = part("forget"), part("retain"), tensors.get("anchors")
+            if "pairs" not in tensors:
+                return cls.in_order(forget, retain, anchors)
+            return cls(forget, retain, tensors["pairs"], anchors)
         except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
             raise UserError(f"the training images in {path} can't be read: {str(error).splitlines()[0]}.") from None
 
@@ -299,14 +324,14 @@ def balanced(data: LabelledImages, labels: Sequence[int], count: int, generator:
     return together[torch.randperm(len(together), generator=generator)]  # so that partners are of any class
 
 
-def _real(denoiser: Denoiser, data: LabelledImages, indices: Tensor) -> Samples:
-    conditioning = {name: rows.cpu() for name, rows in denoiser.encode_prompts(data.names).items()}
-    return Samples(data.images[indices], conditioning, data.labels[indices])
-
-
-def _samples(denoiser: Denoiser, latents: Tensor, prompts: Sequence[str]) -> Samples:
-    distinct = sorted(set(prompts))
+def _samples(
+    denoiser: Denoiser, latents: Tensor, prompts: Sequence[str], anchors: Sequence[str] = ()
+) -> tuple[Samples, Tensor | None]:
+    """The samples of these prompts, and the rows of their conditioning that the anchors have, if they differ."""
+    anchors = [] if list(anchors) == list(prompts) else anchors
+    distinct = sorted({*prompts, *anchors})
     row_of = {prompt: row for row, prompt in enumerate(distinct)}
     parts = [denoiser.encode_prompts(part) for part in batches(distinct, 64)]
     conditioning = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
-    return Samples(latents, conditioning, torch.tensor([row_of[prompt] for prompt in prompts]))
+    rows, of_anchors = (torch.tensor([row_of[prompt] for prompt in texts]) for texts in (prompts, anchors))
+    return Samples(latents, conditioning, rows), of_anchors if anchors else None

@@ -24,7 +24,7 @@ class Batch:
         conditioning: as the denoiser's `encode_prompts` gives it, B rows.
         noise: standard normal, like `samples`.
         timesteps: (B,).
-        paired_conditioning: the conditioning of each sample's partner in the other term's data, B rows.
+        anchor: the conditioning of what is drawn instead of each forget sample, B rows; empty for the retain term.
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
@@ -36,7 +36,7 @@ class Batch:
     conditioning: Conditioning
     noise: Tensor
     timesteps: Tensor
-    paired_conditioning: Conditioning = field(default_factory=dict)
+    anchor: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
     whole: Callable[[Tensor], Tensor] = lambda loss: loss

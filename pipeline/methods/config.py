@@ -42,6 +42,11 @@ class MethodConfig(BaseModel):
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
 
+    @property
+    def redirects(self) -> bool:
+        """True if the forget loss looks at the anchors: what is to be drawn instead."""
+        return False
+
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
         return {}

@@ -2,10 +2,10 @@
 
     L = MSE(e(x_t, c_f), stop-grad e(x_t, c')) + alpha L_r
 
-on forget images x, with c' the paired retain prompt instead of the forget prompt c_f (Section 4.2,
-"random labels" for generation). Only the weights of the saliency mask move (Eqs. 3 and 4): those in
-which the forget loss, summed over all of the forget data, has its largest gradient. `retain_weight`
-is alpha.
+on forget images x, with c' the anchor instead of the forget prompt c_f: the paired retain prompt, or what the
+user wants to be drawn instead (Section 4.2, "random labels" for generation). Only the weights of the saliency
+mask move (Eqs. 3 and 4): those in which the forget loss, summed over all of the forget data, has its largest
+gradient. `retain_weight` is alpha.
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,11 @@ class SalUnConfig(RetainWeight):
         default=8.5, ge=0, le=50, description="guidance of the prediction whose gradient makes the mask"
     )
     mask: str | None = Field(default=None, description="a mask.safetensors to use instead of a new one")
+
+    @property
+    def redirects(self) -> bool:
+        """Always: that is its forget loss."""
+        return True
 
     def idle(self) -> Mapping[str, str]:
         """A mask that is named was made before."""
@@ -112,7 +117,7 @@ def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:
     """MSE(e(x_t, c_f), stop-grad e(x_t, c')); a scalar."""
     noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
     with torch.no_grad():
-        target = denoiser.predict(noisy, batch.timesteps, batch.paired_conditioning)
+        target = denoiser.predict(noisy, batch.timesteps, batch.anchor)
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
     return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
 

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from ..support.errors import UserError
 from ..support.files import write_text
@@ -51,17 +59,34 @@ Source = Literal["template", "llm", "file"]
 
 
 class PromptPair(BaseModel):
-    """A prompt with the concept and the same one without."""
+    """A prompt with the concept and the same one without.
+
+    Attributes:
+        forget: with the concept.
+        retain: without it.
+        anchor: what is drawn instead of the concept; None: the retain prompt.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     forget: str
     retain: str
+    anchor: str | None = None
 
-    @field_validator("forget", "retain")
+    @field_validator("forget", "retain", "anchor")
     @classmethod
-    def _on_one_line(cls, prompt: str) -> str:
-        return " ".join(prompt.split())
+    def _on_one_line(cls, prompt: str | None) -> str | None:
+        return prompt and " ".join(prompt.split())
+
+    @model_serializer(mode="wrap")
+    def _without_absent_anchor(self, write: SerializerFunctionWrapHandler) -> dict[str, str]:
+        """Write two prompts as they were written before there were anchors."""
+        return {role: prompt for role, prompt in write(self).items() if prompt is not None}
+
+    @property
+    def instead(self) -> str:
+        """The prompt of what is drawn instead of the concept."""
+        return self.retain if self.anchor is None else self.anchor
 
 
 class PromptSet(BaseModel):
@@ -104,6 +129,11 @@ class PromptSet(BaseModel):
         return [pair.retain for pair in self.train]
 
     @property
+    def anchor_train(self) -> list[str]:
+        """Prompts of what is drawn instead, row by row those of `forget_train`."""
+        return [pair.instead for pair in self.train]
+
+    @property
     def forget_test(self) -> list[str]:
         """Prompts of D_f to test on."""
         return [pair.forget for pair in self.test]
@@ -112,6 +142,11 @@ class PromptSet(BaseModel):
     def retain_test(self) -> list[str]:
         """Prompts of D_r to test on."""
         return [pair.retain for pair in self.test]
+
+    @property
+    def anchor_test(self) -> list[str]:
+        """Prompts of what is drawn instead, row by row those of `forget_test`."""
+        return [pair.instead for pair in self.test]
 
     @classmethod
     def build(

@@ -134,7 +134,7 @@ class Feed:
     def _noised(self, term: str, indices: Tensor, held: Tensor, generator: torch.Generator) -> Batch:
         """Those places of a micro-batch that are `held`, noised as they are in the whole one."""
         count = len(indices)
-        own, other = self._of(term), self._of("forget" if term == "retain" else "retain")
+        own = self._of(term)
         noise = torch.randn((count, *own.latents.shape[1:]), generator=generator)
         timesteps = self.objective.sample_timesteps(count, generator)
         samples, conditioning = own.take(indices[held], self.device)
@@ -146,7 +146,7 @@ class Feed:
             conditioning,
             noise[held].to(self.device),
             timesteps[held].to(self.device),
-            paired_conditioning=other.conditioning_of(self.samples.partners(term, indices[held]), self.device),
+            anchor=self.samples.anchor_of(indices[held], self.device) if term == "forget" else {},
             first_timestep=timesteps[:1].to(self.device) if len(held) < count else None,
         )
 

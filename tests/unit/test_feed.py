@@ -24,7 +24,11 @@ def feed(samples, **spec):
 
 
 def numbers(batch):
-    return batch.samples.flatten().tolist(), batch.paired_conditioning["c"].flatten().tolist()
+    return batch.samples.flatten().tolist()
+
+
+def anchors(batch):
+    return batch.anchor["c"].flatten().tolist()
 
 
 def steps(feed, term, count=4):
@@ -36,8 +40,8 @@ def test_pairs_meet_in_a_step_whatever_their_order():
     whole = feed(SampleSet(make(5, 0), make(5, 100), pairs))
     for step in range(4):
         forget, retain = whole.batch("forget", step, 0), whole.batch("retain", step, 0)
-        assert numbers(forget)[0] == numbers(retain)[1] and numbers(forget)[1] == numbers(retain)[0]
-        assert numbers(retain)[0] == [100 + pairs[int(number)].item() for number in numbers(forget)[0]]
+        assert numbers(retain) == [100 + pairs[int(number)].item() for number in numbers(forget)]
+        assert anchors(forget) == numbers(retain) and retain.anchor == {}
 
 
 def test_an_epoch_shows_every_sample_once():
@@ -61,7 +65,35 @@ def test_the_order_is_that_of_earlier_versions():
         assert list(chain(*steps(equal, term))) == expected
     unequal = feed(SampleSet.in_order(make(6, 0), make(9, 100)))
     assert list(chain(*steps(unequal, "retain", 3))) == shuffled(9, 0)
-    assert numbers(unequal.batch("retain", 0, 0))[1] == [index % 6 for index in steps(unequal, "retain", 1)[0]]
+    assert anchors(unequal.batch("forget", 0, 0)) == [100 + index for index in steps(unequal, "forget", 1)[0]]
+
+
+def with_anchors():
+    """Five forget samples whose anchors are rows 5 to 9 of the retain conditioning, which no retain sample has."""
+    retain = Samples(make(5, 100).latents, make(10, 100).conditioning, torch.arange(5))
+    return SampleSet.in_order(make(5, 0), retain, torch.arange(9, 4, -1))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_anchors_belong_to_their_forget_samples(tmp_path, again):
+    samples = with_anchors()
+    if again:
+        samples.save(tmp_path / "samples.safetensors")
+        samples = SampleSet.load(tmp_path / "samples.safetensors")
+    whole = feed(samples)
+    for step in range(4):
+        forget = whole.batch("forget", step, 0)
+        assert anchors(forget) == [109 - number for number in numbers(forget)]
+        assert numbers(whole.batch("retain", step, 0)) == [100 + number for number in numbers(forget)]
+    plain = feed(SampleSet.in_order(samples.forget, samples.retain))
+    assert numbers(plain.batch("forget", 0, 0)) == numbers(whole.batch("forget", 0, 0)), "the same order"
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 1, 2, 3, 10], [0, 1, 2, 3, -1]])
+def test_anchors_that_are_no_rows_are_refused(rows):
+    samples = with_anchors()
+    with pytest.raises(ValueError, match="anchors must name one of 10 rows of the retain conditioning for each of 5"):
+        SampleSet(samples.forget, samples.retain, samples.pairs, torch.tensor(rows))
 
 
 def test_pairs_are_kept_on_disk_and_derived_for_files_without(tmp_path):
