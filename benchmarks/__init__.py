@@ -15,5 +15,6 @@ TABLES: dict[str, str] = {
     "canvas": ".tables.canvas",
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
+    "images": ".tables.images",
 }
 """Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

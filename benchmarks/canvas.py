@@ -179,7 +179,7 @@ class Bench:
 
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
+        key = _key(recipe, "concept", "kind", "seed", "prompts", "data", "samples", "audits")
         if key not in self._before:
             self.denoiser.module.load_state_dict(self.weights)
             self._before[key] = self.audit(recipe), self.images
@@ -188,7 +188,7 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        key = _key(recipe, "concept", "kind", "seed", "prompts", "data", "samples") + recipe.method.data
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
@@ -232,6 +232,9 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
         row["retain_test_interval"] = [interval.low, interval.high]
     if audit.nudity:
         row |= {"FACE": audit.nudity.images_with_any, "floor": audit.nudity.floor, "images": audit.nudity.images}
+    if audit.resemblance:
+        found = audit.resemblance
+        row |= {"copies": found.copies, "closest": found.closest, "resemblance": [found.forget, found.retain]}
     if training:
         row |= {
             "violations": [training.violation_rate.forget, training.violation_rate.retain],

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
-from ..data.pictures import Picture, check_pictures, find_pictures, read_pictures
+from ..data.pictures import Picture, find_pictures, read_pictures
 from ..maths.metrics import copies
 from ..schema.recipe import AuditSection
 from ..schema.results import Nearest, Record, ResemblanceResult
@@ -57,8 +57,8 @@ class ResemblanceAudit(Audit[ResemblanceResult]):
     def check(
         cls, options: AuditSection, subject: Subject, prompts: Mapping[str, Sequence[str]], side: int | None = None
     ) -> list[str]:
-        """Refuse a model that is not there, and pictures that can't be read."""
-        return [*check_clip_name(options.alignment_model), *check_pictures(subject.pictures or "")]
+        """Refuse a model that is not there; preflight has read the pictures."""
+        return check_clip_name(options.alignment_model)
 
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> ResemblanceResult:
         """Compare both test sets with the pictures, which are cropped as those that train."""
@@ -80,10 +80,10 @@ class ResemblanceAudit(Audit[ResemblanceResult]):
             images=len(to_forget),
             model=self.clip.name,
             nearest=[
-                Nearest(
-                    picture=each.path.name, image=place, prompt=forget.prompts[place], similarity=best.values[index].item()
+                Nearest(picture=each.path.name, image=image, prompt=forget.prompts[image], similarity=similarity)
+                for each, image, similarity in zip(
+                    self.pictures[:SHOWN], best.indices.tolist(), best.values.tolist(), strict=False
                 )
-                for index, (each, place) in enumerate(zip(self.pictures[:SHOWN], best.indices.tolist(), strict=False))
             ],
         )
 

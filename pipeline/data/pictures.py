@@ -65,38 +65,46 @@ def find_pictures(place: str | Path) -> list[Picture]:
     return [_picture(file) for file in found]
 
 
-def check_pictures(place: str | Path, side: int | None = None) -> list[str]:
+def check_pictures(place: str | Path) -> list[str]:
     """Read every picture once, before long work; gives warnings.
 
-    Args:
-        place: see `find_pictures`, as for the errors.
-        side: of the model's pictures in pixels, where it is known.
-
     Raises:
-        UserError: the first picture that can't be read.
+        UserError: the first picture that can't be read, and as `find_pictures` does.
     """
-    pictures = find_pictures(place)
+    pictures, path = find_pictures(place), user_path(place)
     with told_of() as found:
-        sizes = [load_picture(each.path).size for each in pictures]
-    least = (side or 64) // 2
-    small = [each.path.name for each, size in zip(pictures, sizes, strict=True) if min(size) < least]
-    if small:
-        found.append(
-            f"{counted(len(small), 'picture')} to forget, the first {small[0]}, with a side below {least} pixels: "
-            f"enlarged, they are blurred, and the model forgets the blur too. Give larger ones."
-        )
+        for each in pictures:
+            load_picture(each.path)
     if len(pictures) < FEW:
         found.append(
             f"{counted(len(pictures), 'picture')} to forget: enough for a single artwork or logo. Of a person or a "
-            f"kind of thing give ten or more, or the model forgets just these."
+            "kind of thing give ten or more, or the model forgets just these."
         )
-    path = user_path(place)
     if path.is_dir():
         known = {file for each in pictures for file in each.files}
         others = [file.name for file in _visible(path) if file not in known and file.is_file()]
         if others:
-            found.append(f"{counted(len(others), 'file')} in {path}, the first {others[0]}, no picture: left out.")
+            found.append(f"{counted(len(others), 'file')} in {path} left out, the first {others[0]}: no picture.")
     return found
+
+
+def small_pictures(place: str | Path, side: int) -> list[str]:
+    """A warning of pictures that must be enlarged more than twice.
+
+    Args:
+        place: see `find_pictures`.
+        side: of the model's pictures, in pixels.
+    """
+    small = []
+    for each in find_pictures(place):
+        with Image.open(each.path) as image:
+            small += [each.path.name] if 2 * min(image.size) < side else []
+    if not small:
+        return []
+    return [
+        f"{counted(len(small), 'picture')} to forget, the first {small[0]}, with a side below half of the model's "
+        f"{side} pixels: enlarged they are blurred, and the model forgets blurred ones. Give larger ones."
+    ]
 
 
 def read_pictures(paths: Sequence[Path], height: int, width: int) -> Tensor:

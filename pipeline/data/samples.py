@@ -150,7 +150,7 @@ class SampleSet:
 
         Args:
             denoiser: the model.
-            prompts: the captions are their forget prompts; see `PromptSet.of_captions`.
+            prompts: the captions are their forget prompts; see `caption_set`.
             pictures: files, at least one.
             spec: how D_r is drawn.
             seed: of D_r, as `draw` has it.
@@ -179,9 +179,8 @@ class SampleSet:
         row = torch.arange(len(prompts.train))
         turn = row.div(2 * len(pictures), rounding_mode="floor")  # a picture's caption and its near prompt
         latents = torch.cat(encoded)[row % len(pictures) + (len(pictures) * (turn % 2) if flip else 0)]
-        return cls.in_order(
-            _samples(denoiser, latents, prompts.forget_train), _samples(denoiser, retain, prompts.retain_train)
-        )
+        forget, _ = _samples(denoiser, latents, prompts.forget_train)
+        return cls.in_order(forget, *_samples(denoiser, retain, prompts.retain_train, prompts.anchor_train))
 
     @classmethod
     def from_images(

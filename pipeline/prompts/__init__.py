@@ -1,6 +1,7 @@
 """Paired forget and retain prompts: D_f and D_r of Ko et al. 2024, Section 3 and Appendix D."""
 
 from .banks import synonyms_of
+from .captions import caption_set
 from .compose import composed_worlds
 from .composer import Caption
 from .evaluation import EvaluationPrompt, load_prompts
@@ -13,6 +14,7 @@ __all__ = [
     "LLMSource",
     "PromptPair",
     "PromptSet",
+    "caption_set",
     "composed_worlds",
     "load_prompts",
     "synonyms_of",

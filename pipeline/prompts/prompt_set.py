@@ -40,7 +40,7 @@ from .compose import (
     shares,
     unguarded_warnings,
 )
-from .composer import Caption, Composer, Scope
+from .composer import Composer, Scope
 from .concepts import (
     Concepts,
     join_concepts,
@@ -262,72 +262,6 @@ class PromptSet(BaseModel):
                 *few_rows_warnings([name for name in keep_forgotten if name not in unguarded], n),
             ),
         )
-        made.check()
-        return made
-
-    @classmethod
-    def of_captions(
-        cls,
-        captions: Sequence[Caption],
-        concept: str,
-        kind: Kind = "object",
-        n: int = 800,
-        n_test: int = 100,
-        seed: int = 0,
-        world: str = "open",
-        structure: Structure = "diverse",
-        synonyms: Sequence[str] | None = None,
-        keep_forgotten: Sequence[str] = (),
-    ) -> Self:
-        """Compose a prompt set for pictures: train row i belongs to picture i modulo their number.
-
-        Args:
-            captions: of the pictures, at least one. The forget prompts are these and prompts near them, the retain
-                prompts their neighbours; see `Composer.caption_rows`.
-            concept: one concept, or what else the pictures are called.
-            kind: see `build`, as for all others.
-            n: train rows; at least one for each picture is made.
-            n_test: test rows.
-            seed: decides the neighbours.
-            world: whose words the prompts use.
-            structure: of the prompts near the captions.
-            synonyms: more words for the concept.
-            keep_forgotten: what was forgotten before and shall stay so.
-
-        Raises:
-            UserError: a caption that names nothing to be forgotten, or as `build` does.
-        """
-        composer = composer_of(world)
-        names = read_concepts(concept)
-        more, _, keep_forgotten = other_names(names, synonyms, None, keep_forgotten)
-        kept, count = _with_kinds(keep_forgotten, kind, composer), max(n, len(captions))
-        scope = Scope(structure, seed)
-        part = composer.caption_rows(
-            captions, names[0], kind, count, n_test, scope, synonyms=more or None, avoid=kept
-        )
-        made = cls(
-            concept=names,
-            kind=kind,
-            world=world,
-            synonyms=part.names,
-            source="file",
-            seed=seed,
-            train=_pairs(part.train),
-            test=_pairs(part.test),
-            warnings=(*plural_warnings([*names, *more, *keep_forgotten]), *part.warnings),
-        )
-        if kept:
-            known = [(name, kind) for name in names if not find_world(world).words or find_world(world).find(name)]
-            guards, unguarded = guard_prompts(
-                kept, -(-count // GUARD_EVERY), seed, composer, known, made.names_concept
-            )
-            made = made.model_copy(
-                update={
-                    "train": _pairs(guard(part.train, guards) if guards else part.train),
-                    "keep_forgotten": tuple(name for name in keep_forgotten if name not in unguarded),
-                    "warnings": (*made.warnings, *unguarded_warnings(unguarded, made.concept)),
-                }
-            )
         made.check()
         return made
 

@@ -149,9 +149,7 @@ def retain_for(prompt: str, concept: Concept, other: str, where: str, remedy: st
             f"{prompt!r}. Add the word{remedy}."
         )
     nudity = concept.layout == "nudity"
-    made = (
-        without_modifier(prompt, concept.synonyms) if nudity else with_replacement(prompt, concept.synonyms, other)
-    )
+    made = without_modifier(prompt, concept.synonyms) if nudity else with_replacement(prompt, concept.synonyms, other)
     if not made:
         raise UserError(f"{where}: expected words beside {concept.name!r}, got {prompt!r}. Add some{remedy}.")
     return made

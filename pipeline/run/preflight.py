@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..audits import check_audits
 from ..data.datasets import classes_of
+from ..data.pictures import check_pictures, small_pictures
+from ..data.samples import encode
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
@@ -27,7 +31,13 @@ from .cost import trained_tensors
 from .prompts import prompts_of
 from .space import check_room, room_needed
 
-AUDITED = ("concept", "kind", "attribute_of", "model", "seed", "method", "prompts", "samples", "audits")
+_TRIED = 64
+"""Side of the black picture that is encoded to see whether the autoencoder can, in pixels."""
+
+AUDITED = (
+    *("concept", "kind", "attribute_of", "model", "seed", "method"),
+    *("prompts", "data.forget_images", "samples", "audits"),
+)
 """The fields that have a say where nothing is trained."""
 
 
@@ -65,9 +75,10 @@ def preflight(
     if trains:
         check_optimizer(recipe.training)
         check_tuning(recipe.training, device)
+    told = check_pictures(recipe.data.forget_images) if recipe.data.forget_images else []
     prompts = prompts or prompts_of(setting, denoiser)
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
-    warnings = [*prompts.warnings, *idle_options(setting, () if trains else AUDITED, trains)]
+    warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)
@@ -101,6 +112,9 @@ def preflight_model(
         check_tuning(recipe.training, denoiser.device, denoiser.module)
         trained = trained_tensors(denoiser.module, recipe.training)
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
+        if recipe.data.forget_images is not None:
+            encode(denoiser, torch.zeros(1, 3, _TRIED, _TRIED))
+            warnings += small_pictures(recipe.data.forget_images, recipe.samples.image_size or _drawn_side(denoiser))
         if recipe.method.needs_unconditional or recipe.training.proportion_empty_prompts:
             denoiser.encode_prompts([""])
         if out is not None:
@@ -115,6 +129,12 @@ def _own_side(denoiser: Denoiser) -> int | None:
     """Pixels a side of what a model draws by itself, where its network works on pixels."""
     size = getattr(denoiser.module.config, "sample_size", None)
     return size if isinstance(size, int) and not hasattr(denoiser.pipeline, "vae") else None
+
+
+def _drawn_side(denoiser: Denoiser) -> int:
+    """Pixels a side of what a model draws by itself; 0 where it doesn't say so."""
+    side = getattr(denoiser.module.config, "sample_size", None) or getattr(denoiser.pipeline, "default_sample_size", 0)
+    return side * getattr(denoiser.pipeline, "vae_scale_factor", 1) if isinstance(side, int) else 0
 
 
 def _sample_counts(setting: Setting, prompts: PromptSet) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ..data.pictures import find_pictures
 from ..models import Denoiser, class_names
-from ..prompts import Caption, LLMSource, PromptSet
+from ..prompts import Caption, LLMSource, PromptSet, caption_set
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -103,7 +103,7 @@ def _captioned(setting: Setting) -> PromptSet:
     """The prompts of a folder of pictures: their captions, and what is near them."""
     recipe, spec = setting.recipe, setting.recipe.prompts
     pictures = find_pictures(str(recipe.data.forget_images))
-    made = PromptSet.of_captions(
+    made = caption_set(
         [Caption(each.caption, str(each.files[-1])) for each in pictures],
         recipe.concept,
         recipe.kind if recipe.kind != "class" else "object",

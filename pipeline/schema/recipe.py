@@ -346,10 +346,10 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
-        if self.data.forget_images and (self.kind == "class" or len(self.concepts) > 1):
+        if self.data.forget_images and (self.kind == "class" or len(self.concepts) > 1 or self.attribute_of):
             raise ValueError(
                 "data.forget_images goes with one concept of a text-to-image model (the pictures of a class are "
-                f"data.dataset), got {self.concept!r}, {self.kind!r}"
+                f"data.dataset), and not with attribute_of; got {self.concept!r}, {self.kind!r}"
             )
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
