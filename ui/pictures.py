@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from ..pipeline.audits import NudityAudit, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL, read_prompts
-from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS
+from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra, UserError
@@ -78,10 +78,11 @@ class Pair(NamedTuple):
 
 
 class PictureSet(NamedTuple):
-    """Pairs that show the same: what to forget, or what to keep."""
+    """Pairs that show the same: what to forget, or what to keep; `first` says what is on the left."""
 
     title: str
     pairs: list[Pair]
+    first: str = BEFORE
 
 
 def picture_sets(
@@ -98,7 +99,16 @@ def picture_sets(
                 pairs.append(Pair(prompt, _data(run / "images" / BEFORE / file, recipe, reveal), second))
         if pairs:
             found.append(PictureSet("To forget" if name == FORGET_TEST else "To keep", pairs))
-    return found
+    return found + _given(run, recipe, after, reveal, limit)
+
+
+def _given(run: Path, recipe: Recipe, after: str, reveal: bool, limit: int) -> list[PictureSet]:
+    """The pictures to forget, each beside the drawn one that is nearest to it."""
+    pairs = []
+    for file in sorted((run / "images" / GIVEN).glob(f"{NEAREST}-*.png"))[:limit]:
+        drawn = _data(run / "images" / after / file.name, recipe, reveal)
+        pairs += [Pair("", _data(file, recipe, reveal), drawn)] if drawn else []
+    return [PictureSet("Pictures to forget, and what is drawn nearest to them", pairs, GIVEN)] if pairs else []
 
 
 def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16) -> str:

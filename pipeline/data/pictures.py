@@ -88,6 +88,30 @@ def check_pictures(place: str | Path) -> list[str]:
     return found
 
 
+def check_rows(place: str | Path, rows: int) -> list[str]:
+    """Say how often each picture comes.
+
+    Args:
+        place: see `find_pictures`.
+        rows: training pairs, of which each has a picture.
+
+    Raises:
+        UserError: fewer rows than pictures.
+    """
+    count = len(find_pictures(place))
+    if rows < count:
+        raise UserError(
+            f"expected a training pair for each of {count} pictures to forget, got {counted(rows, 'pair')}. Give more "
+            "pairs, or fewer pictures."
+        )
+    if rows == count:
+        return []
+    return [
+        f"{counted(count, 'picture')} to forget in {counted(rows, 'pair')}: each comes {rows // count} times or more, "
+        "with prompts and noise of its own each time."
+    ]
+
+
 def small_pictures(place: str | Path, side: int) -> list[str]:
     """A warning of pictures that must be enlarged more than twice.
 

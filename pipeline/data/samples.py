@@ -283,7 +283,7 @@ def encode(denoiser: Denoiser, images: Tensor) -> Tensor:
         UserError: the model has no encoder, or gives latents that are no numbers.
     """
     vae = denoiser.pipeline.components.get("vae")
-    if vae is not None and getattr(vae, "encoder", None) is None:
+    if getattr(vae, "encoder", vae) is None:
         raise UserError("the model's autoencoder (vae) can't encode pictures. Give one with its encoder.")
     latents = denoiser.encode_images(images).float().cpu()
     if not latents.isfinite().all():

@@ -13,7 +13,7 @@ import torch
 
 from ..audits import check_audits
 from ..data.datasets import classes_of
-from ..data.pictures import check_pictures, small_pictures
+from ..data.pictures import check_pictures, check_rows, small_pictures
 from ..data.samples import encode
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
@@ -75,8 +75,10 @@ def preflight(
     if trains:
         check_optimizer(recipe.training)
         check_tuning(recipe.training, device)
-    told = check_pictures(recipe.data.forget_images) if recipe.data.forget_images else []
+    given = recipe.data.forget_images
+    told = check_pictures(given) if given is not None else []
     prompts = prompts or prompts_of(setting, denoiser)
+    told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
     if denoiser and recipe.device not in ("auto", device.type, str(device)):

@@ -115,13 +115,10 @@ def _captioned(setting: Setting) -> PromptSet:
         spec.synonyms or None,
         setting.forgotten_before,
     )
-    told = [
-        f"{counted(len(pictures), 'picture')} to forget, in {counted(len(made.train), 'pair')}: each comes "
-        f"{len(made.train) // len(pictures)} times or more, with its caption and with prompts near it in turn."
-    ]
-    if spec.source == "llm":
-        told.append("source 'llm' has no effect: the prompts are those of the pictures' captions")
-    return made.model_copy(update={"warnings": (*made.warnings, *told)})
+    if spec.source != "llm":
+        return made
+    unused = "source 'llm' has no effect: the prompts are those of the pictures' captions"
+    return made.model_copy(update={"warnings": (*made.warnings, unused)})
 
 
 def _is_default(spec: PromptSection, name: str) -> bool:

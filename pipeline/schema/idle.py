@@ -169,7 +169,7 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need is not _DRAWN]
+        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in (_DRAWN, _SEEN)]
         return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]
