@@ -147,10 +147,10 @@ def read_pictures(paths: Sequence[Path], height: int, width: int) -> Tensor:
     """
     with told_of():  # `check_pictures` has told it
         fitted = [ImageOps.fit(load_picture(path), (width, height), Image.Resampling.LANCZOS) for path in paths]
-    return torch.from_numpy(np.stack([np.asarray(each) for each in fitted])).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack([np.asarray(each) for each in fitted])).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def keep_pictures(images: Sequence[np.ndarray], root: Path, captions: Sequence[str | None] = ()) -> Path:
+def keep_pictures(images: np.ndarray | Sequence[np.ndarray], root: Path, captions: Sequence[str | None] = ()) -> Path:
     """Write pictures that are on no disk yet, so that a run can name them, be resumed, and be told from others.
 
     Args:
@@ -164,7 +164,7 @@ def keep_pictures(images: Sequence[np.ndarray], root: Path, captions: Sequence[s
     captions = captions or [None] * len(images)
     digest = hashlib.sha256(repr([captions, [image.shape for image in images]]).encode())
     for image in images:
-        digest.update(np.ascontiguousarray(image))
+        digest.update(image.tobytes())
     folder = root / f"pictures-{digest.hexdigest()[:12]}"
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         path = folder / f"{number:04d}.png"

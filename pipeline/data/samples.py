@@ -285,7 +285,7 @@ def encode(denoiser: Denoiser, images: Tensor) -> Tensor:
     vae = denoiser.pipeline.components.get("vae")
     if getattr(vae, "encoder", vae) is None:
         raise UserError("the model's autoencoder (vae) can't encode pictures. Give one with its encoder.")
-    latents = denoiser.encode_images(images).float().cpu()
+    latents = denoiser.encode_images(images).float().cpu().contiguous()  # as they come back from a file: same bits
     if not latents.isfinite().all():
         raise UserError("the autoencoder (vae) encodes pictures as NaN or infinity: it overflows. Use it in float32.")
     return latents

@@ -229,8 +229,8 @@ class _Work:
         """Keep thumbnails of the first pictures to forget, and the drawn pictures that are nearest to them."""
         pictures = find_pictures(self.setting.recipe.data.forget_images or "")[: len(found.nearest)]
         side = min(drawn.shape[1], LARGEST)
-        given = read_pictures([each.path for each in pictures], side, side).permute(0, 2, 3, 1)
-        self.run.save_images(GIVEN, {NEAREST: to_uint8(given.numpy())}, None)
+        given = np.asarray(to_uint8(read_pictures([each.path for each in pictures], side, side)))
+        self.run.save_images(GIVEN, {NEAREST: given}, None)
         self.run.save_images(when, {NEAREST: drawn[[each.image for each in found.nearest]]}, None)
 
     def draw_preview(self, done: int, progress: Progress) -> None:
