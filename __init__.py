@@ -25,6 +25,7 @@ _PUBLIC = {
     "write_report": "pipeline.report",
     "apply": "pipeline.weights.apply",
     "remove": "pipeline.weights.apply",
+    "undo": "pipeline.weights.undo",
     "UserError": "pipeline.support.errors",
     "Cancelled": "pipeline.support.errors",
 }

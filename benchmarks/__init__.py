@@ -16,5 +16,9 @@ TABLES: dict[str, str] = {
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
     "images": ".tables.images",
+    "forget": ".tables.forget",
+    "rules": ".tables.rules",
+    "closed": ".tables.closed",
+    "chain": ".tables.chain",
 }
 """Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

@@ -6,6 +6,7 @@ The tables keep their cells in one file, so a run that several of them show is m
 import hashlib
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -19,19 +20,21 @@ from ..pipeline.audits import interference
 from ..pipeline.data.samples import SampleSet
 from ..pipeline.methods import build_method, find, names
 from ..pipeline.models import load_denoiser
-from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
+from ..pipeline.run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
-from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge, stored_recipe
 from ..pipeline.schema.image_sets import TEST_SETS
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
+from ..pipeline.training.edit import edit
 from ..pipeline.training.trainer import Trainer
 from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
+from .relearning import DRAWN, SHOWN, Relearning
 from .table import Cell, Figures, Options, Record
 
 STORE = "canvas"
@@ -51,15 +54,25 @@ NAMES = {
     "esd-u": "ESD-u",
     "rg": "RG",
     "rgd": "RGD",
+    "uce": "UCE",
+    "rece": "RECE",
+    "speed": "SPEED",
 }
 """Row -> its name in the paper, where it has one."""
 
+PAPERS: dict[str, Any] = {"method": {"name": "rgd", "forget": "ascend"}}
+"""RGD as the paper has it, which the row "rgd" is."""
+
+GRACEFUL = "rgd, redirect"
+"""Row of the method that this package starts from: RGD with another forget loss."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    "rgd, plain Adam": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": False}},
-    "rgd, metric adam": {"method": {"name": "rgd"}, "training": {"metric": "adam", "guard": False}},
-    "rgd, guard": {"method": {"name": "rgd"}, "training": {"metric": "euclidean", "guard": True}},
+    GRACEFUL: {"method": {"name": "rgd", "forget": "redirect"}},
+    "rgd, plain Adam": {**PAPERS, "training": {"metric": "euclidean", "guard": False}},
+    "rgd, metric adam": {**PAPERS, "training": {"metric": "adam", "guard": False}},
+    "rgd, guard": {**PAPERS, "training": {"metric": "euclidean", "guard": True}},
 }
-"""Row -> what it changes in the shipped recipe: ways to keep the guarantee under Adam."""
+"""Row -> what it changes in the shipped recipe: the default, and ways to keep the guarantee under Adam."""
 
 QUICK: dict[str, Any] = {
     "prompts": {"n": 8, "n_test": 4},
@@ -84,7 +97,7 @@ def methods() -> list[str]:
 
 def rows() -> dict[str, dict[str, Any]]:
     """Row -> what it changes in the recipe: every method, and variants that differ from its shipped recipe."""
-    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()}
+    found: dict[str, dict[str, Any]] = {name: {"method": {"name": name}} for name in methods()} | {"rgd": PAPERS}
     shipped = recipe_of("cat", found["rgd"])
     variants = {row: changes for row, changes in VARIANTS.items() if recipe_of("cat", changes) != shipped}
     return found | variants
@@ -109,12 +122,20 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
 
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
     """The whole recipe of a cell, which decides its figures. `changes` win over the sizes of `quick`."""
-    own = {"method": {"name": "rgd"}} if row == "none" else rows()[row]
+    own = PAPERS if row == "none" else rows()[row]
     chosen = merge(merge(own, QUICK if options.quick else {}), changes)
     return recipe_of(concept, chosen, seed=seed, device="cpu").model_dump(mode="json")
 
 
-def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}, tag: str = "") -> Cell:
+def cell(
+    row: str,
+    concept: str,
+    seed: int,
+    options: Options,
+    changes: Mapping[str, Any] = {},
+    tag: str = "",
+    relearns: bool = False,
+) -> Cell:
     """Make a cell that unlearns a concept from the bundled weights, as a row says, and measures.
 
     Args:
@@ -124,11 +145,12 @@ def cell(row: str, concept: str, seed: int, options: Options, changes: Mapping[s
         options: `quick` shrinks it.
         changes: nested recipe fields.
         tag: what tells cells of one row and concept apart.
+        relearns: measure too how soon the concept comes back.
     """
     settings = settings_of(row, concept, seed, options, changes)
     key = "/".join(filter(None, (row, concept, tag, f"seed {seed}")))
     labels = {"row": row, "concept": concept, "tag": tag}
-    return Cell(key, labels, seed, settings, lambda progress: run(settings, train=row != "none"))
+    return Cell(key, labels, seed, settings, lambda progress: run(settings, row != "none", relearns))
 
 
 def pictured(one: Cell) -> Cell:
@@ -136,11 +158,11 @@ def pictured(one: Cell) -> Cell:
     return replace(one, files=(PICTURES / picture_name(one.settings, one.labels["row"] != "none"),))
 
 
-def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
+def run(settings: Mapping[str, Any], train: bool = True, relearns: bool = False) -> Figures:
     """Measure one cell, and leave its pictures in `PICTURES`."""
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     shared = bench(recipe.model)
-    found = shared.run(recipe) if train else figures(shared.before(recipe))
+    found = shared.run(recipe, relearns) if train else figures(shared.before(recipe))
     if train:
         found |= {"peak_memory": shared.peak_memory(recipe)}
     name = picture_name(settings, train)
@@ -166,16 +188,47 @@ class Bench:
         self.weights = {name: value.clone() for name, value in self.denoiser.module.state_dict().items()}
         self.images: dict[str, np.ndarray] = {}
         self._samples: dict[str, SampleSet] = {}
+        self._drawing: dict[str, float] = {}
         self._before: dict[str, tuple[AuditResult, dict[str, np.ndarray]]] = {}
         self._peaks: dict[str, int] = {}
+        self._relearning: dict[str, Relearning] = {}
 
-    def run(self, recipe: Recipe) -> Figures:
-        """Train from the base weights, audit, and compare with the base."""
+    def run(self, recipe: Recipe, relearns: bool = False) -> Figures:
+        """Train from the base weights, audit, and compare with the base.
+
+        Args:
+            recipe: of the run.
+            relearns: also bring the concept back.
+        """
         before = self.before(recipe)
-        training = self.trainer(recipe).train()
+        again = self.relearning(recipe) if relearns else None
+        training = self.unlearn(recipe)
         after = self.audit(recipe)
         harm = interference(before.accuracy, after.accuracy)
-        return figures(after, training) | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {})
+        back = {"relearned": again(self.denoiser)} if again else {}
+        found = figures(after, training) | {"drawing": self._drawing.get(self._data_key(recipe), 0.0)}
+        return found | ({"hurt": harm.hurt, "worst": harm.worst} if harm else {}) | back
+
+    def relearning(self, recipe: Recipe) -> Relearning:
+        """What it takes to bring a recipe's concept back; to be made before training, from the base weights."""
+        key = _key(recipe, "concept", "kind", "seed", "samples")
+        if key not in self._relearning:
+            few = {"prompts": recipe.prompts.model_copy(update={"n": SHOWN, "n_test": DRAWN})}
+            alike = recipe.model_copy(update={**few, "method": recipe.method.model_copy(update={"data": "diverse"})})
+            self.denoiser.module.load_state_dict(self.weights)
+            prompts = prompts_of(resolve(alike))
+            pictures = samples_of(self.denoiser, prompts, alike, Silent()).forget
+            self._relearning[key] = Relearning(
+                recipe.concept, pictures, prompts.forget_test, recipe.samples.sampling(), recipe.seed
+            )
+        return self._relearning[key]
+
+    def unlearn(self, recipe: Recipe) -> TrainingResult:
+        """Train from the base weights, or edit them."""
+        if not recipe.method.closed_form:
+            return self.trainer(recipe).train()
+        self.denoiser.module.load_state_dict(self.weights)
+        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
 
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
@@ -188,20 +241,27 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "data", "samples") + recipe.method.data
+        key = self._data_key(recipe)
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
+            began = time.perf_counter()
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
+            self._drawing[key] = time.perf_counter() - began
         method = build_method(recipe.method)
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
+
+    def _data_key(self, recipe: Recipe) -> str:
+        return _key(recipe, "concept", "kind", "seed", "prompts", "data", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
         diverse = recipe.model_copy(update={"method": recipe.method.model_copy(update={"data": "diverse"})})
         subject = subject_of(resolve(recipe))
-        texts = audit_prompts(prompts_of(resolve(diverse)), recipe.audits, subject)
+        prompts = prompts_of(resolve(diverse))
+        texts = audit_prompts(prompts, recipe.audits, subject)
         self.images = draw(self.denoiser, texts, recipe.samples.sampling(), recipe.seed, Silent())
-        return measure(self.images, texts, recipe.audits, subject, Silent())
+        anchors = audit_anchors(prompts, recipe.audits)
+        return measure(self.images, texts, recipe.audits, subject, Silent(), anchors=anchors)
 
     def peak_memory(self, recipe: Recipe) -> int:
         """Bytes of tensors that training takes beyond the model: of a method's preparation and two steps.
@@ -211,7 +271,7 @@ class Bench:
         key = _key(recipe, "method", "training")
         if key not in self._peaks:
             two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 2})})
-            self._peaks[key] = peak_bytes(self.trainer(two).train, self.denoiser.device)
+            self._peaks[key] = peak_bytes(lambda: self.unlearn(two), self.denoiser.device)
         return self._peaks[key]
 
 
@@ -225,9 +285,10 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
     """The numbers of one model: accuracies, alignments, detections, and what the training did."""
     row: Figures = {}
     if audit.accuracy:
-        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA")}
+        row |= {name: getattr(audit.accuracy, name) for name in ("UA", "IRA", "CRA", "scene", "scene_by_dimension")}
     if audit.alignment:
-        row |= {name: getattr(audit.alignment, name) for name in ("forget", "retain_train", "retain_test")}
+        names = ("forget", "forget_to_anchor", "retain_train", "retain_test")
+        row |= {name: getattr(audit.alignment, name) for name in names}
         interval = audit.alignment.intervals["retain_test"]
         row["retain_test_interval"] = [interval.low, interval.high]
     if audit.nudity:
@@ -287,6 +348,13 @@ def pick(records: Iterable[Record], **labels: str) -> list[Record]:
 def mean(records: Sequence[Record], metric: str) -> float:
     """Mean of one figure."""
     return statistics.fmean(record.figures[metric] for record in records)
+
+
+def mean_text(records: Sequence[Record], metric: str) -> str:
+    """Write the mean of a figure; a dash where records of before it was measured lack it."""
+    values = [record.figures.get(metric) for record in records]
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.3f}" if values and len(known) == len(values) else "–"
 
 
 def gap(means: Mapping[str, Mapping[str, float]], name: str, metric: str) -> str:

@@ -69,7 +69,7 @@ def make_as_reference(
         seconds["encode_an_epoch"] += time.process_time() - began
         joined = {name: torch.cat([part[name] for part in conditioning]) for name in conditioning[0]}
         parts[term] = Samples(torch.cat(latents), joined, torch.arange(len(texts)))
-    return SampleSet.in_order(**parts), seconds
+    return SampleSet.in_order(parts["forget"], parts["retain"]), seconds
 
 
 def compare(recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..pipeline.models import Denoiser, load_denoiser
 from ..pipeline.run.audit import audit_prompts, draw, measure, subject_of
 from ..pipeline.run.prompts import prompts_of
 from ..pipeline.run.samples import samples_of
-from ..pipeline.schema.defaults import build_recipe, merge
+from ..pipeline.schema.defaults import build_recipe, merge, stored_recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.trainer import Trainer
@@ -70,7 +70,7 @@ def base_cell(concept: str, options: Options) -> Cell:
 
 def run(settings: Mapping[str, Any], train: bool = True) -> Figures:
     """Unlearn from the bundled weights and measure; UA, RA, FID and CMMD as in `results.json`."""
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     denoiser, weights = _base()
     denoiser.module.load_state_dict(weights)
     prompts = prompts_of(resolve(recipe), denoiser)

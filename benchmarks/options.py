@@ -26,7 +26,7 @@ from turpentine.benchmarks.step import Stand
 from turpentine.pipeline.methods import build_method
 from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.models import choose_device
-from turpentine.pipeline.run.cost import SETTINGS, plan
+from turpentine.pipeline.run.cost import SETTINGS, plan, plan_network
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.training.lora import inject
@@ -50,12 +50,13 @@ def held_bytes(trainer: Trainer) -> int:
     return weights + sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
-def measure(spec: TrainingSection, stand: Stand, batch: int) -> dict[str, float]:
+def measure(spec: TrainingSection, stand: Stand, batch: int, rule: str = "restricted") -> dict[str, float]:
     """Peak of tensors and seconds of the second step of a setting."""
     if spec.parameters == "lora":
         inject(stand.module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, 0)
     spec = spec.model_copy(update={"batch_size": batch, "learning_rate": 1e-6})
-    trainer = Trainer(stand, build_method(RGDConfig(forget_limit=None)), stand.samples(4 * batch), spec)  # type: ignore[arg-type]
+    method = build_method(RGDConfig(forget_limit=None, combine=rule))
+    trainer = Trainer(stand, method, stand.samples(4 * batch), spec)  # type: ignore[arg-type]
     trained = {id(p) for p in trainer.parameters}
     for parameter in stand.module.parameters():
         parameter.requires_grad_(id(parameter) in trained)
@@ -71,12 +72,15 @@ def measure(spec: TrainingSection, stand: Stand, batch: int) -> dict[str, float]
 
 
 def benchmark(width: int, side: int, batch: int, device: torch.device) -> dict[str, Any]:
-    """Every setting of `cost.SETTINGS` that can be shown."""
+    """Every setting of `cost.SETTINGS` that can be shown, and the rule that keeps one gradient."""
     rows = {}
     with TemporaryDirectory() as folder:
         Stand(width, side, torch.device("meta")).module.save_config(Path(folder) / "unet")
         for planned in plan(folder, [spec for spec in SETTINGS if usable(spec, device)], batch, side):
             rows[planned.name] = {"plan": planned.total, **measure(planned.setting, Stand(width, side, device), batch)}
+    plain, stand = TrainingSection(), Stand(width, side, device)
+    planned = plan_network(type(stand.module), stand.module.config, plain, batch, side, gradients=1)
+    rows["full, fp32, combine famo"] = {"plan": planned.total, **measure(plain, stand, batch, "famo")}
     return {"width": width, "side": side, "batch": batch, "device": str(device), "rows": rows}
 
 

@@ -4,10 +4,12 @@ A point is (left, kept): the share of the concept that is left, where less is be
 rest that was kept, where more is better.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 Point = tuple[float, float]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def front(points: Iterable[Point]) -> list[Point]:
@@ -35,3 +37,29 @@ def area(points: Iterable[Point]) -> float:
     clipped = [(min(max(left, 0.0), 1.0), min(max(kept, 0.0), 1.0)) for left, kept in points]
     corners = [*front(clipped), (1.0, 0.0)]
     return sum((end - left) * kept for (left, kept), (end, _) in pairwise(corners))
+
+
+def beaten(figures: Mapping[Name, Sequence[float]], tie: float = 0.0) -> dict[Name, Name]:
+    """Return for each row that another one beats the best of those: the one with the largest sum.
+
+    A row beats another if no figure is worse, and one is better, by more than a tie. Rows that none beats are the
+    front.
+
+    Args:
+        figures: of each row, of which more is better.
+        tie: differences up to this count as none.
+
+    >>> beaten({"a": (1.0, 0.5), "b": (0.9, 0.5), "c": (0.5, 1.0)})
+    {'b': 'a'}
+    """
+
+    def beats(one: Name, other: Name) -> bool:
+        gains = [x - y for x, y in zip(figures[one], figures[other], strict=True)]
+        return min(gains) >= -tie and max(gains) > tie
+
+    found = {}
+    for row in figures:
+        better = [other for other in figures if beats(other, row)]
+        if better:
+            found[row] = max(better, key=lambda other: sum(figures[other]))
+    return found

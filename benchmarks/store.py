@@ -8,6 +8,7 @@ from pathlib import Path
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.files import write_text
 from ..pipeline.support.progress import Progress
+from ..pipeline.support.version import __version__
 from .table import Cell, Record
 
 
@@ -40,7 +41,8 @@ class Store:
             twin = self._twin(cell)
             figures = twin.figures if twin else cell.measure(progress)
             seconds = twin.seconds if twin else round(time.perf_counter() - began, 1)
-            self._own[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings))
+            version = twin.version if twin else __version__
+            self._own[cell.key] = Record(dict(cell.labels), cell.seed, seconds, figures, dict(cell.settings), version)
             self._save()
         return self.records[cell.key]
 
@@ -69,10 +71,14 @@ def _read(path: Path) -> dict[str, Record]:
         raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
 
 
+_OFF = {"forget": "ascend", "retain": "denoise", "combine": "restricted", "budget": 0.5, "warm_start": "none"}
+"""Newer settings that are texts or numbers -> the value with which they change nothing."""
+
+
 def _still(kept: object, now: object) -> bool:
-    """Tell if every kept setting still has its value, and every newer setting is off (false, none or 0)."""
+    """Tell if every kept setting still has its value, and every newer setting is off (false, none, 0 or as in _OFF)."""
     if isinstance(kept, dict) and isinstance(now, dict):
         came = now.keys() - kept.keys()
         same = all(name in now and _still(value, now[name]) for name, value in kept.items())
-        return same and not any(now[name] for name in came)
+        return same and not any(now[name] and now[name] != _OFF.get(name) for name in came)
     return kept == now

@@ -41,6 +41,7 @@ class Record:
         seconds: duration of the measurement.
         figures: the measured figures, by name.
         settings: of the cell.
+        version: of Turpentine that measured it; empty if that was before records kept it.
     """
 
     labels: dict[str, str]
@@ -48,6 +49,7 @@ class Record:
     seconds: float
     figures: Figures
     settings: dict[str, Any]
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Options:
 
     Attributes:
         quick: few steps, images and cells, to show that the table can be made.
-        seeds: every cell is measured once for each.
+        seeds: every cell is measured once for each; none for the table's own.
     """
 
     quick: bool = False
@@ -72,9 +74,11 @@ class Table:
         cells: all of them, in the order in which they are measured.
         page: Markdown below the heading, from the records by key; figures go into the folder.
         store: name of the file of its cells, if tables share one; by default the table's own name.
+        seeds: of its cells, where nobody asks for others.
     """
 
     title: str
     cells: Callable[[Options], list[Cell]]
     page: Callable[[Mapping[str, Record], Path], str]
     store: str = ""
+    seeds: Sequence[int] = (0,)

@@ -1,6 +1,6 @@
 """Nodes that measure pictures, and one that shows a run's report."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..pipeline.support.errors import UserError
 from . import host
@@ -9,6 +9,9 @@ from .model import TYPE, Model
 from .node import Node, shown
 from .pictures import from_image, to_image
 from .unlearning import check_clip_is_here
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PER_LINE = 60
 
@@ -91,18 +94,22 @@ class AuditAlignment(Node):
     """Measures with CLIP how well pictures fit their prompts."""
 
     TITLE = "Audit CLIP Alignment"
-    DESCRIPTION = "Measures the CLIP cosine between each picture and its prompt, and the gap to a second batch."
+    DESCRIPTION = (
+        "Measures the CLIP cosine between each picture and its prompt, the gap to a second batch, and the cosine with "
+        "what should be drawn instead."
+    )
     SEARCH_ALIASES = ("clip score", "clip alignment", "prompt alignment", "text image similarity")
     OUTPUT_NODE = True
     INPUT_IS_LIST = True
-    RETURN_TYPES = ("FLOAT", "FLOAT", "FLOAT", "STRING")
-    RETURN_NAMES = ("mean", "gap", "per_image", "text")
-    OUTPUT_IS_LIST = (False, False, True, False)
+    RETURN_TYPES = ("FLOAT", "FLOAT", "FLOAT", "STRING", "FLOAT")
+    RETURN_NAMES = ("mean", "gap", "per_image", "text", "anchor")
+    OUTPUT_IS_LIST = (False, False, True, False, False)
     OUTPUT_TOOLTIPS = (
         "Mean cosine of the pictures with their prompts, in [-1, 1].",
         "Mean of `images` minus mean of `other_images`; 0 without a second batch.",
         "The cosine of each picture.",
         "The cosine and the prompt of each picture, one line for each.",
+        "Mean cosine of the pictures with `anchors`; 0 without them.",
     )
 
     @classmethod
@@ -137,6 +144,13 @@ class AuditAlignment(Node):
             },
             "optional": {
                 "other_images": ("IMAGE", {"tooltip": "Pictures of the same prompts from another model, for the gap."}),
+                "anchors": (
+                    "STRING",
+                    {
+                        "forceInput": True,
+                        "tooltip": "What each picture should show instead, from Generate: a list, or one on each line.",
+                    },
+                ),
             },
         }
 
@@ -147,34 +161,47 @@ class AuditAlignment(Node):
         model: list[str],
         allow_download: list[bool],
         other_images: list[Any] | None = None,
+        anchors: list[str] | None = None,
     ) -> Any:
         from ..pipeline.audits import AlignmentAudit
 
         check_clip_is_here(model[0].strip(), allow_download[0])
-        lines = [line for text in prompts for line in text.splitlines() if line.strip()]
+        asked = {"prompts": _lines(prompts)} | ({"anchors": _lines(anchors)} if anchors else {})
+        lines = asked["prompts"]
         audit = AlignmentAudit(model[0].strip(), device=host.compute_device() if host.running() else "cpu")
 
-        def scores(batches: list[Any]) -> list[float]:
+        def scores(batches: list[Any]) -> "list[Tensor]":
             pixels = [picture for batch in batches for picture in from_image(batch)]
-            if len(pixels) != len(lines):
-                raise UserError(
-                    f"expected one prompt for each picture, got {len(pixels)} pictures and {len(lines)} prompts. Wire "
-                    "`images` and `prompts` of the same Generate node."
-                )
-            return audit.score(pixels, lines, host.NodeProgress()).tolist()
+            for name, texts in asked.items():
+                if len(pixels) != len(texts):
+                    raise UserError(
+                        f"expected one prompt for each picture, got {len(pixels)} pictures and {len(texts)} {name}. "
+                        f"Wire `images` and `{name}` of the same Generate node."
+                    )
+            return audit.score_each(pixels, list(asked.values()), host.NodeProgress())
 
-        own = scores(images)
+        (own_scores, *to_anchors) = scores(images)
+        own = own_scores.tolist()
         mean = sum(own) / len(own)
         head = f"mean {mean:.3f} over {len(own)} pictures ({audit.model_name})"
-        gap = 0.0
+        gap = anchor = 0.0
+        if to_anchors:
+            anchor = to_anchors[0].mean().item()
+            head += f", with what should be drawn instead {anchor:.3f}"
         if other_images:
             other = scores(other_images)
-            gap = mean - sum(other) / len(other)
+            gap = mean - other[0].mean().item()
             head += f", other {mean - gap:.3f}, gap {gap:+.3f}"
+            if to_anchors:
+                head += f", other with what should be drawn instead {other[1].mean().item():.3f}"
         text = "\n".join(
             [head, *(f"{score:+.3f}  {prompt[:_PER_LINE]}" for score, prompt in zip(own, lines, strict=True))]
         )
-        return shown(text, mean, gap, own, text)
+        return shown(text, mean, gap, own, text, anchor)
+
+
+def _lines(texts: list[str]) -> list[str]:
+    return [line for text in texts for line in text.splitlines() if line.strip()]
 
 
 class Report(Node):
@@ -196,7 +223,7 @@ class Report(Node):
         return {"required": {"model": (TYPE, {"tooltip": "From Unlearn Concept."})}}
 
     def work(self, model: Model) -> Any:  # noqa: D102
-        from ..pipeline.report import rows, verdict, write_report
+        from ..pipeline.report import course, rows, verdict, write_report
         from ..pipeline.run.folder import RunFolder
 
         results = RunFolder.open(model.run).results() if model.run else None
@@ -210,9 +237,8 @@ class Report(Node):
             *(f"{row.name}: {row.before_text} -> {row.after_text}" for row in rows(results)),
         ]
         training = results.training
-        lines.append(
-            f"{training.steps} steps in {training.seconds:.0f} s; conflict in {training.conflict_rate:.0%} of them"
-        )
+        conflict = f"; conflict in {training.conflict_rate:.0%} of them" if training.steps else ""
+        lines.append(course(training) + conflict)
         lines.append(path)
         text = "\n".join(lines)
         return shown(text, text, path)

@@ -26,10 +26,14 @@ class Generate(Node):
     TITLE = "Generate"
     DESCRIPTION = "Draws the prompts of a set. Use the same seed before and after unlearning to compare."
     SEARCH_ALIASES = ("sample prompts", "draw prompt set", "before after images")
-    RETURN_TYPES = ("IMAGE", "STRING")
-    RETURN_NAMES = ("images", "prompts")
-    OUTPUT_IS_LIST = (False, True)
-    OUTPUT_TOOLTIPS = ("One picture for each prompt.", "One prompt for each picture, for Audit CLIP Alignment.")
+    RETURN_TYPES = ("IMAGE", "STRING", "STRING")
+    RETURN_NAMES = ("images", "prompts", "anchors")
+    OUTPUT_IS_LIST = (False, True, True)
+    OUTPUT_TOOLTIPS = (
+        "One picture for each prompt.",
+        "One prompt for each picture, for Audit CLIP Alignment.",
+        "What each picture of forget_test should show instead, for Audit CLIP Alignment; of other sets the prompts.",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -50,7 +54,7 @@ class Generate(Node):
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
         from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
-        from ..pipeline.run.audit import audit_prompts
+        from ..pipeline.run.audit import audit_anchors, audit_prompts
         from ..pipeline.schema.defaults import build_part
         from ..pipeline.schema.fields import TRAINING_IMAGES
         from ..pipeline.schema.recipe import AuditSection
@@ -60,11 +64,13 @@ class Generate(Node):
         sampling = build_part(picked, "samples").samples.sampling()
         audits = AuditSection(images=images, retain_train_images=images, nudity="on")
         sets = audit_prompts(prompts, audits, Subject(prompts.concepts, prompts.kind, find_world(prompts.world)))
-        texts = sets[which if which in sets else STAND_INS[which]]
+        name = which if which in sets else STAND_INS[which]
+        texts = sets[name]
+        anchors = audit_anchors(prompts, audits) if name == FORGET_TEST else texts
         with model.borrowed() as (denoiser, _):
             latents = draw_latents(denoiser, texts, sampling, seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
-        return (to_image(pixels), texts)
+        return (to_image(pixels), texts, anchors)
 
 
 class Compare(Node):

@@ -47,6 +47,7 @@ class Model:
         run: the run folder of the last unlearning, if any.
         native: the ComfyUI objects that it came from, if any.
         applied: the last weights file that was applied and its strength, if any.
+        header: what a saved file is to say of the weights instead of the run or the applied file, if anything.
     """
 
     denoiser: "Denoiser"
@@ -54,6 +55,7 @@ class Model:
     run: Path | None = None
     native: Native | None = None
     applied: tuple[Path, float] | None = None
+    header: "Mapping[str, str] | None" = None
 
     @contextmanager
     def borrowed(self, to_train: bool = False) -> "Iterator[tuple[Denoiser, Mapping[str, Tensor]]]":

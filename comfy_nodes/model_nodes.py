@@ -8,7 +8,7 @@ from ..pipeline.support.errors import UserError
 from . import host
 from .model import TYPE, Model
 from .node import Node, shown
-from .saving import KINDS, native_model, save_model
+from .saving import KINDS, header_of, native_model, save_model
 
 _OTHER = "other"
 
@@ -204,17 +204,79 @@ class ApplyWeights(Node):
         from ..pipeline.weights import snapshot
         from ..pipeline.weights.apply import apply, remove
 
-        path = _weight_files().get(file)
-        if path is None:
-            raise UserError(
-                f"expected a file in ComfyUI's loras or diffusion_models folders, got {file!r}. Choose another file."
-            )
+        path = _weight_file(file)
         with model.borrowed(to_train=True) as (denoiser, _):
             apply(denoiser.pipeline, path, strength, any_base=any_base)
             weights = snapshot(denoiser.module)
             remove(denoiser.pipeline)
-        changed = replace(model, weights=weights, applied=(path, strength))
+        changed = replace(model, weights=weights, applied=(path, strength), header=None)
         return (changed, native_model(changed))
+
+
+class TakeBack(Node):
+    """Takes the removal of a saved delta back."""
+
+    TITLE = "Take Back"
+    DESCRIPTION = (
+        "Takes one removal back from an unlearned model: the concept returns and what else was removed stays removed. "
+        "The last one is taken back bit for bit."
+    )
+    SEARCH_ALIASES = ("undo unlearning", "restore concept", "undo removal", "revert delta")
+    RETURN_TYPES = (TYPE, "MODEL", "STRING")
+    RETURN_NAMES = ("model", "MODEL", "report")
+    OUTPUT_TOOLTIPS = (
+        "The model in which the concept is back.",
+        "The same as a MODEL for KSampler, if the model came from Model from ComfyUI.",
+        "What is back, whether bit for bit, and what is still removed.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """A model and the file of the removal."""
+        return {
+            "required": {
+                "model": (TYPE, {"tooltip": "A model from which the file's concept was removed."}),
+                "file": (
+                    sorted(_weight_files()) or ["none found"],
+                    {
+                        "tooltip": "The delta of that removal, saved by Turpentine, in ComfyUI's loras folder. A LoRA "
+                        "works too, but not bit for bit."
+                    },
+                ),
+                "any_base": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Go on even if nothing shows that the model holds this removal."},
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:
+        """Accept any name; files come and go, so `work` looks for them."""
+        return True
+
+    def work(self, model: Model, file: str, any_base: bool) -> Any:  # noqa: D102
+        from ..pipeline.weights import base_hashes, snapshot
+        from ..pipeline.weights.apply import remove
+        from ..pipeline.weights.provenance import undone_header
+        from ..pipeline.weights.undo import Difference, take_back
+
+        difference = Difference.of_file(_weight_file(file))
+        with model.borrowed(to_train=True) as (denoiser, own):
+            header = header_of(model, own)
+            taken = take_back(denoiser.module, difference, header, any_base)
+            weights = snapshot(denoiser.module)
+            remove(denoiser.pipeline)
+        told = undone_header(
+            header or difference.metadata,
+            model.denoiser.family,
+            model.denoiser.name,
+            taken.concepts,
+            taken.lineage,
+            base_hashes(weights),
+        )
+        changed = replace(model, weights=weights, run=None, applied=None, header=told)
+        return (changed, native_model(changed), taken.told)
 
 
 class SaveWeights(Node):
@@ -275,6 +337,15 @@ def _weight_files() -> dict[str, Path]:
         for folder in host.model_folders(kind):
             found |= {f"{kind}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*.safetensors")}
     return found
+
+
+def _weight_file(name: str) -> Path:
+    path = _weight_files().get(name)
+    if path is None:
+        raise UserError(
+            f"expected a file in ComfyUI's loras or diffusion_models folders, got {name!r}. Choose another file."
+        )
+    return path
 
 
 def _cached(hub_id: str) -> str:

@@ -12,7 +12,7 @@ from .node import Node, shown
 
 TYPE = "PROMPT_SET"
 _FIELDS = ("prompts", "attribute_of")
-_SKIP = ("prompts.file",)
+_SKIP = ("prompts.file", "prompts.replace_with")
 _CHOICE = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")
 _OUT = ("turpentine", "prompts")
 
@@ -72,6 +72,7 @@ class DiversePromptSet(Node):
                     "tooltip": "diverse: many different pairs (RGD). uniform: one pair repeated (RG, SalUn).",
                 },
             ),
+            "replace_with": ("STRING", {"default": "", "tooltip": sentence(known["replace_with"].help)}),
         }
         return {"required": required, "optional": optional}
 
@@ -83,6 +84,7 @@ class DiversePromptSet(Node):
         seed: int,
         text: str = "",
         structure: Literal["diverse", "uniform"] = "diverse",
+        replace_with: str = "",
         **more: Any,
     ) -> Any:
         from ..pipeline.run.prompts import make_prompts
@@ -93,6 +95,7 @@ class DiversePromptSet(Node):
         wanted = find_world(world)
         picked = {"concept": concept, "kind": kind, "seed": seed, "model": next(iter(wanted.models), SOME_MODEL)}
         picked = merge(picked, chosen(more, *_FIELDS, skip=_SKIP))
+        picked = merge(picked, {"prompts": {"replace_with": replace_with.strip() or None}})
         with tempfile.TemporaryDirectory() as folder:
             if text.strip():
                 file = Path(folder) / "prompts.txt"

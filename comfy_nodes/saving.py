@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..pipeline.models import Denoiser
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -78,7 +76,7 @@ def save_model(model: Model, kind: str, name: str, dtype: str) -> Path:
 
     folder = folder / stem if kind == "diffusers" else folder
     with model.borrowed() as (denoiser, own):
-        metadata = _metadata(model, denoiser, own)
+        metadata = header_of(model, own)
         job = Job(denoiser, folder, stem, dtype, metadata, base=own, progress=host.NodeProgress())
         (written,) = write_weights(job, [target.format])
     return folder.parent / written.path
@@ -105,25 +103,35 @@ def _stem(model: Model) -> str:
     return model.applied[0].stem if model.applied else "unlearned"
 
 
-def _metadata(model: Model, denoiser: "Denoiser", own: "Mapping[str, Tensor]") -> dict[str, str]:
-    """The header of the file: about the run, or from the applied file."""
+def header_of(model: Model, own: "Mapping[str, Tensor]") -> dict[str, str]:
+    """What is known of a model's weights: from Take Back, of the run, from the applied file, or from its own files.
+
+    Args:
+        model: on a wire.
+        own: the weights that it was loaded with.
+    """
+    from ..pipeline.models import lineage
     from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.weights import run_header
     from ..pipeline.schema.resolve import resolve
     from ..pipeline.weights import base_hashes, read_header
     from ..pipeline.weights.provenance import applied_header
 
+    if model.header is not None:
+        return dict(model.header)
+    if model.weights is None:
+        return lineage.header_of(model.denoiser.name)
+    result = base_hashes(model.weights)
     told: dict[str, str] = {}
     if model.run is not None:
         run = RunFolder.open(model.run)
-        results = run.results()
-        told = run_header(
-            denoiser, resolve(run.begun_with()), base_hashes(own), results.audits.after if results else None
-        )
+        results, setting = run.results(), resolve(run.begun_with())
+        after = results.audits.after if results else None
+        told = run_header(model.denoiser, setting, base_hashes(own), after, result)
     if model.applied is None:
         return told
     file, strength = model.applied
-    return applied_header(told or read_header(file), denoiser.family, file.name, strength)
+    return applied_header(told or read_header(file), model.denoiser.family, file.name, strength, result)
 
 
 def _save_by_comfyui(model: Model, native: Native, path: Path, whole: bool) -> Path:
@@ -132,7 +140,7 @@ def _save_by_comfyui(model: Model, native: Native, path: Path, whole: bool) -> P
 
     from ..pipeline.support.files import replacing
 
-    metadata = _metadata(model, model.denoiser, model.denoiser.module.state_dict())
+    metadata = header_of(model, model.denoiser.module.state_dict())
     metadata["modelspec.implementation"] = "sgm"
     parts = {"clip": native.clip, "vae": native.vae} if whole else {}
     with replacing(path) as partial, torch.inference_mode():

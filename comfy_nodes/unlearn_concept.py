@@ -117,6 +117,8 @@ class UnlearnConcept(Node):
         forget_images: Any = None,
         **basic: Any,
     ) -> Any:
+        from ..pipeline.report import verdict
+        from ..pipeline.run.folder import RunFolder
         from ..pipeline.schema.defaults import merge
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
@@ -124,7 +126,9 @@ class UnlearnConcept(Node):
             picked = merge(picked, {"data": {"forget_images": str(keep_images(forget_images))}})
         recipe = make_recipe(model, prompts, method, picked, measure)
         unlearned, run, done = unlearn(model, prompts, recipe)
-        lines = [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {run}"]
+        results = RunFolder.open(run).results()
+        lines = [verdict(results).text] if results else []
+        lines += [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {run}"]
         path = ""
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))

@@ -42,6 +42,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     """
     from ..pipeline.run.preflight import preflight
     from ..pipeline.schema.defaults import build_recipe, merge
+    from ..pipeline.schema.presets import with_previews
     from ..pipeline.schema.resolve import resolve
 
     base: dict[str, Any] = {
@@ -51,7 +52,11 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         "device": host.compute_device(),
         "method": {"name": method, "data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
         "attribute_of": prompts.attribute_of,
-        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test))},
+        "prompts": {
+            "n": len(prompts.train),
+            "n_test": max(1, len(prompts.test)),
+            "replace_with": prompts.replace_with,
+        },
         "output": {"formats": ["denoiser"]},
     }
     if not measure:
@@ -66,8 +71,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
     if measure and recipe.audits.alignment:
         check_clip_is_here(recipe.audits.alignment_model, allow_download=False)
     if "preview_every" not in chosen.get("training", {}):
-        training = recipe.training.model_copy(update={"preview_every": max(1, recipe.training.steps // _PREVIEWS)})
-        recipe = recipe.model_copy(update={"training": training})
+        recipe = with_previews(recipe, _PREVIEWS)
     if "denoiser" not in recipe.output.formats:  # a finished run is loaded from this file
         formats = (*recipe.output.formats, "denoiser")
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"formats": formats})})
@@ -98,6 +102,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
         UserError: a problem that the user can solve.
         Cancelled: the user stopped it; a checkpoint is kept and the model is as it was.
     """
+    from ..pipeline.report import course
     from ..pipeline.run.folder import RunFolder
     from ..pipeline.run.unlearning import run_recipe
     from ..pipeline.weights import snapshot
@@ -123,11 +128,11 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
                 progress=progress,
             )
             run.forget_checkpoints()  # three times the model's size
-            done = f"{finished.results.training.steps} steps in {finished.results.training.seconds:.0f} s"
+            done = course(finished.results.training)
             done += ", resumed from a checkpoint" if resume else ""
             done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
-    return replace(model, weights=weights, run=folder, applied=None), folder, done
+    return replace(model, weights=weights, run=folder, applied=None, header=None), folder, done
 
 
 def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:

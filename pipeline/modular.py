@@ -17,7 +17,7 @@ from typing_extensions import override
 from .api import recipe_for
 from .models import Denoiser, borrowed
 from .prompts import PromptSet
-from .run.audit import audit_prompts, draw, measure, subject_of
+from .run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.samples import samples_of
@@ -26,6 +26,7 @@ from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
+from .training.edit import edit
 from .training.train import train
 
 _RECIPE = InputParam("recipe", Recipe, required=True, description="what to do, from the prompt set block")
@@ -113,7 +114,7 @@ class _ModelBlock(ModularPipelineBlocks):
 
 
 class UnlearnBlock(_ModelBlock):
-    """Lets the model draw its training images and fine-tunes its UNet or transformer in place."""
+    """Lets the model draw its training images and fine-tunes its UNet or transformer, or edits it, in place."""
 
     @property
     @override
@@ -136,9 +137,12 @@ class UnlearnBlock(_ModelBlock):
         recipe, progress = block.recipe, block.progress or Silent()
         with self.denoiser(components, recipe.model) as denoiser:
             _check(block, denoiser, progress, trains=True)
-            samples = samples_of(denoiser, block.prompts, recipe, progress)
-            trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
-            block.training, _ = trained
+            if recipe.method.closed_form:
+                block.training = edit(denoiser, block.prompts, recipe.method, progress)
+            else:
+                samples = samples_of(denoiser, block.prompts, recipe, progress)
+                trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
+                block.training, _ = trained
         self.set_block_state(state, block)
         return components, state
 
@@ -177,10 +181,12 @@ class AuditBlock(_ModelBlock):
         block: Any = self.get_block_state(state)
         recipe, progress, subject = block.recipe, block.progress or Silent(), subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
+        anchors = audit_anchors(block.prompts, recipe.audits)
         with self.denoiser(components, recipe.model) as denoiser:
             _check(block, denoiser, progress, trains=False)
             images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
-            setattr(block, self.output, measure(images, texts, recipe.audits, subject, progress, denoiser.device))
+            found = measure(images, texts, recipe.audits, subject, progress, denoiser.device, anchors)
+        setattr(block, self.output, found)
         self.set_block_state(state, block)
         return components, state
 

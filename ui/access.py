@@ -36,7 +36,7 @@ _MOST_PICTURES = 500
 """Pictures and captions that are uploaded at once."""
 
 _DEPTH = 3  # how far below a configured folder models are looked for
-_PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms"}
+_PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms", "prompts.replace_with"}
 _PLACES = {"model", "audits.alignment_model", "data.forget_images"}
 """Free-text fields that name no place, and those whose place is checked. Visitors can't change any others."""
 

@@ -41,10 +41,10 @@ def endpoints(page: Page) -> list[Any]:
         return starting_recipe(start, preset).model_dump(mode="json")
 
     def prompts(chosen: dict) -> list[list[str]]:
-        """Make a recipe's prompt pairs: rows of split, forget and retain."""
+        """Make a recipe's prompt pairs: rows of split, forget, retain, and what is drawn instead where that differs."""
         made = prompts_of(resolve(access.recipe(chosen)))
         parts = (("train", made.train), ("test", made.test))
-        return [[split, pair.forget, pair.retain] for split, pairs in parts for pair in pairs]
+        return [[split, *pair.model_dump().values()] for split, pairs in parts for pair in pairs]
 
     def unlearn(chosen: dict) -> str:
         """Queue an unlearning run and return its name."""

@@ -10,7 +10,7 @@ import gradio as gr
 from ..pipeline.methods import find, names
 from ..pipeline.schema.defaults import build_recipe, merge
 from ..pipeline.schema.fields import Field, Path, fields_of, nest, value_at
-from ..pipeline.schema.presets import preset_for
+from ..pipeline.schema.presets import preset_for, with_previews
 from ..pipeline.schema.recipe import Recipe
 from .access import settable
 
@@ -91,11 +91,9 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
         UserError: the preset or the method is unknown.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", "rgd") if isinstance(method, Mapping) else str(method)
-    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), name)
-    recipe = build_recipe(merge(base, chosen))
-    training = recipe.training.model_copy(update={"preview_every": max(1, recipe.training.steps // _PREVIEWS)})
-    return recipe.model_copy(update={"training": training})
+    options = {"name": "rgd", **method} if isinstance(method, Mapping) else {"name": str(method)}
+    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), options)
+    return with_previews(build_recipe(merge(base, chosen)), _PREVIEWS)
 
 
 def method_fields(method: str) -> set[str]:
@@ -156,6 +154,8 @@ def to_component(path: Path, value: Any) -> Any:
         return value
     if isinstance(value, tuple | list):
         return list(value) if field.is_choice else ", ".join(map(str, value))
+    if value is None and field.is_free_text:
+        return ""
     if field.optional:
         return _NONE if value is None else value if isinstance(value, str) else str(value)
     return value

@@ -16,7 +16,8 @@ from PIL import Image, ImageFilter
 from ..pipeline.audits import NudityAudit, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL, read_prompts
-from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS
+from ..pipeline.run.folder import PREVIEWS, RunFolder
+from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS, TRAINING
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra, UserError
@@ -74,15 +75,28 @@ class Pair(NamedTuple):
 
     prompt: str
     before: str | None
-    after: str
+    after: str | None
 
 
 class PictureSet(NamedTuple):
-    """Pairs that show the same: what to forget, or what to keep; `first` says what is on the left."""
+    """Pairs that show the same: what to forget, or what to keep."""
 
     title: str
+    columns: str
     pairs: list[Pair]
-    first: str = BEFORE
+
+
+def training_images(run: Path, recipe: Recipe, reveal: bool = False) -> list[PictureSet]:
+    """The first images that the model drew for its training, each to forget beside its partner to keep."""
+    prompts, pairs = RunFolder(run).prompts(), []
+    for index, pair in enumerate(prompts.train[:PREVIEWS] if prompts else ()):
+        forget, retain = (
+            _data(run / "images" / TRAINING / f"{term}-{index:03d}.png", recipe, reveal)
+            for term in ("forget", "retain")
+        )
+        if forget:
+            pairs.append(Pair(pair.forget, forget, retain))
+    return [PictureSet("Training images", "to forget | to keep", pairs)] if pairs else []
 
 
 def picture_sets(
@@ -90,6 +104,7 @@ def picture_sets(
 ) -> list[PictureSet]:
     """The pictures of the same prompts and seeds before and after, or after some steps (`step-000020`)."""
     prompts, found = run_prompts(run), []
+    when = f"after step {int(after.removeprefix('step-'))}" if after.startswith("step-") else after
     for name in TEST_SETS:
         pairs = []
         for index, prompt in enumerate(prompts.get(name, [])[:limit]):
@@ -98,23 +113,24 @@ def picture_sets(
             if second:
                 pairs.append(Pair(prompt, _data(run / "images" / BEFORE / file, recipe, reveal), second))
         if pairs:
-            found.append(PictureSet("To forget" if name == FORGET_TEST else "To keep", pairs))
-    return found + _given(run, recipe, after, reveal, limit)
+            found.append(PictureSet("To forget" if name == FORGET_TEST else "To keep", f"before | {when}", pairs))
+    return found + _given(run, recipe, after, when, reveal, limit)
 
 
-def _given(run: Path, recipe: Recipe, after: str, reveal: bool, limit: int) -> list[PictureSet]:
+def _given(run: Path, recipe: Recipe, after: str, when: str, reveal: bool, limit: int) -> list[PictureSet]:
     """The pictures to forget, each beside the drawn one that is nearest to it."""
     pairs = []
     for file in sorted((run / "images" / GIVEN).glob(f"{NEAREST}-*.png"))[:limit]:
         drawn = _data(run / "images" / after / file.name, recipe, reveal)
         pairs += [Pair("", _data(file, recipe, reveal), drawn)] if drawn else []
-    return [PictureSet("Pictures to forget, and what is drawn nearest to them", pairs, GIVEN)] if pairs else []
+    return [PictureSet("Pictures to forget, and what is drawn nearest", f"given | {when}", pairs)] if pairs else []
 
 
 def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16) -> str:
     """The same as HTML; empty where there are no pictures."""
-    when = f"after step {int(after.removeprefix('step-'))}" if after.startswith("step-") else after
-    return render("pictures", sets=picture_sets(run, recipe, after, reveal, limit), when=when)
+    training = after == TRAINING
+    sets = training_images(run, recipe, reveal) if training else picture_sets(run, recipe, after, reveal, limit)
+    return render("pictures", sets=sets)
 
 
 def run_prompts(run: Path) -> dict[str, list[str]]:
@@ -123,8 +139,9 @@ def run_prompts(run: Path) -> dict[str, list[str]]:
 
 
 def newest_preview(run: Path) -> str | None:
-    """Folder name of the last pictures drawn while training."""
+    """Folder name of the last pictures drawn while training, or of the images that it trains on."""
     found = sorted(path.name for path in (run / "images").glob("step-*") if path.is_dir())
+    found = found or [TRAINING] if (run / "images" / TRAINING).is_dir() else found
     return found[-1] if found else None
 
 

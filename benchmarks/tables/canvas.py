@@ -6,7 +6,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from ..canvas import STORE, cell, every_concept, mean, methods, pick, score, shown, step_shares
+from ..canvas import STORE, cell, every_concept, mean, mean_text, methods, pick, score, shown, step_shares
 from ..show import claims, figure, markdown
 from ..table import Cell, Options, Record, Table
 
@@ -37,6 +37,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
             shown(row),
             *(f"{means[shown(row)][metric]:.3f}" for metric in METRICS),
             f"{scores[shown(row)]:.3f}",
+            mean_text(found, "scene"),
             f"{mean(found, 'forget'):.3f}",
             f"{fmean(lost[row].values()):.1f}",
             f"{mean(found, 'hurt'):.1f}",
@@ -48,6 +49,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "",
         *(f"{m} ↑" for m in METRICS),
         "mean ↑",
+        "scene kept ↑",
         "D_f,test ↓",
         "lost, % ↓",
         "hurt",
@@ -62,6 +64,8 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         "- UA: share of forget images in which the judge no longer sees the concept.\n"
         "- IRA, CRA: accuracy of the other values of the concept's domain (subject or style), and of the other "
         "domain.\n"
+        "- scene kept: share of what else the forget prompts name (style and place for a subject, subject and place "
+        "for a style) that the judge still sees in their pictures; near 0, what is drawn is wreckage.\n"
         "- D_f,test: mean image-text cosine of the forget prompts.\n"
         "- lost: relative fall of the mean image-text cosine of held-out retain prompts against the base model.\n"
         "- hurt: mean number of other subjects, styles and places whose accuracy fell by more than 2 points.\n"

@@ -14,6 +14,7 @@ from ..canvas import (
     gap,
     little_forgotten,
     mean,
+    mean_text,
     pick,
     rows,
     shown,
@@ -67,8 +68,10 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     return "\n\n".join([
         "Alignment is the mean image-text cosine by tiny-canvas's judge, on retain prompts of the training set "
         "(D_r,train) and on held-out ones (D_r,test); the loss against the base model stands in brackets. All rows are "
-        "measured on the same prompts and seeds. The paper's columns (Ko et al. 2024, Table 2) are of Stable Diffusion "
-        "1.4 and another judge: compare orders, not values. They are empty for rows that the paper does not have.",
+        "measured on the same prompts and seeds. Scene kept is the share of what else the forget prompts name (style "
+        "and place for an object, subject and place for a style) that the judge still sees in their pictures. The "
+        "paper's columns (Ko et al. 2024, Table 2) are of Stable Diffusion 1.4 and another judge: compare orders, not "
+        "values. They are empty for rows that the paper does not have.",
         f"## In short\n\n{headline(records)}",
         *(_alignment(kind, records) for kind in kinds),
         _detections(records, folder),
@@ -102,13 +105,14 @@ def _alignment(kind: str, records: Mapping[str, Record]) -> str:
         table.append([
             name,
             f"{mean(found, 'UA'):.3f}",
+            mean_text(found, "scene"),
             f"{mean(found, 'forget'):.3f}",
             *(gap(means, name, metric) for metric in METRICS),
             *(gap(PAPER[kind], name, metric) if paper else "" for metric in METRICS),
         ])  # fmt: skip
     concepts = ", ".join(dict.fromkeys(record.labels["concept"] for record in ours))
     width = sum((high - low) / 2 for low, high in (r.figures["retain_test_interval"] for r in ours)) / len(ours)
-    header = ["", "UA ↑", "D_f,test ↓", *(f"{m} ↑" for m in METRICS), *(f"paper {m}" for m in METRICS)]
+    header = ["", "UA ↑", "scene kept ↑", "D_f,test ↓", *(f"{m} ↑" for m in METRICS), *(f"paper {m}" for m in METRICS)]
     claimed = {
         f"{better} keeps more of D_r,test than {worse}": means[better]["D_r,test"] > means[worse]["D_r,test"]
         for better, worse in (("RGD", "GradDiffD"), ("RGD", "SalUn"), ("RGD", "ESD"))

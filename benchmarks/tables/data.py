@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..canvas import CONCEPTS, STORE, cell, gap, little_forgotten, mean, pick, recipe_of, shown
+from ..canvas import CONCEPTS, PAPERS, STORE, cell, gap, little_forgotten, mean, pick, recipe_of, shown
 from ..show import claims, markdown, orderings
 from ..table import Cell, Options, Record, Table
 
@@ -30,7 +30,7 @@ PAPER_SIZES = {
 
 def cells(options: Options) -> list[Cell]:
     """RG and RGD on each concept, and RGD with fewer and more pairs on one."""
-    whole = recipe_of(SIZED).prompts.n
+    whole = recipe_of(SIZED, PAPERS).prompts.n
     found = []
     for seed in options.seeds:
         concepts = [SIZED] if options.quick else list(CONCEPTS)

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...pipeline.run.audit import audit_prompts, subject_of
 from ...pipeline.run.prompts import prompts_of
-from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.defaults import stored_recipe
 from ...pipeline.schema.image_sets import TEST_SETS
 from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.files import file_name, replacing
@@ -78,7 +78,7 @@ def _tiles(path: Path) -> list[Image.Image]:
 
 
 def _prompts(record: Record) -> dict[str, str]:
-    recipe = build_recipe(record.settings)
+    recipe = stored_recipe(record.settings)
     texts = audit_prompts(prompts_of(resolve(recipe)), recipe.audits, subject_of(resolve(recipe)))
     return {
         f"{letter}{place + 1}": texts[name][place]

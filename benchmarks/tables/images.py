@@ -33,17 +33,21 @@ SCENES = (
     Scene("rocket", "space", "night", "pop art"),
 )
 
-ROWS: dict[str, dict[str, Any]] = {"none": {}, "rgd": {"method": {"name": "rgd"}}}
+ROWS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "ascend": {"method": {"name": "rgd", "forget": "ascend"}},
+    "redirect": {"method": {"name": "rgd", "forget": "redirect"}},
+}
 """Row -> what it changes in the recipe; "none" is the base model."""
 
-NAMES = {"none": "tiny-canvas", "rgd": "RGD"}
+NAMES = {"none": "tiny-canvas", "ascend": "RGD, ascend", "redirect": "RGD, redirect"}
 
 SIZE: dict[str, Any] = {
-    "prompts": {"n": 96, "n_test": 48},
-    "training": {"steps": 80},
-    "audits": {"images": 48, "retain_train_images": 8},
+    "prompts": {"n": 128, "n_test": 64},
+    "training": {"steps": 200},
+    "audits": {"images": 64, "retain_train_images": 8},
 }
-"""Less than half of the recipe's steps and a fifth of its pairs, as a scene is less than a concept."""
+"""A quarter of the recipe's pairs, as a scene is less than a concept. With 80 steps siblings were hurt."""
 
 
 def cells(options: Options) -> list[Cell]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.schema.defaults import stored_recipe
 from ...pipeline.schema.recipe import Recipe
 from ..canvas import STORE, accuracies, cell, change, mean, pick, recipe_of, score, shown, step_shares
 from ..show import figure, markdown
@@ -77,7 +77,7 @@ def _score(records: Sequence[Record]) -> float:
 
 def shipped(records: Sequence[Record]) -> bool:
     """Tell if the runs had the settings of their method's recipe."""
-    return all(build_recipe(record.settings) == _shipped_recipe(record) for record in records)
+    return all(stored_recipe(record.settings) == _shipped_recipe(record) for record in records)
 
 
 def _shipped_recipe(record: Record) -> Recipe:

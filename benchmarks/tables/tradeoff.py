@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from ...pipeline.methods import find
 from ..canvas import STORE, cell, mean, methods, pick, settings_of, shown
 from ..pareto import Point, area, front
 from ..show import claims, figure, markdown
@@ -21,14 +22,15 @@ Curves = Mapping[str, Mapping[int, Point]]
 
 
 def cells(options: Options) -> list[Cell]:
-    """The base model, and runs of several lengths by each method; the longest are those of the table `canvas`."""
+    """The base model, and runs of several lengths by each method that takes steps; the longest are `canvas`'s."""
     shares = SHARES[-2:] if options.quick else SHARES
     found = []
     for seed in options.seeds:
         found.append(cell("none", CONCEPT, seed, options))
         for row in methods():
-            whole = settings_of(row, CONCEPT, seed, options)["training"]["steps"]
-            for share in shares:
+            settings = settings_of(row, CONCEPT, seed, options)
+            whole, closed = settings["training"]["steps"], find(settings["method"]["name"]).config.closed_form
+            for share in shares[-1:] if closed else shares:
                 steps = max(1, round(whole * share))
                 tag = "" if steps == whole else f"steps {steps}"
                 found.append(cell(row, CONCEPT, seed, options, {"training": {"steps": steps}}, tag))

@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ...pipeline.maths.gradients import Gram, restricted_coefficients
-from ...pipeline.schema.defaults import build_recipe
+from ...pipeline.maths.gradients import Gram
+from ...pipeline.maths.rules import restricted
+from ...pipeline.schema.defaults import stored_recipe
 from ..canvas import bench, settings_of
 from ..show import figure
 from ..table import Cell, Figures, Options, Record, Table
@@ -30,7 +31,7 @@ def _cell(settings: dict[str, Any], seed: int) -> Cell:
 
 
 def _measure(settings: Mapping[str, Any]) -> Figures:
-    recipe = build_recipe(settings)
+    recipe = stored_recipe(settings)
     trainer = bench(recipe.model).trainer(recipe)
     trainer.train()
     fields = ("step", "norm_forget", "norm_retain", "cosine", "truncated")
@@ -59,7 +60,7 @@ def plane(norm_forget: float, norm_retain: float, cosine: float, retain_weight: 
     def combine(a: float, b: float) -> Vector:
         return a * forget[0] + b * retain[0], a * forget[1] + b * retain[1]
 
-    one, weight = restricted_coefficients(gram, 0.0), restricted_coefficients(gram, retain_weight)
+    one, weight = restricted(gram, 0.0), restricted(gram, retain_weight)
     projected = combine(*one)  # lambda = 0 leaves delta_f alone
     whole = combine(*weight)
     rest = (

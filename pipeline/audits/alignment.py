@@ -15,13 +15,13 @@ from ..schema.results import AlignmentResult, Interval, Record
 from ..support.errors import UserError
 from ..support.numbers import whole
 from ..support.progress import Progress, Silent
-from ..support.text import number, percent, relative
+from ..support.text import percent, relative
 from .base import Audit, AuditImages, Judges, Subject
 from .clip import ClipModel, Transform, check_clip, check_clip_name
-from .figures import Better, Evidence, Loss, Row, moved, stayed
+from .figures import Better, Evidence, Loss, Row, moved, stayed, with_interval
 from .images import Images, to_uint8
 
-Key = Literal["forget", "retain_train", "retain_test"]
+Key = Literal["forget", "forget_to_anchor", "retain_train", "retain_test"]
 
 
 class AlignmentAudit(Audit[AlignmentResult]):
@@ -88,7 +88,8 @@ class AlignmentAudit(Audit[AlignmentResult]):
     def measure(self, images: AuditImages, subject: Subject, progress: Progress) -> AlignmentResult:
         """Score the three sets of every run."""
         sets = {str(key): images.named(name) for key, name in self.SETS.items()}
-        return self({key: (one.images, one.prompts) for key, one in sets.items()}, progress)
+        pairs = {key: (one.images, one.prompts) for key, one in sets.items()}
+        return self(pairs, progress, images.forget_test.anchors)
 
     def score(self, images: Images, prompts: Sequence[str], progress: Progress | None = None) -> Tensor:
         """Cosine of each image with its own prompt.
@@ -104,36 +105,67 @@ class AlignmentAudit(Audit[AlignmentResult]):
         Raises:
             UserError: numbers of images and prompts differ.
         """
+        return self.score_each(images, [prompts], progress)[0]
+
+    def score_each(
+        self, images: Images, texts: Sequence[Sequence[str]], progress: Progress | None = None
+    ) -> list[Tensor]:
+        """Cosines of the same images with several lists of prompts; the images are encoded once.
+
+        Args:
+            images: see `to_uint8`.
+            texts: lists of prompts, each with one for each image.
+            progress: told about each batch.
+
+        Returns:
+            For each list, shape (N,), in [-1, 1].
+
+        Raises:
+            UserError: numbers of images and prompts differ.
+        """
         pixels = to_uint8(images)
-        if isinstance(prompts, str) or len(pixels) != len(prompts):
-            raise UserError(f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts.")
+        for prompts in texts:
+            if isinstance(prompts, str) or len(pixels) != len(prompts):
+                raise UserError(
+                    f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts."
+                )
         clip = self.clip
         with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:
             image_features = clip.encode_images(pixels, transform=self.transform, seed=self.seed, advance=advance)
-        return alignment(image_features, clip.encode_texts(prompts))
+        return [alignment(image_features, clip.encode_texts(prompts)) for prompts in texts]
 
     def __call__(
-        self, sets: Mapping[str, tuple[Images, Sequence[str]]], progress: Progress | None = None
+        self,
+        sets: Mapping[str, tuple[Images, Sequence[str]]],
+        progress: Progress | None = None,
+        anchors: Sequence[str] | None = None,
     ) -> AlignmentResult:
         """Mean alignment of each set, with a 95 % bootstrap interval.
 
         Args:
             sets: "forget", "retain_train" and "retain_test" -> (images, their prompts).
             progress: told about each batch.
+            anchors: what each image of "forget" should show instead, for `forget_to_anchor`.
 
         Raises:
-            UserError: other keys than these.
+            UserError: other keys than these, or numbers of images and prompts that differ.
         """
         if set(sets) != set(self.SETS):
             raise UserError(f"expected the sets {list(self.SETS)}, got {list(sets)}.")
         intervals: dict[Key, Interval] = {}
         for key in self.SETS:
-            scores = self.score(*sets[key], progress=progress)
-            mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
-            intervals[key] = Interval(mean=mean, low=low, high=high, images=len(scores))
+            images, prompts = sets[key]
+            asked: dict[Key, Sequence[str]] = {key: prompts}
+            if key == "forget" and anchors is not None:
+                asked["forget_to_anchor"] = anchors
+            scored = self.score_each(images, list(asked.values()), progress)
+            for name, scores in zip(asked, scored, strict=True):
+                mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
+                intervals[name] = Interval(mean=mean, low=low, high=high, images=len(scores))
         suffix = ", training transform" if self.transform == "paper" else ""
         return AlignmentResult(
             forget=intervals["forget"].mean,
+            forget_to_anchor=intervals["forget_to_anchor"].mean if anchors is not None else None,
             retain_train=intervals["retain_train"].mean,
             retain_test=intervals["retain_test"].mean,
             model=self.model_name + suffix,
@@ -153,6 +185,13 @@ class AlignmentAudit(Audit[AlignmentResult]):
                 "never zero: the rest of the prompt is still followed.",
             ),
             (
+                "forget_to_anchor",
+                "Alignment, forget to anchor",
+                "higher",
+                "How well the same pictures match what should be drawn instead of the concept. Higher is better; it "
+                "falls with the row above where what is left is wreckage.",
+            ),
+            (
                 "retain_train",
                 "Alignment, retain (train)",
                 "close",
@@ -165,7 +204,9 @@ class AlignmentAudit(Audit[AlignmentResult]):
                 "The same for retain prompts that the training never used. It should stay close to where it was.",
             ),
         )
-        result = [_row(*figure, before, after) for figure in figures]
+        sides = [side for side in (before, after) if side]
+        known = [figure for figure in figures if any(getattr(side, figure[0]) is not None for side in sides)]
+        result = [_row(*figure, before, after) for figure in known]
         if any(audit and audit.intervals for audit in (before, after)):
             result[0] = result[0]._replace(meaning=result[0].meaning + " In brackets: 95 % bootstrap intervals.")
         return result
@@ -173,7 +214,11 @@ class AlignmentAudit(Audit[AlignmentResult]):
     @classmethod
     def forgetting(cls, kind: str, before: AlignmentResult, after: AlignmentResult) -> Evidence | None:
         """Tell the change on the forget prompts, which counts nothing: the rest of a prompt aligns as well."""
-        return Evidence(f"alignment with the forget prompts {percent(relative(before.forget, after.forget))}")
+        text = f"alignment with the forget prompts {percent(relative(before.forget, after.forget))}"
+        if before.forget_to_anchor is not None and after.forget_to_anchor is not None:
+            change = relative(before.forget_to_anchor, after.forget_to_anchor)
+            text += f", with what should be drawn instead {percent(change)}"
+        return Evidence(text)
 
     @classmethod
     def keeping(cls, before: AlignmentResult, after: AlignmentResult) -> list[Loss]:
@@ -185,13 +230,11 @@ class AlignmentAudit(Audit[AlignmentResult]):
 def _row(
     key: Key, name: str, better: Better, meaning: str, before: AlignmentResult | None, after: AlignmentResult | None
 ) -> Row:
-    x, y = (getattr(audit, key) if audit else math.nan for audit in (before, after))
+    values = [getattr(audit, key) if audit else None for audit in (before, after)]
+    x, y = (math.nan if value is None else value for value in values)
     first, second = (audit.intervals.get(key) if audit else None for audit in (before, after))
-    texts = [
-        number(value) + (f" [{number(interval.low)}, {number(interval.high)}]" if interval else "")
-        for value, interval in ((x, first), (y, second))
-    ]
-    outcome = moved(x, y, "lower") if better == "lower" else stayed(-relative(x, y))
+    texts = [with_interval(x, first), with_interval(y, second)]
+    outcome = stayed(-relative(x, y)) if better == "close" else moved(x, y, better)
     if first and second and first.low <= second.high and second.low <= first.high and outcome in ("better", "worse"):
         outcome = "unclear"
     return Row(name, x, y, texts[0], texts[1], percent(relative(x, y)), outcome, better, meaning)

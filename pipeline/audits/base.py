@@ -49,18 +49,21 @@ class ImageSet:
     """Images and the prompt of each.
 
     Raises:
-        UserError: numbers of images and prompts differ.
+        UserError: numbers of images, prompts and anchors differ.
     """
 
     images: np.ndarray
     """uint8 RGB, shape (N, H, W, 3)."""
     prompts: Sequence[str]
+    anchors: Sequence[str] | None = None
+    """What each picture should show instead of what its prompt asks for; None where that is not known."""
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.prompts):
-            raise UserError(
-                f"expected one prompt for each image, got {len(self.images)} images and {len(self.prompts)} prompts."
-            )
+        for noun, texts in (("prompt", self.prompts), ("anchor", self.anchors)):
+            if texts is not None and len(self.images) != len(texts):
+                raise UserError(
+                    f"expected one {noun} for each image, got {len(self.images)} images and {len(texts)} {noun}s."
+                )
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,11 @@ class Audit(ABC, Generic[Result]):
     @classmethod
     def forgetting(cls, kind: str, before: Result, after: Result) -> Evidence | None:
         """Say how much of the concept is left; None if this audit can't tell for this kind of concept."""
+        return None
+
+    @classmethod
+    def scene(cls, before: Result, after: Result) -> Loss | None:
+        """Say what the forget pictures lost of all that is not the concept; None if this audit can't tell."""
         return None
 
     @classmethod

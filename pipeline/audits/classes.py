@@ -19,7 +19,7 @@ from ..support.text import number, percent, points, relative
 from .base import Audit, AuditImages, Judges, Subject
 from .class_judge import NOISE, ClassJudge
 from .features import check_features, fidelity, load_features
-from .figures import Better, Evidence, Loss, Row, misses, moved, stayed
+from .figures import Bars, Better, Evidence, Loss, Row, Section, misses, moved, stayed
 
 
 class ClassAudit(Audit[ClassResult]):
@@ -128,6 +128,7 @@ class ClassAudit(Audit[ClassResult]):
             **distances,
             features=self.features.name,
             noise=sum(guess == NOISE for guess in forget) / len(forget),
+            instead={name: forget.count(name) / len(forget) for name in self.judge.names if name in forget},
             by_class={
                 name: retention_accuracy([g for g, n in kept if n == name], [n for _, n in kept if n == name])
                 for name in dict.fromkeys(name for _, name in kept)
@@ -175,6 +176,25 @@ class ClassAudit(Audit[ClassResult]):
     def forgetting(cls, kind: str, before: ClassResult, after: ClassResult) -> Evidence | None:
         """Compare the shares of the class's images that show it: 1 - UA."""
         return misses(before.UA, after.UA)
+
+    @classmethod
+    def section(cls, before: ClassResult | None, after: ClassResult | None) -> Section | None:
+        """Give the share of the forgotten class's images that the judge sees as each class, where that is known."""
+        first, second = (side.instead if side else {} for side in (before, after))
+        counts = tuple(
+            (name, round(100 * first.get(name, 0)), round(100 * second.get(name, 0)))
+            for name in dict.fromkeys([*first, *second])
+        )
+        if not counts:
+            return None
+        label = "What the judge sees in the forgotten class's images"
+        caption = f"Share of these images by what the judge sees in them; {NOISE!r} is no picture of any class."
+        return Section("What is drawn instead", bars=Bars(label, "% of the images", counts), caption=caption)
+
+    @classmethod
+    def scene(cls, before: ClassResult, after: ClassResult) -> Loss | None:
+        """Compare the shares of the forgotten class's images that are no noise."""
+        return Loss(-relative(1 - before.noise, 1 - after.noise), f"random noise {number(after.noise, 2)}")
 
     @classmethod
     def keeping(cls, before: ClassResult, after: ClassResult) -> list[Loss]:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ..schema.results import TOLERATED_LOSS
+from ..schema.results import TOLERATED_LOSS, Interval
 from ..support.text import number
 
 Better = Literal["lower", "higher", "close"]
@@ -53,7 +53,10 @@ def misses(before: float, after: float) -> Evidence:
 
 
 class Loss(NamedTuple):
-    """The loss of a retain figure: relative for a cosine, absolute for an accuracy; negative if it gained."""
+    """The loss of a figure that should have stayed; negative if it gained.
+
+    It is relative for a cosine and for what is left of the forget pictures, absolute for an accuracy.
+    """
 
     loss: float
     text: str
@@ -89,6 +92,11 @@ class Section:
     text: str = ""
     bars: Bars | None = None
     caption: str = ""
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """Write a figure with its interval in brackets, if it has one."""
+    return number(value) + (f" [{number(interval.low)}, {number(interval.high)}]" if interval else "")
 
 
 def moved(before: float, after: float, better: Literal["lower", "higher"]) -> Outcome:

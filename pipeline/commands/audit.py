@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw the audit images of a model and measure them."""
     from ..models import load_denoiser  # heavy: torch and diffusers
-    from ..run.audit import audit_prompts, draw, measure, subject_of
+    from ..run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
     from ..run.preflight import preflight, preflight_model
 
     if arguments.out:
@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
         for warning in (*checked.warnings, *preflight_model(setting, checked.prompts, denoiser, trains=False)):
             progress.warn(warning)
         images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress)
-        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device)
+        anchors = audit_anchors(checked.prompts, recipe.audits)
+        result = measure(images, texts, recipe.audits, subject, progress, denoiser.device, anchors)
     text = result.model_dump_json(indent=2, exclude_none=True)
     if arguments.out:
         write_text(arguments.out, text + "\n")

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the tables and where their cells and pages are."""
     parser.add_argument("table", nargs="+", help="names of tables, or 'all'")
     parser.add_argument("--quick", action="store_true", help="a few cells, steps and images, to see it work")
-    parser.add_argument("--seeds", default="0", metavar="N,…", help="measure every cell once for each; default 0")
+    parser.add_argument("--seeds", metavar="N,…", help="measure every cell once for each; default 0, with rules 0,1")
     parser.add_argument("--results", type=path_of, metavar="DIR", help="measured cells; default benchmarks/results")
     parser.add_argument("--pages", type=path_of, metavar="DIR", help="pages and figures; default docs/results")
 
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ...benchmarks.table import Options
 
     try:
-        seeds: tuple[int, ...] = tuple(int(seed) for seed in arguments.seeds.split(","))
+        seeds: tuple[int, ...] = tuple(int(seed) for seed in (arguments.seeds or "0").split(","))
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
@@ -37,6 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
         if folder is not None:
             check_folder(folder)
     with TerminalProgress()() as progress:
-        pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
+        pages = bench(
+            arguments.table,
+            Options(arguments.quick, seeds if arguments.seeds else ()),
+            progress,
+            arguments.results,
+            arguments.pages,
+        )
     for page in pages:
         console.print(f"page: {escaped(page)}", soft_wrap=True)

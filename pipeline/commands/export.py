@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..schema.defaults import build_recipe, merge
+from ..schema.defaults import merge, stored_recipe
 from ..schema.idle import idle_options
 from ..schema.resolve import resolve
 from ..support.errors import UserError
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not wanted.get("output", {}).get("formats"):
         raise UserError("expected the formats to write, for example --formats single_file,lora.")
     recipe = RunFolder.open(arguments.folder).recipe(warn)
-    changed = build_recipe(merge(recipe.model_dump(mode="json"), wanted))
+    changed = stored_recipe(merge(recipe.model_dump(mode="json"), wanted))
     for warning in idle_options(resolve(changed), [f"output.{key}" for key in wanted["output"]]):
         warn(warning)
     with TerminalProgress()() as progress:

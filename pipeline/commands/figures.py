@@ -5,13 +5,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..report import rows
+from ..report import rows, verdict
 from ..schema.results import Results, WeightsFile
 from .terminal import console, escaped
 
 
-def before_after_table(results: Results) -> Table:
-    """The figures that a run ends with."""
+def show_figures(results: Results) -> None:
+    """Show what a run ended with: the verdict first, then its figures."""
+    console.print(escaped(verdict(results).text), soft_wrap=True)
+    console.print(_before_after_table(results))
+
+
+def _before_after_table(results: Results) -> Table:
     table = Table(title=f"{results.concept}: before and after {results.method}", title_justify="left")
     table.add_column("")
     for heading in ("before", "after", "change"):

@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _show_run(folder: Path) -> None:
     from ..run.folder import RunFolder  # heavy: torch and diffusers
-    from .figures import before_after_table
+    from .figures import show_figures
 
     results = Results.load(folder / "results.json")
-    console.print(before_after_table(results))
+    show_figures(results)
     for path, state in RunFolder(folder).states(results).items():
         console.print(f"{escaped(path)}: {state}", soft_wrap=True)
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "write report.html and MODEL_CARD.md of a run again",
     "export": "write more weights formats of a finished run",
     "apply": "put a denoiser, LoRA or delta file onto a model",
+    "undo": "take one concept back from an unlearned model",
     "info": "show where weights came from and check their hashes, or show what a run gave",
     "plan": "compute how much memory training needs, from the architecture alone",
     "bench": "measure the tables of the paper and write their pages; a stopped bench goes on",

@@ -147,7 +147,9 @@ def read_pictures(paths: Sequence[Path], height: int, width: int) -> Tensor:
     """
     with told_of():  # `check_pictures` has told it
         fitted = [ImageOps.fit(load_picture(path), (width, height), Image.Resampling.LANCZOS) for path in paths]
-    return torch.from_numpy(np.stack([np.asarray(each) for each in fitted])).permute(0, 3, 1, 2).contiguous().float() / 255
+    return (
+        torch.from_numpy(np.stack([np.asarray(each) for each in fitted])).permute(0, 3, 1, 2).contiguous().float() / 255
+    )
 
 
 def keep_pictures(images: np.ndarray | Sequence[np.ndarray], root: Path, captions: Sequence[str | None] = ()) -> Path:

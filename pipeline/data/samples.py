@@ -5,8 +5,9 @@ pixels; images are decoded only for people to look at. For a class-conditional m
 training images (Ko et al. 2024, Section 4.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from ..schema.recipe import DataSection, SampleSection
 from ..support.errors import UserError
 from ..support.files import replacing
 from ..support.processes import ALONE, Processes
-from ..support.progress import Progress, Silent, batches
+from ..support.progress import Progress, Silent, Within, batches
 from .datasets import LabelledImages
 from .pictures import read_pictures
 
@@ -120,14 +121,28 @@ class SampleSet:
         seed: int = 0,
         progress: Progress | None = None,
         processes: Processes = ALONE,
+        seen: Callable[[str, int, Tensor], None] | None = None,
     ) -> "SampleSet":
-        """Let the model draw its own training images. Pairs share the seed of their noise; no anchor is drawn."""
+        """Let the model draw its own training images. Pairs share the seed of their noise; no anchor is drawn.
+
+        Args:
+            denoiser: the model.
+            prompts: of which the training pairs are drawn.
+            spec: how; None for the defaults.
+            seed: of the first pair's noise.
+            progress: told of each batch.
+            processes: who draws.
+            seen: called with the term, the place of the first and the latents of each batch that this process drew.
+        """
         sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
         drawn = {
-            term: draw_latents(denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes)
+            term: draw_latents(
+                denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes,
+                partial(seen, term) if seen else None,
+            )
             for term in texts
-        }
+        }  # fmt: skip
         forget, _ = _samples(denoiser, drawn["forget"], texts["forget"])
         return cls.in_order(forget, *_samples(denoiser, drawn["retain"], texts["retain"], prompts.anchor_train))
 
@@ -142,6 +157,7 @@ class SampleSet:
         progress: Progress | None = None,
         processes: Processes = ALONE,
         flip: bool = False,
+        seen: Callable[[str, int, Tensor], None] | None = None,
     ) -> "SampleSet":
         """Encode pictures as D_f, and let the model draw D_r.
 
@@ -157,14 +173,16 @@ class SampleSet:
             progress: told of each image.
             processes: who draws; each encodes all pictures.
             flip: take the mirror images in turn with the pictures.
+            seen: see `draw`.
 
         Raises:
             UserError: a picture that can't be read, or latents that are no numbers.
         """
         sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
         retain = draw_latents(
-            denoiser, prompts.retain_train, sampling, seed, progress, "drawing retain images", processes
-        )
+            denoiser, prompts.retain_train, sampling, seed, progress, "drawing retain images", processes,
+            partial(seen, "retain") if seen else None,
+        )  # fmt: skip
         scale = getattr(denoiser.pipeline, "vae_scale_factor", 1)
         height, width = (side * scale for side in retain.shape[-2:])
         shown = [*pictures, *pictures] if flip else pictures
@@ -264,16 +282,24 @@ def draw_latents(
     progress: Progress,
     stage: str,
     processes: Processes = ALONE,
+    seen: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw one image per prompt; image i has the seed `seed` + i, or the i-th of several.
 
-    Several processes take the batches in turn, and all get every image.
+    Several processes take the batches in turn, and all get every image. `seen` is called with the place of the first
+    image and the latents of each batch, as it is drawn.
     """
     held = processes.split(len(prompts), sampling.batch_size)
     seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
-    own = [prompts[index] for index in held], [seeds[index] for index in held]
-    drawn = denoiser.sample(*own, sampling, progress, stage) if held else None
-    return processes.gather(drawn)
+    drawn: list[Tensor] = []
+    with progress.stage(stage, len(held)) as advance:
+        for part in batches(held, sampling.batch_size):
+            own = [prompts[index] for index in part], [seeds[index] for index in part]
+            drawn.append(denoiser.sample(*own, sampling, Within(advance), stage))
+            advance(len(part))
+            if seen:
+                seen(part[0], drawn[-1])
+    return processes.gather(torch.cat(drawn) if drawn else None)
 
 
 def encode(denoiser: Denoiser, images: Tensor) -> Tensor:

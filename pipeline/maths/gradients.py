@@ -1,13 +1,11 @@
-"""Inner products, the restricted gradient and its combination, over lists of tensors.
+"""Inner products of gradients and their linear combination, over lists of tensors.
 
-Conventions, stated once. `forget` is g_f, the gradient of L_f = -(denoising loss on D_f);
-`retain` is g_r, the gradient of L_r = denoising loss on D_r. Both objectives are to go *down*, so
-an update U is good when U . g_f <= 0 and U . g_r <= 0. lambda (`retain_weight`) multiplies the
-retain direction.
+`forget` is g_f, the gradient of L_f; `retain` is g_r, the gradient of L_r = denoising loss on D_r. Both
+objectives are to go *down*, so an update U is good when U . g_f <= 0 and U . g_r <= 0. `rules` makes
+directions of the two.
 
-Nothing is flattened: every combination here is linear in g_f and g_r, so three inner products
-decide it. They are taken per tensor and added in float64, which stays exact where the norm of one
-long float32 vector does not.
+Nothing is flattened: three inner products decide almost every rule. They are taken per tensor and
+added in float64, which stays exact where the norm of one long float32 vector does not.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -100,7 +98,7 @@ def _blocks(tensors: Sequence[Tensor], weight: Tensor | None) -> Iterator[tuple[
     together = [*tensors] if weight is None else [*tensors, weight]
     size = _CPU_BLOCK if together[0].device.type == "cpu" else _BLOCK
     for parts in zip(*(tensor.reshape(-1).split(size) for tensor in together), strict=True):
-        plain = [_at_least_float(part) for part in parts]
+        plain = [at_least_float(part) for part in parts]
         if weight is None:
             yield plain, plain
         else:
@@ -108,7 +106,8 @@ def _blocks(tensors: Sequence[Tensor], weight: Tensor | None) -> Iterator[tuple[
             yield [part * scale for part in plain], plain
 
 
-def _at_least_float(tensor: Tensor) -> Tensor:
+def at_least_float(tensor: Tensor) -> Tensor:
+    """A tensor for arithmetic: one of half precision as float32, any other as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -148,21 +147,6 @@ def plain_coefficients(terms: Iterable[str], retain_weight: float) -> dict[str, 
     """Those of g_f + lambda g_r; a term that is alone counts whole."""
     both = {"forget", "retain"} <= {*terms}
     return {term: retain_weight if term == "retain" and both else 1.0 for term in terms}
-
-
-def restricted_coefficients(gram: Gram, retain_weight: float) -> tuple[float, float]:
-    """Coefficients (a, b) with delta_f + lambda * delta_r = a g_f + b g_r (Ko et al. 2024, Eq. 4).
-
-    Where c = g_f . g_r < 0 each gradient loses its component along the other:
-
-        delta_f = g_f - c / ||g_r||^2 g_r,    delta_r = g_r - c / ||g_f||^2 g_f,
-
-    so a = 1 - lambda c / ||g_f||^2 and b = lambda - c / ||g_r||^2. Elsewhere delta = g. When one
-    gradient is zero the other is taken alone.
-    """
-    if not gram.conflict or gram.ff <= 0 or gram.rr <= 0:
-        return 1.0, retain_weight
-    return 1.0 - retain_weight * gram.fr / gram.ff, retain_weight - gram.fr / gram.rr
 
 
 def guard_coefficients(gram: Gram, change_forget: float, change_retain: float) -> tuple[float, float]:
@@ -266,9 +250,9 @@ class Combination:
         """Tensor `index` of the direction, in the gradients' dtype."""
         first, *others = self.grads
         part = self.grads[first][index]
-        total = _at_least_float(part) * self.coefficients[first][index]
+        total = at_least_float(part) * self.coefficients[first][index]
         for term in others:
-            total.add_(_at_least_float(self.grads[term][index]), alpha=self.coefficients[term][index])
+            total.add_(at_least_float(self.grads[term][index]), alpha=self.coefficients[term][index])
         return (total if self.mask is None else total * self.mask[index]).to(part.dtype)
 
     def gradient(self, term: str, index: int) -> Tensor:
@@ -280,52 +264,3 @@ class Combination:
         """Free the gradients of one tensor, which is not asked for again."""
         for gradient in self.grads.values():
             gradient[index] = torch.empty(0)
-
-
-def weighted_sum(
-    grads: Mapping[str, Gradient], retain_weight: float, mask: Tensors | None = None, reduce: Reduce | None = None
-) -> Combination:
-    """g_f + lambda g_r, of whatever terms there are; the plain combination of GradDiff.
-
-    Args:
-        grads: term -> gradient.
-        retain_weight: lambda, >= 0.
-        mask: see `Combination`.
-        reduce: see `gram`.
-    """
-    both = "forget" in grads and "retain" in grads
-    known = Gram.of(gram([grads["forget"], grads["retain"]], mask, reduce).sum(0)) if both else None
-    return Combination(grads, plain_coefficients(grads, retain_weight), known, mask)
-
-
-def restricted_gradient(
-    grads: Mapping[str, Gradient],
-    retain_weight: float = 1.0,
-    per_layer: bool = False,
-    weights: Tensors | None = None,
-    reduce: Reduce | None = None,
-) -> Combination:
-    """delta_f + lambda delta_r of a forget and a retain gradient (Ko et al. 2024, Eq. 4).
-
-    Args:
-        grads: {"forget": g_f, "retain": g_r}, of the same shapes.
-        retain_weight: lambda, >= 0.
-        per_layer: project each tensor by its own inner products instead of the global ones.
-        weights: diagonal metric of the projection, see `gram`.
-        reduce: see `gram`.
-
-    Returns:
-        The direction, to be stepped against. Its inner product with each projected-upon gradient
-        is >= 0 for the metric in use (Theorem 4).
-    """
-    both = [grads["forget"], grads["retain"]]
-    euclidean = gram(both, reduce=reduce)
-    metric = euclidean if weights is None else gram(both, weights, reduce)
-    tables = metric if per_layer else metric.sum(0, keepdim=True)
-    pairs = [restricted_coefficients(Gram.of(table), retain_weight) for table in tables]
-    pairs = pairs if per_layer else pairs * len(metric)
-    return Combination(
-        {"forget": grads["forget"], "retain": grads["retain"]},
-        {"forget": [a for a, _ in pairs], "retain": [b for _, b in pairs]},
-        Gram.of(euclidean.sum(0)),
-    )

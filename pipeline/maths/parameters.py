@@ -13,18 +13,49 @@ blocks share their projections between both streams, so they count as the rest. 
 is a second *self*-attention of the image stream and counts as the rest, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .choices import TrainableParameters
 
+Weight = TypeVar("Weight", bound=Tensor)
+
 CROSS_ATTENTION = "attn2"
 """diffusers' name for the cross-attention module of a transformer block."""
 
 TEXT_STREAM = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """diffusers' names for the text side of a joint attention."""
+
+_TOKENS, _POOLED = "prompt_embeds", "pooled_prompt_embeds"
+_ENTRANCES = {"attn2.to_k": _TOKENS, "attn2.to_v": _TOKENS, "add_embedding.linear_1": _POOLED}
+_JOINT_ENTRANCES = {"context_embedder": _TOKENS, "time_text_embed.text_embedder.linear_1": _POOLED}
+
+
+def text_entrances(weights: Mapping[str, Weight]) -> dict[str, dict[str, Weight]]:
+    """Those of a network's weights that read a prompt's embedding itself, by which part of it they read.
+
+    A UNet's cross-attention reads the tokens in its key and value projections. A joint attention's own text
+    projections read what earlier blocks made of text *and* image, at each timestep something else; the prompt enters
+    through `context_embedder`, which is linear, as UCE's code for Flux edits it. The pooled embedding enters SDXL,
+    SD3 and Flux beside the time.
+
+    Args:
+        weights: by name, all of a network's or some.
+
+    Returns:
+        Name of the conditioning -> name of the weight -> the weight, (O, I): it reads an embedding of D entries with
+        its first D columns. Empty where none reads the tokens.
+    """
+    joint = any(name.startswith("context_embedder.") for name in weights)
+    found: dict[str, dict[str, Weight]] = {}
+    for name, weight in weights.items():
+        for layer, part in (_JOINT_ENTRANCES if joint else _ENTRANCES).items():
+            if f".{name}".endswith(f".{layer}.weight"):
+                found.setdefault(part, {})[name] = weight
+    return found if _TOKENS in found else {}
 
 
 def select_parameters(module: nn.Module, which: TrainableParameters) -> dict[str, nn.Parameter]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
+from ..prompts import PromptSet
 from ..support.progress import Progress, Silent
 from .config import MethodConfig
 
@@ -28,6 +29,7 @@ class Batch:
         first_timestep: (1,), that of the first sample of the whole micro-batch, of which this may be the
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
+        done: share of the run's steps that were taken before, in [0, 1).
         whole: gives a loss of this share, a scalar, the value that the whole micro-batch has; its
             gradient stays that of the share.
     """
@@ -39,6 +41,7 @@ class Batch:
     anchor: Conditioning = field(default_factory=dict)
     first_timestep: Tensor | None = None
     share: float = 1.0
+    done: float = 0.0
     whole: Callable[[Tensor], Tensor] = lambda loss: loss
 
 
@@ -90,10 +93,11 @@ class Loss:
 
     Attributes:
         objective: the scalar to go down.
-        denoising: the denoising loss behind it, or the method's own distance; positive.
+        denoising: the denoising loss behind it, or the distance that the method lowers; positive.
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
         truncated: whether all of it is above the limit, so that the gradient is zero.
+        is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
     objective: Tensor
@@ -101,6 +105,7 @@ class Loss:
     above_limit: float | None = None
     forget_limit: float | None = None
     truncated: bool = False
+    is_distance: bool = False
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -125,6 +130,7 @@ class Loss:
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
             any(loss.truncated for loss in losses),
+            any(loss.is_distance for loss in losses),
         )
 
 
@@ -174,6 +180,16 @@ class Method(Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether `prepare` is to be given the empty prompt's conditioning: as the class says, or with an option."""
+        return self.config.needs_unconditional
+
+    @property
+    def needs_whole_weights(self) -> bool:
+        """The same of whole weights."""
+        return self.config.needs_whole_weights
+
     def check(self, forget_samples: int, parameters: Mapping[str, Tensor] | None = None) -> None:
         """Refuse, before anything is drawn, what `prepare` would refuse when everything is drawn.
 
@@ -187,6 +203,19 @@ class Method(Generic[Config]):
 
     def prepare(self, context: Context) -> None:
         """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
+
+    def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
+        """Change the weights from the prompts alone, of a method with `closed_form`.
+
+        Args:
+            denoiser: the model; its network is changed in place.
+            prompts: what is to be forgotten, what is drawn instead, what is to be kept.
+            progress: told of the work; may cancel it, and then the weights are as they were.
+
+        Returns:
+            The share of the distance from the forget prompts to their anchors that was covered, at most 1.
+        """
+        raise NotImplementedError
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """The loss of one term on one of its micro-batches; by default the denoising loss, which goes down.
@@ -207,6 +236,38 @@ class Method(Generic[Config]):
             reduce: to be handed on to `gram`: adds inner products over processes that hold a part of each tensor.
         """
         raise NotImplementedError
+
+    # what changes from step to step, for methods that remember losses -------------------------------
+
+    def weigh(self) -> Mapping[str, float] | None:
+        """The weights of the terms' losses in the step that comes, for a method that wants the gradient of their sum.
+
+        Then one gradient is kept, and `combine` is given that one alone, as "sum". None keeps the terms apart.
+        """
+        return None
+
+    def moves(self) -> float | None:
+        """The weight of the retain loss, of a method that moves it; for the record."""
+        return None
+
+    def compare(self, retain_losses: Sequence[float]) -> None:
+        """Take in what the retain loss was before the first step.
+
+        Asked of methods whose configuration says `compares`, before the first step, on a resumed run too.
+
+        Args:
+            retain_losses: of the base model on the very retain data of each step.
+        """
+
+    def observe(self, step: int, losses: Mapping[str, Loss]) -> None:
+        """Take in the losses of a step that counts from 0, over all of its data, before `combine`."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What was remembered of the steps so far; checkpoints keep it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Remember what a checkpoint kept."""
 
 
 def descend(loss: Tensor) -> Loss:

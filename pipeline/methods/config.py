@@ -22,10 +22,11 @@ class MethodConfig(BaseModel):
         two_gradients: whether `combine` reads the forget and the retain gradient one tensor at a time, so that the
             first may wait in less room (`training.forget_gradient`).
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
-        ascends: whether the forget loss that people read is a denoising loss that is meant to rise.
         sees_forget_images: whether a loss looks at the forget images, not at their prompts alone.
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
+        variants: the option whose values have defaults of their own, in `<method>-<value>.yaml`; "" for none.
+        closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,21 +35,46 @@ class MethodConfig(BaseModel):
     terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
     two_gradients: ClassVar[bool] = False
     projects: ClassVar[bool] = False
-    ascends: ClassVar[bool] = False
     sees_forget_images: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
+    variants: ClassVar[str] = ""
+    closed_form: ClassVar[bool] = False
 
     name: str
     data: Literal["diverse", "uniform"] = Field(default="diverse", description=DATA)
+
+    @property
+    def gradients(self) -> int:
+        """How many gradients are in memory when they are combined."""
+        return len(self.terms)
+
+    @property
+    def compares(self) -> bool:
+        """True if the method asks what the retain loss was on the data of each step."""
+        return False
+
+    @property
+    def ascends(self) -> bool:
+        """True if the forget loss that people read is a denoising loss that is meant to rise, all the time."""
+        return False
 
     @property
     def redirects(self) -> bool:
         """True if the forget loss looks at the anchors: what is to be drawn instead."""
         return False
 
+    @property
+    def has_teacher(self) -> bool:
+        """True if a loss looks at the original model, so that the weights that train are kept as they were, too."""
+        return False
+
     def idle(self) -> Mapping[str, str]:
         """The options that others leave without effect, and why: "with method.mask"."""
+        return {}
+
+    def refuses(self) -> Mapping[str, str]:
+        """The fields of `training` that must stay as they are with these options, and why."""
         return {}
 
 

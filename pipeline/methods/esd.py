@@ -10,7 +10,7 @@ a v or a flow velocity (see `guided_prediction`).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +24,7 @@ from ..models.protocol import Conditioning, Denoiser
 from .base import Batch, Context, Loss, Method, descend, guided_prediction
 from .config import DATA, MethodConfig
 from .registry import register
+from .teacher import Teacher
 
 
 class AnyESDConfig(MethodConfig):
@@ -33,6 +34,11 @@ class AnyESDConfig(MethodConfig):
     sees_forget_images: ClassVar[bool] = False
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
+
+    @property
+    def has_teacher(self) -> bool:
+        """Always: its target is the original's."""
+        return True
 
     data: Literal["diverse", "uniform"] = Field(default="uniform", description=DATA)
     negative_guidance: float = Field(
@@ -103,28 +109,6 @@ class ESD(Method[AnyESDConfig]):
 register(ESDConfig, ESD)
 register(ESDXConfig, ESD)
 register(ESDUConfig, ESD)
-
-
-class Teacher:
-    """The weights as they were, put back into the network within `with`.
-
-    Only the weights that train are kept twice, the others are the teacher's too. They are exchanged, not
-    copied; no graph may be built inside or be open across the block.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.others = [parameter.detach().clone() for parameter in parameters]
-
-    def __enter__(self) -> None:
-        self._exchange()
-
-    def __exit__(self, *_: object) -> None:
-        self._exchange()
-
-    def _exchange(self) -> None:
-        for index, parameter in enumerate(self.parameters):
-            parameter.data, self.others[index] = self.others[index], parameter.data
 
 
 @torch.no_grad()

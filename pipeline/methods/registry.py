@@ -22,7 +22,7 @@ from .config import MethodConfig
 if TYPE_CHECKING:  # imports torch
     from .base import Method
 
-FILES = ("finetune", "grad_diff", "salun", "esd", "restricted")
+FILES = ("finetune", "grad_diff", "salun", "esd", "restricted", "uce", "rece", "speed")
 """The files of this folder that hold methods, in the order in which front ends offer them."""
 
 GROUP = "turpentine.methods"

@@ -15,13 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..maths.gradients import Combination, Gradient, Reduce, Tensors, weighted_sum
+from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..maths.parameters import largest
+from ..maths.rules import combine
 from ..models.protocol import Denoiser
 from ..support.places import user_path
-from .base import Batch, Context, Loss, Method, descend, guided_prediction
+from .base import Batch, Context, Loss, Method, guided_prediction
 from .config import DATA, RetainWeight
+from .distances import redirect_loss
 from .mask import MASK_FILE, load_mask, read_mask, save_mask
 from .registry import register
 
@@ -104,22 +106,14 @@ class SalUn(Method[SalUnConfig]):
         """The distance on forget images, the denoising loss on retain images."""
         if term == "retain":
             return super().loss(term, denoiser, batch)
-        return descend(_distance(denoiser, batch))
+        distance = redirect_loss(denoiser, batch)
+        return Loss(distance, distance.item(), is_distance=True)
 
     def combine(
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
     ) -> Combination:
         """The masked m * (g_f + alpha g_r) (Eq. 4)."""
-        return weighted_sum(grads, self.config.retain_weight, list(self.mask.values()), reduce)
-
-
-def _distance(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """MSE(e(x_t, c_f), stop-grad e(x_t, c')); a scalar."""
-    noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
-    with torch.no_grad():
-        target = denoiser.predict(noisy, batch.timesteps, batch.anchor)
-    prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
-    return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))
+        return combine(grads, retain_weight=self.config.retain_weight, mask=list(self.mask.values()), reduce=reduce)
 
 
 register(SalUnConfig, SalUn)

@@ -5,7 +5,8 @@ a key of `model_index.json` in the bundled ones. Nothing is concluded from how a
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,42 @@ COMPONENTS = ("unet", "transformer")
 
 
 @dataclass(frozen=True)
+class Removal:
+    """One step of a model's history: what a run removed, and the weights before and after by their hashes.
+
+    Attributes:
+        concepts: what was removed.
+        base: sha256 of the denoiser's tensors before.
+        result: the same afterwards.
+    """
+
+    concepts: tuple[str, ...]
+    base: str
+    result: str
+
+
+@dataclass(frozen=True)
 class Lineage:
     """The history of a model.
 
     Attributes:
         origin: the model at the start of it: a bundled model's name, else what the user called it then.
         forgotten: what was removed on the way here, the first first.
+        removals: the runs that removed it, as far as they wrote it down: what was taken back is not among them.
     """
 
     origin: str
     forgotten: tuple[str, ...] = ()
+    removals: tuple[Removal, ...] = ()
+
+    def fields(self) -> dict[str, str]:
+        """The fields of a header that hold it; see `lineage_in`."""
+        removals = [asdict(removal) for removal in self.removals]
+        return {
+            "turpentine.origin": self.origin,
+            "turpentine.forgotten": json.dumps(list(self.forgotten)),
+            "turpentine.removals": json.dumps(removals),
+        }
 
     @property
     def bundled(self) -> str | None:
@@ -50,15 +77,31 @@ def lineage_of(model: str) -> Lineage:
     Args:
         model: a run folder, a diffusers folder, a weights file, or anything else.
     """
-    path = BUNDLED.get(model) or user_path(model)
-    file = _weights_file(path)
-    metadata = _metadata(file) if file else {}
-    concept, base = metadata.get("turpentine.concept"), metadata.get("turpentine.base_model")
-    if concept is None or base is None:
-        return Lineage(_marked(path) or model)
+    return lineage_in(header_of(model)) or Lineage(_marked(BUNDLED.get(model) or user_path(model)) or model)
+
+
+def lineage_in(metadata: Mapping[str, str]) -> Lineage | None:
+    """The history that the header of a weights file tells; None where it tells none."""
+    base, concept = metadata.get("turpentine.base_model"), metadata.get("turpentine.concept")
+    if base is None or (concept is None and "turpentine.forgotten" not in metadata):
+        return None
     forgotten = json.loads(metadata.get("turpentine.forgotten", json.dumps([concept])))
     origin = metadata.get("turpentine.origin", base)
-    return Lineage(_marked(Path(origin)) or origin, tuple(forgotten))
+    removals = (
+        Removal(tuple(each["concepts"]), each["base"], each["result"])
+        for each in json.loads(metadata.get("turpentine.removals", "[]"))
+    )
+    return Lineage(_marked(Path(origin)) or origin, tuple(forgotten), tuple(removals))
+
+
+def header_of(model: str) -> dict[str, str]:
+    """The header of a model's weights; empty where it has none.
+
+    Args:
+        model: see `lineage_of`.
+    """
+    file = _weights_file(BUNDLED.get(model) or user_path(model))
+    return _metadata(file) if file else {}
 
 
 def pipeline_class_of(model: str) -> str | None:

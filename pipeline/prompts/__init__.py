@@ -6,7 +6,8 @@ from .compose import composed_worlds
 from .composer import Caption
 from .evaluation import EvaluationPrompt, load_prompts
 from .llm import LLMSource
-from .prompt_set import PromptPair, PromptSet
+from .pair import PromptPair
+from .prompt_set import PromptSet
 
 __all__ = [
     "Caption",

@@ -99,6 +99,20 @@ def main_name(concept: str) -> str | None:
     return value
 
 
+def is_artist(name: str) -> bool:
+    """Tell whether the tables know a name as an artist's.
+
+    >>> is_artist("vangogh"), is_artist("pop art")
+    (True, False)
+    """
+    return bool(_group_of(plain_name(name, "style"), "artist"))
+
+
+def templates_of_styles() -> list[str]:
+    """Every sentence that composed prompts say a style in, with {name} and {scene} at their places."""
+    return [text for layout in LAYOUTS["style"] for texts in _data()[layout]["template"].values() for text in texts]
+
+
 def is_token(name: str) -> bool:
     """Tell whether a name is a token of textual inversion, which is taken as it is.
 

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from ..worlds import find_world
+from .anchors import AUTO
 from .banks import Kind
 from .compose import GUARD_EVERY, composer_of, guard_prompts, unguarded_warnings
 from .composer import Caption, Scope
 from .concepts import other_names, plural_warnings, read_concepts
-from .prompt_set import PromptPair, PromptSet
+from .pair import PromptPair
+from .prompt_set import PromptSet
+from .replacing import anchored, chosen, rule_of
 from .templates import Structure
 
 
@@ -23,6 +26,7 @@ def caption_set(
     structure: Structure = "diverse",
     synonyms: Sequence[str] | None = None,
     keep_forgotten: Sequence[str] = (),
+    replace_with: str | None = None,
 ) -> PromptSet:
     """Compose a prompt set for pictures: train row i belongs to picture i modulo their number.
 
@@ -39,6 +43,7 @@ def caption_set(
         synonyms: more words for the concept.
         keep_forgotten: what was forgotten before and shall stay so. Every fourth train row retains it; its anchor
             stays the caption's neighbour.
+        replace_with: see `PromptSet.build`. "auto" is the caption's neighbour where the concept is but a label.
 
     Raises:
         UserError: a caption that names nothing to be forgotten, or as `PromptSet.build` does.
@@ -50,12 +55,21 @@ def caption_set(
     part = composer.caption_rows(
         captions, names[0], kind, count, n_test, Scope(structure, seed), synonyms=more or None, avoid=kept
     )
-    train, test = ([PromptPair(forget=f, retain=r) for f, r in rows] for rows in (part.train, part.test))
+    closed = bool(find_world(world).words)
+    known = [(name, kind) for name in names if not closed or find_world(world).find(name)]
+    if not known and replace_with == AUTO:
+        replace_with = None
+    replace_with = chosen(replace_with, [(names[0], kind)], composer, kept, None)
+    replace = rule_of(replace_with, [(names[0], kind)], composer, more, kept, None)
+    train, test = (
+        list(anchored([PromptPair(forget=f, retain=r) for f, r in rows], replace)) for rows in (part.train, part.test)
+    )
     made = PromptSet(
         concept=names,
         kind=kind,
         world=world,
         synonyms=part.names,
+        replace_with=replace_with,
         source="file",
         seed=seed,
         train=tuple(train),
@@ -63,11 +77,9 @@ def caption_set(
         warnings=(*plural_warnings([*names, *more, *before]), *part.warnings),
     )
     if kept:
-        closed = bool(find_world(world).words)
-        known = [(name, kind) for name in names if not closed or find_world(world).find(name)]
         guards, unguarded = guard_prompts(kept, -(-count // GUARD_EVERY), seed, composer, known, made.names_concept)
         for row, guard in zip(range(GUARD_EVERY - 1, count, GUARD_EVERY), cycle(guards), strict=False):
-            train[row] = train[row].model_copy(update={"retain": guard, "anchor": train[row].retain})
+            train[row] = train[row].model_copy(update={"retain": guard, "anchor": train[row].instead})
         made = made.model_copy(
             update={
                 "train": tuple(train),

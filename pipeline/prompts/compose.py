@@ -12,7 +12,7 @@ from .banks import Kind
 from .composer import Composer, Scope
 from .concepts import join_concepts
 from .open import OpenComposer
-from .templates import PromptRow
+from .pair import PromptPair
 from .tiny import TinyComposer
 
 Item = TypeVar("Item")
@@ -90,16 +90,21 @@ def unguarded_warnings(names: Sequence[str], concept: str) -> tuple[str, ...]:
     )
 
 
-def guard(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
+def guard(train: Sequence[PromptPair], kept: Sequence[str]) -> list[PromptPair]:
     """Let every GUARD_EVERY-th retain prompt ask for what was forgotten before, so that it stays so.
 
-    The model draws its own retain images, so these show what it draws now, not the concept.
+    The model draws its own retain images, so these show what it draws now, not the concept. What is drawn instead of
+    the concept stays.
     """
     prompts = itertools.cycle(kept)
     return [
-        (forget, next(prompts) if index % GUARD_EVERY == GUARD_EVERY - 1 else retain)
-        for index, (forget, retain) in enumerate(train)
+        _guarding(pair, next(prompts)) if index % GUARD_EVERY == GUARD_EVERY - 1 else pair
+        for index, pair in enumerate(train)
     ]
+
+
+def _guarding(pair: PromptPair, prompt: str) -> PromptPair:
+    return PromptPair(forget=pair.forget, retain=prompt, anchor=pair.instead)
 
 
 def few_rows_warnings(names: Sequence[str], n: int) -> tuple[str, ...]:
@@ -112,12 +117,17 @@ def few_rows_warnings(names: Sequence[str], n: int) -> tuple[str, ...]:
     )
 
 
-def guard_beside(train: Sequence[PromptRow], kept: Sequence[str]) -> list[PromptRow]:
+def guard_beside(train: Sequence[PromptPair], kept: Sequence[str]) -> list[PromptPair]:
     """Put a guarding row behind every GUARD_EVERY - 1 rows of the user's own, of which none is lost.
 
-    A guarding row has the forget prompt of the row before it.
+    A guarding row has the forget prompt of the row before it, and its anchor.
     """
     prompts = itertools.cycle(kept)
     step = GUARD_EVERY - 1
     groups = [list(train[start : start + step]) for start in range(0, len(train), step)]
-    return [row for group in groups for row in (*group, (group[-1][0], next(prompts)))]
+    return [pair for group in groups for pair in (*group, _guarding(group[-1], next(prompts)))]
+
+
+def with_kinds(kept: Sequence[str], kind: Kind, composer: Composer) -> list[tuple[str, Kind]]:
+    """Concepts to guard, with the kinds they are known as; others are of the kind that is removed now, or objects."""
+    return [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in kept]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from .anchors import Replace
 from .banks import Kind
 from .llm import LLMSource
 from .templates import PromptRow, Structure
@@ -118,6 +119,41 @@ class Composer(ABC):
 
         Raises:
             UserError: a caption that names nothing to be forgotten.
+        """
+
+    @abstractmethod
+    def replacement(
+        self,
+        text: str,
+        concept: str,
+        kind: Kind,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        removed: Sequence[tuple[str, Kind]] = (),
+        kept: Sequence[tuple[str, Kind]] = (),
+    ) -> Replace:
+        """Give the rule that puts another thing in a concept's place.
+
+        Args:
+            text: what is drawn instead.
+            concept: what is to be forgotten.
+            kind: of the concept.
+            synonyms: as `compose` takes them.
+            removed: further concepts that are to be forgotten, with their kinds.
+            kept: concepts with their kinds that must stay forgotten.
+
+        Raises:
+            UserError: this world can't draw it, or it names what is removed or must stay forgotten.
+        """
+
+    @abstractmethod
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """Give what is drawn instead of a concept where nobody says it, as `replacement` takes it.
+
+        Args:
+            concept: what is to be forgotten.
+            kind: of the concept.
+            gone: concepts with their kinds that must not be drawn either.
         """
 
     @abstractmethod

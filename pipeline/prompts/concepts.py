@@ -22,7 +22,7 @@ from .plurals import head, respelled, singulars
 
 _JOINT = " + "
 
-_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 """Soft hyphens and the like, which come along when a name is copied from a page."""
 
 _QUOTES = r"[\"“”„«»「」『』]"
@@ -62,13 +62,18 @@ def split_concepts(text: str) -> tuple[str, ...]:
     >>> split_concepts("cat + pop art")
     ('cat', 'pop art')
     """
-    parts = _parts(text)
+    parts = parts_of(text)
     if len(parts) > 1:
         _each_once(parts)
     return tuple(parts)
 
 
-def _parts(text: str) -> list[str]:
+def parts_of(text: str) -> list[str]:
+    """Take apart what stands on both sides of each plus between spaces; a text without one stays as it is.
+
+    Raises:
+        UserError: nothing on one side.
+    """
     parts = [" ".join(part.split()) for part in re.split(r"\s\+(?=\s)", f" {text} ")]
     if len(parts) == 1:
         return [text]
@@ -114,16 +119,13 @@ def read_concept(text: str) -> str:
     """
     if not isinstance(text, str):
         raise UserError(f"expected the name of a concept, got {text!r}. Write it in quotation marks.")
-    given, text = text, text.translate(_UNSEEN).strip()
+    given, text = text, text.translate(UNSEEN).strip()
     if not re.search(r"\w", text.replace("_", "")) and all(unicodedata.category(char)[0] in "PZC" for char in text):
         raise UserError(f"the concept must be at least one word, got {given!r}.")
     if is_token(text):
         return text
     _one_only(text)
-    for pattern, called in _SYNTAX:
-        if pattern.search(text):
-            hint = f"Write {_words(text)!r}" if _words(text) else "Write plain words"
-            raise UserError(f"expected the plain name of a concept, got {text!r} with {called}. {hint}.")
+    check_plain(text, "the plain name of a concept")
     name = " ".join(text.replace("_", " ").split())
     if all(word in _EMPTY for word in plain_name(name, "style").lower().split()):
         raise UserError(
@@ -132,10 +134,22 @@ def read_concept(text: str) -> str:
     bare = _EDGES.sub("", name)
     if bare != name and name[-1] not in "'’" and main_name(bare) is not None:
         raise UserError(f"expected the plain name of a concept, got {name!r} with signs. Write {bare!r}.")
-    single = _singular(name)
+    single = singular(name)
     if single is not None and main_name(name) is None and main_name(single) is not None:
         raise UserError(f"expected a concept in the singular, got {name!r}. Write {single!r}; plurals are understood.")
     return name
+
+
+def check_plain(text: str, what: str) -> None:
+    """Refuse what belongs to the prompts of other tools: weights, brackets, quotation marks and the like.
+
+    Raises:
+        UserError: it is there.
+    """
+    for pattern, called in _SYNTAX:
+        if pattern.search(text):
+            hint = f"Write {_words(text)!r}" if _words(text) else "Write plain words"
+            raise UserError(f"expected {what}, got {text!r} with {called}. {hint}.")
 
 
 def read_concepts(concepts: str | Sequence[str]) -> tuple[str, ...]:
@@ -174,7 +188,7 @@ def names_in(texts: str | Sequence[str]) -> list[str]:
     strange = [text for text in given if not isinstance(text, str)]
     if strange:
         raise UserError(f"expected names in quotation marks, got {strange[0]!r}.")
-    return [name for text in given for part in _parts(text) for name in _listed(part)]
+    return [name for text in given for part in parts_of(text) for name in _listed(part)]
 
 
 def _listed(text: str) -> list[str]:
@@ -190,7 +204,7 @@ def plural_warnings(names: Iterable[str]) -> tuple[str, ...]:
         f"{name!r} looks like a plural: prompts use it as it is, and {single!r} counts as naming it. "
         f"Write {single!r} if you mean each of them."
         for name in names
-        if name.islower() and main_name(name) is None and (single := _singular(name)) is not None
+        if name.islower() and main_name(name) is None and (single := singular(name)) is not None
     )
 
 
@@ -244,7 +258,7 @@ def _one_only(text: str) -> None:
     names: list[str] = []
     for part in parts:
         sides = _AND.split(part)
-        names += [_singular(side) or side for side in sides] if all(map(_known, sides)) else [part]
+        names += [singular(side) or side for side in sides] if all(map(_known, sides)) else [part]
     if not listed and len(names) < 2:
         return
     several = join_concepts(different_concepts(names))
@@ -254,7 +268,7 @@ def _one_only(text: str) -> None:
 
 
 def _known(name: str) -> bool:
-    return main_name(name) is not None or main_name(_singular(name) or name) is not None
+    return main_name(name) is not None or main_name(singular(name) or name) is not None
 
 
 def _each_once(names: Sequence[str]) -> None:
@@ -262,7 +276,7 @@ def _each_once(names: Sequence[str]) -> None:
         raise UserError(f"expected different concepts, got {join_concepts(names)!r}. Name each once.")
 
 
-def _singular(name: str) -> str | None:
+def singular(name: str) -> str | None:
     """The singular of a name that is a plural: one that the tables know, else the likeliest."""
     words = name.split()
     if not words:
@@ -276,7 +290,7 @@ def _singular(name: str) -> str | None:
 def _identity(name: str) -> str:
     """What all spellings of a name share."""
     name = plain_name(plain_name(name, "object"), "style")
-    single = name if main_name(name) else _singular(name) or name
+    single = name if main_name(name) else singular(name) or name
     return squeezed(main_name(single) or single)
 
 

@@ -1,6 +1,7 @@
 """Pairs of prompts from a CSV or text file of the user's own."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,8 @@ from ..support.text import counted
 from . import attributes, tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
 from .naming import named_in
-from .templates import PromptRow, retain_for
+from .pair import PromptPair
+from .templates import retain_for
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class PairsRead:
 
     concept: Concept
     kind: Kind
-    train: list[PromptRow]
-    test: list[PromptRow]
+    train: tuple[PromptPair, ...]
+    test: tuple[PromptPair, ...]
     warnings: tuple[str, ...]
 
 
@@ -29,6 +31,7 @@ class _Line:
     number: int
     forget: str
     retain: str | None
+    anchor: str | None
     split: str | None
 
 
@@ -54,13 +57,14 @@ def read_pairs(
     if attribute_of is not None:
         _check_attribute(found, attribute_of, lines, path)
     rng = random.Random(seed)
-    rows = [(line, (line.forget, _retain(line, found, rng, path))) for line in lines]
-    warnings = [*comments, *tables.network_warnings((line.number, f"{line.forget} {line.retain}") for line in lines)]
+    rows = [(line, (line.forget, _retain(line, found, rng, path), line.anchor)) for line in lines]
+    texts = ((line.number, f"{line.forget} {line.retain} {line.anchor}") for line in lines)
+    warnings = [*comments, *tables.network_warnings(texts)]
     unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
     warnings += tables.told(unnamed, "forget prompt", f"without {found.name!r}", "line")
     if attribute_of is not None:
         bearer = find_concept(attribute_of, "object").synonyms
-        strays = [line.number for line, row in rows if any(named_in(prompt, bearer) is None for prompt in row)]
+        strays = [line.number for line, row in rows if any(named_in(prompt, bearer) is None for prompt in row[:2])]
         warnings += tables.told(strays, "row", f"not about {attribute_of!r} on both sides", "line")
     if any(line.split is not None for line in lines):
         train = [row for line, row in rows if line.split == "train"]
@@ -81,7 +85,11 @@ def read_pairs(
             )
         cut = len(different) - count
         train, test = different[:cut], different[cut:]
-    return PairsRead(found, kind, train, test, tuple(warnings))
+    return PairsRead(found, kind, _pairs(train), _pairs(test), tuple(warnings))
+
+
+def _pairs(rows: Iterable[tuple[str, str, str | None]]) -> tuple[PromptPair, ...]:
+    return tuple(PromptPair(forget=forget, retain=retain, anchor=anchor) for forget, retain, anchor in rows)
 
 
 def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
@@ -90,7 +98,7 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     if "forget" not in columns:
         hint = " Use load_prompts for prompts to evaluate with." if "prompt" in columns else ""
         raise UserError(
-            f"expected the columns forget, retain and perhaps split in {path}, got {', '.join(columns)}.{hint}"
+            f"expected the columns forget, retain and perhaps anchor, split in {path}, got {', '.join(columns)}.{hint}"
         )
     lines = []
     for number, row in table:
@@ -100,7 +108,7 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
         for column in ("forget", "retain"):
             if column in row and not row[column]:
                 raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell.")
-        lines.append(_Line(number, row["forget"], row.get("retain"), split))
+        lines.append(_Line(number, row["forget"], row.get("retain"), row.get("anchor") or None, split))
     return lines, ()
 
 
@@ -110,12 +118,14 @@ def _read_txt(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     lines = []
     for number, line in numbered:
         cells = [cell.strip() for cell in line.strip("\r\n").split("\t")] if paired else [line.strip()]
-        if len(cells) != (2 if paired else 1) or not all(cells):
+        if len(cells) not in ((2, 3) if paired else (1,)) or not all(cells):
             raise UserError(
                 f"{path} line {number}: expected a forget prompt, a tab and a retain prompt, got {line.strip()!r}. "
-                "Correct the line, or leave the tabs out everywhere to have retain prompts made."
+                "Correct the line (behind another tab may stand what is drawn instead), or leave the tabs out "
+                "everywhere to have retain prompts made."
             )
-        lines.append(_Line(number, cells[0], cells[1] if paired else None, None))
+        forget, retain, anchor = (*cells, None, None)[:3]
+        lines.append(_Line(number, str(forget), retain, anchor, None))
     return lines, comments
 
 

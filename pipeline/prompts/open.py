@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..support.errors import UserError
-from . import attributes, templates
+from . import anchors, attributes, templates
+from .anchors import NOTHING, Replace
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
 from .composer import Caption, Composed, Composer, Scope
 from .naming import named_in
@@ -77,6 +78,37 @@ class OpenComposer(Composer):
             said = (text or plain, templates.retain_for(text or plain, found, rng.choice(others), where, ""))
             train.append(near.train[row] if turn % 2 else said)
         return replace(near, train=train)
+
+    def replacement(
+        self,
+        text: str,
+        concept: str,
+        kind: Kind,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        removed: Sequence[tuple[str, Kind]] = (),
+        kept: Sequence[tuple[str, Kind]] = (),
+    ) -> Replace:
+        """Put the text into sentences of any kind."""
+        found = find_concept(concept, kind, synonyms)
+        others, before = (
+            [word for each in named for word in find_concept(*each).synonyms] for named in (removed, kept)
+        )
+        anchors.check_text(text, [*found.synonyms, *others], before)
+        return anchors.replacement(text, found)
+
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """Clothes for nudity, a plain photo for a style, a person for a full name, else another object of the bank."""
+        found = find_concept(concept, kind)
+        if found.layout == "nudity":
+            return "clothed"
+        words = [word for one in (found, *(find_concept(*each) for each in gone)) for word in one.synonyms]
+        if found.layout != "object":
+            return next(text for text in ("a plain photo", "a painting", NOTHING) if named_in(text, words) is None)
+        others = template_banks(found)["other"].train
+        named = len(parts := concept.split()) > 1 and all(part[:1].isupper() for part in parts)
+        likely = ("person", *others) if named else others
+        return next((other for other in likely if named_in(other, words) is None), NOTHING)
 
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Look for any of the words, or its plural."""

@@ -101,12 +101,15 @@ _NOT_MEN = frozenset(
     "rumen albumen gravamen examen cermen".split()
 )
 
-_NO_PLURALS = frozenset(
-    # worn or used in pairs, or always many
+_MANY_ONLY = frozenset(
     "glasses sunglasses eyeglasses spectacles goggles binoculars scissors pliers tweezers tongs shears trousers pants "
     "jeans leggings tights shorts pyjamas pajamas overalls dungarees clothes underpants panties briefs knickers "
-    "sweatpants headphones earphones stairs gallows barracks headquarters crossroads news blues thanks rabies diabetes "
-    "herpes billiards darts checkers pumice "
+    "sweatpants headphones earphones stairs thanks".split()
+)
+"""Nouns that are worn or used in pairs, or are always many."""
+
+_NO_PLURALS = _MANY_ONLY | frozenset(
+    "gallows barracks headquarters crossroads news blues rabies diabetes herpes billiards darts checkers pumice "
     # words that end so
     "gas lens alias atlas bias canvas pancreas chaos cosmos rhinoceros albatros pathos ethos eros kudos thermos "
     "asbestos christmas pampas vegas madras corps mass yes does goes has was its always cyclops "
@@ -237,6 +240,16 @@ def head(words: list[str]) -> int:
     """
     inner = next((place for place, word in enumerate(words) if place and word in _OF), len(words))
     return inner - 1
+
+
+def always_many(noun: str) -> bool:
+    """Tell whether a noun phrase has no singular, so that no "a" stands before it.
+
+    >>> always_many("red sunglasses"), always_many("glass")
+    (True, False)
+    """
+    words = fold(noun).split()
+    return bool(words) and words[head(words)] in _MANY_ONLY
 
 
 def plural(noun: str) -> str:

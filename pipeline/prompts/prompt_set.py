@@ -6,7 +6,7 @@ the train or to the test rows only; the concept's own words are in both.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,7 @@ from ..worlds import WORLDS, find_world
 from ..worlds.classes import Classes
 from ..worlds.open import Open
 from . import tables
+from .anchors import AUTO
 from .banks import Kind
 from .checks import check_rows, rows_cut_off
 from .compose import (
@@ -39,8 +40,9 @@ from .compose import (
     interleave,
     shares,
     unguarded_warnings,
+    with_kinds,
 )
-from .composer import Composer, Scope
+from .composer import Scope
 from .concepts import (
     Concepts,
     join_concepts,
@@ -52,41 +54,12 @@ from .concepts import (
 )
 from .from_file import read_pairs
 from .llm import LLMSource
+from .pair import PromptPair
+from .replacing import anchored, chosen, replaced, rule_of, without_guards
 from .templates import PromptRow, Structure
 from .text import unique
 
 Source = Literal["template", "llm", "file"]
-
-
-class PromptPair(BaseModel):
-    """A prompt with the concept and the same one without.
-
-    Attributes:
-        forget: with the concept.
-        retain: without it.
-        anchor: what is drawn instead of the concept; None: the retain prompt.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    forget: str
-    retain: str
-    anchor: str | None = None
-
-    @field_validator("forget", "retain", "anchor")
-    @classmethod
-    def _on_one_line(cls, prompt: str | None) -> str | None:
-        return prompt and " ".join(prompt.split())
-
-    @model_serializer(mode="wrap")
-    def _without_absent_anchor(self, write: SerializerFunctionWrapHandler) -> dict[str, str]:
-        """Write two prompts as they were written before there were anchors."""
-        return {role: prompt for role, prompt in write(self).items() if prompt is not None}
-
-    @property
-    def instead(self) -> str:
-        """The prompt of what is drawn instead of the concept."""
-        return self.retain if self.anchor is None else self.anchor
 
 
 class PromptSet(BaseModel):
@@ -100,6 +73,7 @@ class PromptSet(BaseModel):
     synonyms: tuple[str, ...] = Field(description="every word that names the concept, lower case; plurals understood")
     attribute_of: str | None = Field(default=None, description="the object whose attribute the concept is")
     keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
+    replace_with: str | None = Field(default=None, description="what is drawn instead; none: the retain prompts")
     source: Source = "template"
     seed: int = 0
     train: tuple[PromptPair, ...]
@@ -112,6 +86,11 @@ class PromptSet(BaseModel):
         if world not in WORLDS:
             raise ValueError(f"expected one of {list(WORLDS)}, got {world!r}")
         return world
+
+    @model_serializer(mode="wrap")
+    def _without_absent_anchor(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a set without anchors as sets were written before there were any."""
+        return {name: value for name, value in write(self).items() if name != "replace_with" or value is not None}
 
     @property
     def concept(self) -> str:
@@ -164,6 +143,7 @@ class PromptSet(BaseModel):
         allow_fallback: bool = True,
         attribute_of: str | None = None,
         keep_forgotten: Sequence[str] = (),
+        replace_with: str | None = None,
     ) -> Self:
         """Compose a prompt set; the same arguments give the same prompts.
 
@@ -183,6 +163,8 @@ class PromptSet(BaseModel):
             attribute_of: the object whose attribute the concept is; the retain prompts show it without.
             keep_forgotten: what was forgotten before and shall stay so. Every fourth train row's retain
                 prompt asks for it; no other prompt does.
+            replace_with: what is drawn instead of the concept (see `anchors`), for several concepts with a plus
+                between; "auto": one thing that the world chooses; None: the paired retain prompts.
 
         Raises:
             UserError: an argument is wrong, or there are too few combinations.
@@ -216,9 +198,11 @@ class PromptSet(BaseModel):
         if n < len(names):
             raise UserError(f"expected a pair for each of {len(names)} concepts, got n {n}.")
         kinds = [kind] if len(names) == 1 else [composer.kind_of(name, kind) for name in names]
-        kept = _with_kinds(keep_forgotten, kind, composer)
+        kept = with_kinds(keep_forgotten, kind, composer)
         scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
+        replace_with = chosen(replace_with, targets, composer, kept, attribute_of)
+        replace = rule_of(replace_with, targets, composer, more, kept, attribute_of)
         parts = [
             composer.compose(
                 *target,
@@ -231,7 +215,7 @@ class PromptSet(BaseModel):
             )
             for target, rows, test_rows in zip(targets, shares(n, len(names)), shares(n_test, len(names)), strict=True)
         ]
-        train = interleave([part.train for part in parts])
+        train: Sequence[PromptPair] = anchored(_pairs(interleave([part.train for part in parts])), replace)
         words = tuple(word for part in parts for word in part.names)
         unguarded: list[str] = []
         if kept:
@@ -251,10 +235,11 @@ class PromptSet(BaseModel):
             synonyms=words,
             attribute_of=attribute_of,
             keep_forgotten=tuple(name for name in keep_forgotten if name not in unguarded),
+            replace_with=replace_with,
             source="llm" if any(part.from_llm for part in parts) else "template",
             seed=seed,
-            train=_pairs(train),
-            test=_pairs(interleave([part.test for part in parts])),
+            train=tuple(train),
+            test=tuple(anchored(_pairs(interleave([part.test for part in parts])), replace)),
             warnings=(
                 *plural_warnings([*names, *more, *keep_forgotten]),
                 *(warning for part in parts for warning in part.warnings),
@@ -266,7 +251,9 @@ class PromptSet(BaseModel):
         return made
 
     @classmethod
-    def of_classes(cls, concept: str, names: Sequence[str], n: int, n_test: int, seed: int = 0) -> Self:
+    def of_classes(
+        cls, concept: str, names: Sequence[str], n: int, n_test: int, seed: int = 0, replace_with: str | None = None
+    ) -> Self:
         """Pair the class to forget with each of the others in turn, for a class-conditional model.
 
         Args:
@@ -275,19 +262,33 @@ class PromptSet(BaseModel):
             n: train rows.
             n_test: test rows.
             seed: kept with the set.
+            replace_with: the class that is drawn instead; "auto": the first other; None: the paired ones.
 
         Raises:
-            UserError: the concept is none of the classes.
+            UserError: the concept is none of the classes, or what is drawn instead is none of the others.
         """
         if concept not in names:
             raise UserError(f"expected the name of a class, one of {list(names)}; got {concept!r}.")
         others = [name for name in names if name != concept]
+        if replace_with == AUTO:
+            replace_with = others[0]
+        if replace_with is not None and replace_with not in others:
+            raise UserError(f"replace_with: expected another class, one of {others}; got {replace_with!r}.")
 
         def rows(count: int) -> tuple[PromptPair, ...]:
-            return tuple(PromptPair(forget=concept, retain=others[row % len(others)]) for row in range(count))
+            retained = (others[row % len(others)] for row in range(count))
+            return tuple(PromptPair(forget=concept, retain=name, anchor=replace_with) for name in retained)
 
-        made = cls(concept=(concept,), kind="class", world=Classes.name, synonyms=(concept,), seed=seed,
-                   train=rows(n), test=rows(n_test))  # fmt: skip
+        made = cls(
+            concept=(concept,),
+            kind="class",
+            world=Classes.name,
+            synonyms=(concept,),
+            replace_with=replace_with,
+            seed=seed,
+            train=rows(n),
+            test=rows(n_test),
+        )
         made.check()
         return made
 
@@ -296,6 +297,11 @@ class PromptSet(BaseModel):
         if self.kind == "class":
             return prompt in self.concepts
         return composer_of(self.world).names(prompt, self.concepts, self.kind, self.synonyms)
+
+    @property
+    def own_anchors(self) -> bool:
+        """Tell whether anything else is drawn instead than the paired retain prompts, guards apart."""
+        return any(pair.anchor is not None for pair in (*without_guards(self), *self.test))
 
     def cut_off(self, read: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
         """List the rows that teach nothing because a text encoder reads only the start of a prompt.
@@ -317,7 +323,7 @@ class PromptSet(BaseModel):
         check_rows(self)
 
     def save(self, path: Path | str) -> None:
-        """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain).
+        """Write everything as JSON, or the rows as CSV (with their split) or text (forget, tab, retain, tab, anchor).
 
         Raises:
             UserError: an unknown ending, or the file can't be written.
@@ -328,15 +334,16 @@ class PromptSet(BaseModel):
             return write_text(path, self.model_dump_json(indent=1) + "\n")
         rows = [("train", pair) for pair in self.train] + [("test", pair) for pair in self.test]
         if suffix == ".csv":
-            cells = [(pair.forget, pair.retain, split) for split, pair in rows]
-            return write_text(path, tables.write_table(["forget", "retain", "split"], cells))
+            roles = ["forget", "retain", *(["anchor"] if any(pair.anchor for _, pair in rows) else [])]
+            cells = [[*(getattr(pair, role) or "" for role in roles), split] for split, pair in rows]
+            return write_text(path, tables.write_table([*roles, "split"], cells))
         for split, pair in rows:
             if tables.is_comment(pair.forget):
                 raise UserError(
                     f"a prompt in a text file can't start with '# ', as comments do, got {split} {pair.forget!r}. "
                     "Use .csv."
                 )
-        return write_text(path, "".join(f"{pair.forget}\t{pair.retain}\n" for _, pair in rows))
+        return write_text(path, "".join("\t".join(pair.model_dump().values()) + "\n" for _, pair in rows))
 
     @classmethod
     def load(
@@ -350,12 +357,13 @@ class PromptSet(BaseModel):
         attribute_of: str | None = None,
         keep_forgotten: Sequence[str] = (),
         world: str = "open",
+        replace_with: str | None = None,
     ) -> Self:
         """Read a saved set, or a CSV or text file of one's own.
 
-        CSV has the columns `forget`, `retain` (may be absent) and `split` (may be absent: train or test);
-        text has forget, tab, retain on a line, or forget prompts only. Where retain prompts are absent
-        they are made: nudity loses its adjectives, an object or a style gives way to another.
+        CSV has the columns `forget`, and `retain`, `anchor` and `split` (train or test), which may be absent;
+        text has forget, tab, retain on a line, perhaps a tab and the anchor, or forget prompts only. Where retain
+        prompts are absent they are made: nudity loses its adjectives, an object or a style gives way to another.
 
         Args:
             path: a .json, .csv or .txt file.
@@ -367,23 +375,28 @@ class PromptSet(BaseModel):
             attribute_of: the object whose attribute the concept is; then every row needs its retain prompt.
             keep_forgotten: what was forgotten before and shall stay so. A row whose retain prompt asks for it is
                 added behind every three train rows; a saved set that guards it already stays as it is.
-            world: of `composed_worlds`, whose words the added rows use, where the file doesn't say it.
+            world: of `composed_worlds`, whose words added rows and anchors use, where the file doesn't say it.
+            replace_with: what is drawn instead of the concept in the rows whose anchor the file doesn't say; None or
+                "auto": what their retain prompts say.
 
         Raises:
             UserError: the file can't be read, or a row is wrong.
         """
         path = user_path(path)
+        if replace_with == AUTO:
+            replace_with = None
         if tables.suffix_of(path) == ".json":
             made = cls._load_json(path)
             if concept is not None and not same_concepts(concept, made.concepts):
                 raise UserError(
                     f"{path} has concept {made.concept!r}, got {concept!r}. Leave it out to use the file's."
                 )
-            given = {"kind": kind, "n_test": n_test, "attribute_of": attribute_of}
+            given = {"kind": kind, "n_test": n_test, "attribute_of": attribute_of, "replace_with": replace_with}
             for name, has in (
                 ("kind", made.kind),
                 ("n_test", len(made.test)),
                 ("attribute_of", made.attribute_of),
+                ("replace_with", made.replace_with or replace_with),
             ):
                 if given[name] is not None and squeezed(str(given[name])) != squeezed(str(has)):
                     raise UserError(f"{path} has {name} {has!r}, got {given[name]!r}. Leave it out to use the file's.")
@@ -404,11 +417,14 @@ class PromptSet(BaseModel):
                 attribute_of=attribute_of,
                 source="file",
                 seed=seed,
-                train=_pairs(read.train),
-                test=_pairs(read.test),
+                train=read.train,
+                test=read.test,
                 warnings=(*plural_warnings([*names, *more, *kept]), *read.warnings),
             )
-        made = made._guarding(kept, world if made.world == Open.name else made.world)
+        world = world if made.world == Open.name else made.world
+        if replace_with is not None and made.replace_with is None:
+            made = replaced(made, replace_with, world, more, kept)
+        made = made._guarding(kept, world)
         made.check()
         return made
 
@@ -421,13 +437,12 @@ class PromptSet(BaseModel):
         kind: Kind = self.kind
         targets = [(name, composer.kind_of(name, kind)) for name in self.concepts]
         known = [(name, of) for name, of in targets if not find_world(world).words or find_world(world).find(name)]
-        kept = _with_kinds(missing, kind, composer)
+        kept = with_kinds(missing, kind, composer)
         count = -(-len(self.train) // (GUARD_EVERY - 1))
         prompts, unguarded = guard_prompts(kept, count, self.seed, composer, known, self.names_concept)
-        rows = [(pair.forget, pair.retain) for pair in self.train]
         return self.model_copy(
             update={
-                "train": _pairs(guard_beside(rows, prompts) if prompts else rows),
+                "train": tuple(guard_beside(self.train, prompts)) if prompts else self.train,
                 "keep_forgotten": (*self.keep_forgotten, *(name for name in missing if name not in unguarded)),
                 "warnings": (*self.warnings, *unguarded_warnings(unguarded, self.concept)),
             }
@@ -448,17 +463,14 @@ class PromptSet(BaseModel):
         lines = [
             f"{self.concept} ({self.kind}, {self.world} world): {len(self.train)} train and {len(self.test)} test "
             f"pairs, from {self.source}, seed {self.seed}"
+            + (f", drawn instead: {self.replace_with}" if self.replace_with else "")
         ]
         for pair in self.train[:rows]:
             lines += [f"  forget  {pair.forget}", f"  retain  {pair.retain}"]
+            lines += [f"  instead {pair.anchor}"] if pair.anchor is not None else []
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
-def _pairs(rows: Sequence[PromptRow]) -> tuple[PromptPair, ...]:
-    return tuple(PromptPair(forget=forget, retain=retain) for forget, retain in rows)
-
-
-def _with_kinds(kept: Sequence[str], kind: Kind, composer: Composer) -> list[tuple[str, Kind]]:
-    """Concepts to guard, with the kinds they are known as; others are of the kind that is removed now, or objects."""
-    return [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in kept]
+def _pairs(rows: Sequence[PromptRow]) -> list[PromptPair]:
+    return [PromptPair(forget=forget, retain=retain) for forget, retain in rows]

@@ -2,11 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..support.text import fold, squeezed
-from .naming import mentions
-from .plurals import plural
+from .naming import Mention, mentions
+from .plurals import always_many, plural, plurals
 
 _A = re.compile(r"uni(?![nmd])|us[aeu]|ur[aeiou]|ut[eio]|uk|ubiq|ufo|u-|eu|ew|one(?![a-z])|once(?![a-z])", re.I)
 """Starts that are written with a vowel and spoken with a consonant: a unicorn, a used car, a one-eyed cat."""
@@ -26,6 +26,17 @@ PREPOSITIONS = frozenset(
 )
 
 _GAP = "\0"
+_NO_ARTICLE = "\1"
+"""Stands before a noun that is always many, until the article before it is gone."""
+
+_ARTICLE_TO_DROP = re.compile(rf"\ban?\s+((?:[^\W_][\w'’-]*\s+){{0,3}}){_NO_ARTICLE}", re.I)
+
+_QUANTIFIED = re.compile(
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|dozens?|both|many|several|few|these|those|[2-9]|\d\d+)\s+"
+    r"(?:[^\W_][\w'’-]*\s+){0,2}$",
+    re.I,
+)
+"""What says that a noun is many which looks the same in both numbers: two small sheep."""
 
 
 def indefinite_article(word: str) -> str:
@@ -70,25 +81,45 @@ def unique(values: Sequence[str]) -> list[str]:
     return list(kept.values())
 
 
-def without_modifier(prompt: str, words: Sequence[str], noun: str = "person") -> str:
-    """Take adjectives out of a prompt; where one stood for a noun, put `noun`.
+def without_modifier(prompt: str, words: Sequence[str]) -> str:
+    """Take adjectives out of a prompt; where one stood for a noun, put a person.
 
     >>> without_modifier("An undressed person by a nude on a sofa", ["nude", "undressed"])
     'A person by a person on a sofa'
     """
-    text = _swapped(prompt, words, lambda _: _GAP)
+    return with_modifier(prompt, words, "")
+
+
+def with_modifier(prompt: str, words: Sequence[str], other: str) -> str:
+    """Put another adjective in the place of each of some, or none; where one stood for a noun, put a person.
+
+    >>> with_modifier("An undressed person by a nude on a sofa", ["nude", "undressed"], "clothed")
+    'A clothed person by a clothed person on a sofa'
+    """
+    text = swapped(prompt, words, lambda _: _GAP)
     text = re.sub(rf"{_GAP}(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+|\s+){_GAP})+", _GAP, text)
+    person = f"{_GAP} person" if other else "person"
 
     def stand_in(match: re.Match[str]) -> str:
         following = match[2].lower()
-        return f"{match[1]}{noun} {following}".rstrip() if following in PREPOSITIONS or not following else match[0]
+        return f"{match[1]}{person} {following}".rstrip() if following in PREPOSITIONS or not following else match[0]
 
     text = re.sub(rf"(\b(?:an?|the)\s+){_GAP}\s*(\w*)", stand_in, text, flags=re.I)
-    text = re.sub(rf"^{_GAP}\s+(?=(\w+))", lambda match: "a person " if match[1] in PREPOSITIONS else "", text)
-    text = re.sub(rf"(?<=,)\s*{_GAP}\s*,|{_GAP}\s*,?", "", text)
+    text = re.sub(
+        rf"^{_GAP}\s+(?=(\w+))", lambda match: f"a {person} " if match[1] in PREPOSITIONS else other and match[0], text
+    )
+    text = re.sub(rf"(?<=,)\s*{_GAP}\s*,|{_GAP}\s*,?", "", text) if not other else text.replace(_GAP, other)
+    return like(prompt, fix_articles(tidied(text)))
+
+
+def tidied(text: str) -> str:
+    """Take away what hangs at the edges and between signs where words were taken out.
+
+    >>> tidied("A hill , in the style of the")
+    'A hill, in the style'
+    """
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split())).strip(" ,;")
-    text = re.sub(rf"(?:\s+(?:{'|'.join(sorted(PREPOSITIONS))}|an?|the|and))+(?=[.!?]*$)", "", text)
-    return _like(prompt, fix_articles(text))
+    return re.sub(rf"(?:\s+(?:{'|'.join(sorted(PREPOSITIONS))}|an?|the|and))+(?=[.!?]*$)", "", text)
 
 
 def with_replacement(prompt: str, words: Sequence[str], other: str) -> str:
@@ -99,23 +130,45 @@ def with_replacement(prompt: str, words: Sequence[str], other: str) -> str:
     """
     singular = {squeezed(word) for word in words}
 
-    def swap(named: str) -> str:
-        return other if squeezed(named) in singular or other[0].isupper() else plural(other)
+    def swap(named: Mention) -> str:
+        many = squeezed(named.text) not in singular or (
+            named.text in plurals(named.text) and _QUANTIFIED.search(prompt[: named.start]) is not None
+        )
+        if always_many(other):
+            return f"{_NO_ARTICLE}{other}"
+        return plural(other) if many and other[0].islower() and other[-1].isascii() else other
 
-    return _like(prompt, fix_articles(_swapped(prompt, words, swap)))
+    text = _ARTICLE_TO_DROP.sub(r"\1", swapped(prompt, words, swap))
+    return like(prompt, fix_articles(text.replace(_NO_ARTICLE, "")))
 
 
-def _swapped(prompt: str, words: Sequence[str], swap: Callable[[str], str]) -> str:
-    """Put other text in the place of each of the words; brackets that open or close inside a name stay."""
+def swapped(prompt: str, words: Sequence[str], swap: Callable[[Mention], str]) -> str:
+    """Put other text in the place of each of the words; brackets that open or close inside a name stay.
+
+    Words side by side name one thing: "a tabby cat".
+    """
     made, end = "", 0
-    for named in mentions(prompt, words):
+    for named in _joined(prompt, mentions(prompt, words)):
         opened = "".join(char for char in named.text if char in "([{")
         closed = "".join(char for char in named.text if char in ")]}")
         both = min(len(opened), len(closed))
-        made += prompt[end : named.start] + opened[both:] + swap(named.text) + closed[both:]
+        made += prompt[end : named.start] + opened[both:] + swap(named) + closed[both:]
         end = named.end
     return made + prompt[end:]
 
 
-def _like(original: str, changed: str) -> str:
+def _joined(prompt: str, found: Iterable[Mention]) -> list[Mention]:
+    """Make one mention of those with nothing but space between them; the last word says its number."""
+    joined: list[Mention] = []
+    for named in found:
+        last = joined[-1] if joined else None
+        if last and not prompt[last.end : named.start].strip() and last.text.isalpha():
+            joined[-1] = Mention(last.start, named.end, named.text)
+        else:
+            joined.append(named)
+    return joined
+
+
+def like(original: str, changed: str) -> str:
+    """Begin a text with a capital letter where the original does."""
     return capitalized(changed) if original[:1].isupper() else changed

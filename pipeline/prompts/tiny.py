@@ -8,11 +8,13 @@ from typing import ClassVar
 from ..support.errors import UserError
 from ..support.text import squeezed
 from ..worlds import tiny_canvas as canvas
-from .banks import Kind
+from .anchors import NOTHING, Replace
+from .banks import Kind, plain_name
 from .composer import Caption, Composed, Composer, Scope
+from .concepts import singular
 from .naming import named_in
 from .templates import PromptRow, Scene, Split, draw, generator
-from .text import unique
+from .text import like, swapped, unique, with_replacement
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Split -> its phrases of each value; those of the concept belong to both splits, as in the paper."""
@@ -85,6 +87,37 @@ class TinyComposer(Composer):
         tested = [said[row % len(said)] for row in range(n_test)]
         test = [(each.near(rng), each.neighbour(rng, "test", values)) for each in tested]
         return Composed(" ".join(concept.split()), (concept.lower(), *(synonyms or ())), train, test)
+
+    def replacement(
+        self,
+        text: str,
+        concept: str,
+        kind: Kind,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        removed: Sequence[tuple[str, Kind]] = (),
+        kept: Sequence[tuple[str, Kind]] = (),
+    ) -> Replace:
+        """Put a phrase of another value of the concept's dimension in its place."""
+        dimension, value = find(concept, kind)
+        gone = {canvas.dimension_of(name) for name, _ in (*removed, *kept)}
+        phrase, name = _instead(text, dimension, value, gone)
+        words, phrases = names_of(concept, kind), set(map(squeezed, canvas.DIMENSIONS[dimension][value]))
+        if dimension == "subject":
+            return lambda prompt: with_replacement(prompt, words, phrase)
+        # a phrase gives way to a phrase, a bare name to a bare name
+        return lambda prompt: like(
+            prompt, swapped(prompt, words, lambda named: phrase if squeezed(named.text) in phrases else name)
+        )
+
+    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+        """The first other value of the concept's dimension: a photo for a style."""
+        dimension, value = find(concept, kind)
+        away = {(dimension, value), *(find(*each) for each in gone)}
+        choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in away]
+        if not choices:
+            raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+        return choices[0]
 
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Read the values that the prompt shows, then look for the words in any other spelling."""
@@ -184,6 +217,33 @@ def kind_of(concept: str, kind: Kind) -> Kind:
     if found[0] == "style":
         return "style"
     return kind if kind == "nudity" and found[0] == "subject" else "object"
+
+
+def _instead(text: str, dimension: str, value: str, gone: Collection[tuple[str, str] | None]) -> tuple[str, str]:
+    """Find the phrase and the value that a text names, of the concept's dimension.
+
+    The models draw a subject, a place and a time in every picture: one that a prompt leaves out they choose, and it
+    may be the one that is removed. A prompt without a style is a photo to them.
+
+    Raises:
+        UserError: the text names no other value of this dimension.
+    """
+    choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in {*gone, (dimension, value)}]
+    use = f"Use one of {', '.join(choices)}." if choices else "Forget fewer concepts at once."
+    if text == NOTHING and dimension != "style":
+        raise UserError(
+            f"replace_with: tiny-canvas draws a {dimension} in every picture, so nothing can't stand in the place of "
+            f"{value!r}. {use}"
+        )
+    bare = "photo" if text == NOTHING else plain_name(plain_name(text, "object"), "style").removeprefix("plain ")
+    names = [text, bare, singular(bare) or bare]
+    found = next(filter(None, map(canvas.dimension_of, names)), None)
+    if found is None or found[0] != dimension or found[1] not in choices:
+        raise UserError(
+            f"replace_with: expected another {dimension} of tiny-canvas in the place of {value!r}, got {text!r}. {use}"
+        )
+    phrases, named = canvas.DIMENSIONS[dimension][found[1]], set(map(squeezed, names))
+    return next((phrase for phrase in phrases if squeezed(phrase) in named), phrases[0]), found[1]
 
 
 def names_of(concept: str, kind: Kind) -> tuple[str, ...]:

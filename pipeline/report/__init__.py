@@ -2,6 +2,6 @@
 
 from .model_card import model_card
 from .page import write_report
-from .summary import Verdict, rows, verdict
+from .summary import Verdict, course, rows, verdict
 
-__all__ = ["Verdict", "model_card", "rows", "verdict", "write_report"]
+__all__ = ["Verdict", "course", "model_card", "rows", "verdict", "write_report"]

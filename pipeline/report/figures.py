@@ -26,9 +26,9 @@ WIDTH = 340
 POINTS = 300
 """Most points of a curve; longer runs are averaged over this many stretches."""
 
-_INK, _FAINT, _FORGET, _RETAIN, _ALERT = "#010203", "#010204", "#010205", "#010206", "#010207"
+_INK, _FAINT, _FORGET, _RETAIN, _ALERT, _REDIRECT = (f"#01020{digit}" for digit in range(3, 9))
 _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)", _FORGET: "var(--forget)"}
-_VARIABLES |= {_RETAIN: "var(--retain)", _ALERT: "var(--alert)"}
+_VARIABLES |= {_RETAIN: "var(--retain)", _ALERT: "var(--alert)", _REDIRECT: "var(--redirect)"}
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -116,26 +116,34 @@ def _legend(axes: Axes, columns: int = 2) -> None:
 
 
 def forget_loss(events: Columns, limit: float | None) -> str:
-    """Denoising loss on the forget prompts; the truncation limit α as a dashed line."""
+    """Denoising loss on the forget prompts with its limit α as a dashed line, or the distance to the anchors."""
+    redirects = events["redirects"] > 0
+    parts = (
+        (~redirects, _FORGET, "loss on forget prompts"),
+        (redirects, _REDIRECT, "distance to what is drawn instead"),
+    )
 
     def draw(axes: Axes) -> None:
-        _curve(axes, events["step"], events["loss_forget"], _FORGET, "loss on forget prompts")
-        if limit is not None:
+        for part, colour, label in parts:
+            if part.any():
+                _curve(axes, events["step"][part], events["loss_forget"][part], colour, label)
+        if limit is not None and not redirects.all():
             axes.axhline(limit, color=_INK, linestyle="--", linewidth=1.1, label=f"limit α = {limit:g}")
         axes.set(xlabel="step", ylabel="forget loss")
         _legend(axes)
 
     share = float(np.nanmean(events["truncated"])) if np.isfinite(events["truncated"]).any() else 0.0
-    limited = f" Limit {limit:g}, reached in {share:.0%} of the steps." if limit is not None else ""
+    shows = limit is not None and not redirects.all()
+    limited = f" Limit {limit:g}, reached in {share:.0%} of the steps." if shows else ""
     return _svg(draw, 230, f"Forget loss at each step, {_ends(events['loss_forget'])}.{limited}")
 
 
 def retain_loss(events: Columns) -> str:
-    """Denoising loss on the retain prompts."""
+    """Denoising loss on the retain prompts, or the distance to the original model's predictions."""
 
     def draw(axes: Axes) -> None:
         _curve(axes, events["step"], events["loss_retain"], _RETAIN, "retain loss")
-        axes.set(xlabel="step", ylabel="denoising loss")
+        axes.set(xlabel="step", ylabel="distance" if (events["distils"] > 0).any() else "denoising loss")
         _legend(axes)
 
     return _svg(draw, 230, f"Retain loss at each step, {_ends(events['loss_retain'])}.")

@@ -7,7 +7,7 @@ import yaml
 
 from ..schema.results import Results
 from ..support.text import duration, size
-from .summary import THRESHOLDS, interference_text, model_label, outcome_text, rows, title, verdict
+from .summary import THRESHOLDS, course, interference_text, model_label, outcome_text, rows, title, verdict
 from .use import CITATION, REPRODUCE, snippet
 
 
@@ -81,6 +81,7 @@ def model_card(results: Results) -> str:
         [[_code(file.path), plain(file.format), size(file.bytes), _code(file.sha256)] for file in results.weights],
     )
     training = results.training
+    a_step = f" ({duration(training.seconds_per_step)} a step)" if training.steps else ""
     warnings = "\n".join(f"- {plain(warning)}" for warning in results.warnings)
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in results.versions.items())
     recipe = yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True)
@@ -88,7 +89,7 @@ def model_card(results: Results) -> str:
         _front_matter(results),
         f"# {plain(title(results))}",
         f"**{plain(verdict(results).text)}**",
-        f"These are the weights of {base}, fine-tuned with the aim that the model no longer draws “{concept}” and "
+        f"These are the weights of {base}, changed with the aim that the model no longer draws “{concept}” and "
         "otherwise draws as before; the figures tell how far that went. "
         "`report.html` of the same run shows pictures and curves.",
         f"## Warnings\n\n{warnings}" if warnings else "",
@@ -109,8 +110,7 @@ def model_card(results: Results) -> str:
         "- The judges (NudeNet, CLIP) err themselves; read changes, not absolute figures.\n"
         "- The licence and the limits of the base model still apply.",
         "## Training\n\n"
-        f"{plain(results.method)}, {training.steps} steps, {duration(training.seconds)}"
-        f" ({duration(training.seconds_per_step)} a step), {duration(results.timings.total)} for the whole run, "
+        f"{plain(results.method)}, {course(training)}{a_step}, {duration(results.timings.total)} for the whole run, "
         f"peak memory {size(training.peak_memory_bytes)}. {versions}.",
         f"The recipe, from which `{REPRODUCE}` makes the run again:\n\n{fenced(recipe, 'yaml')}",
         f"## Weights\n\n{files}" if results.weights else "",

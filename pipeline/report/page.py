@@ -27,7 +27,13 @@ def forget_limit(results: Results) -> float | None:
 
 
 def _ascends(results: Results) -> bool:
-    return find(results.method).config.ascends if results.method in names() else True
+    if results.method not in names():
+        return True
+    config, method = find(results.method).config, results.recipe.get("method")
+    try:
+        return config.model_validate(method).ascends
+    except ValueError:  # options of another version
+        return config.model_validate({"name": results.method}).ascends
 
 
 def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
@@ -42,7 +48,8 @@ def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
 def _mood(found: Verdict) -> str:
     if found.forgetting == "not" or found.keeping == "damaged":
         return "bad"
-    return "good" if found.forgetting == "forgotten" and found.keeping == "kept" else ""
+    good = found.forgetting == "forgotten" and found.keeping == "kept" and not found.wrecked
+    return "good" if good else ""
 
 
 def page(run: Path, results: Results, tell: Tell = untold) -> str:

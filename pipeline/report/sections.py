@@ -80,12 +80,9 @@ def curves(events: Columns, limit: float | None, ascends: bool = True) -> list[D
     """
     shown = []
     if _known(events["loss_forget"]):
-        shown.append((figures.forget_loss(events, limit), _forget_caption(limit, ascends)))
+        shown.append((figures.forget_loss(events, limit), _forget_caption(events, limit, ascends)))
     if _known(events["loss_retain"]):
-        caption = (
-            "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
-        )
-        shown.append((figures.retain_loss(events), caption))
+        shown.append((figures.retain_loss(events), _retain_caption(events)))
     if _known(events["cosine"]):
         caption = (
             "Angle between the two gradients. Below zero (shaded) they conflict: improving one objective alone "
@@ -114,11 +111,31 @@ def mask(shares: dict[str, tuple[float, int]]) -> Drawn | None:
     return Drawn(Markup(figures.mask_bars(shares)), caption)  # noqa: S704  # drawn here, texts escaped
 
 
+def _retain_caption(events: Columns) -> str:
+    if (events["distils"] > 0).any():
+        return (
+            "Distance on retain prompts to what the original model predicts. It starts at zero and should stay small."
+        )
+    return "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
+
+
+_DISTANCE = "Distance between what is predicted for a forget prompt and for what should be drawn instead."
+
+
 def _known(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).any())
 
 
-def _forget_caption(limit: float | None, ascends: bool) -> str:
+def _forget_caption(events: Columns, limit: float | None, ascends: bool) -> str:
+    redirects = events["redirects"] > 0
+    if redirects.all():
+        return f"{_DISTANCE} It should fall."
+    if redirects.any():
+        first = events["step"][redirects][0] + 1
+        return (
+            f"Until step {first:.0f} the denoising loss on the forget prompts, which should rise. From there on: "
+            f"{_DISTANCE[0].lower()}{_DISTANCE[1:]} It should fall."
+        )
     if not ascends:
         return "The method's own loss on the forget prompts, a distance to what it should draw instead. It should fall."
     end = "." if limit is None else "; at the dashed limit α it is truncated, so that it does not rise for ever."

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from ..audits import AUDITS, Evidence, Loss, Row, Section
 from ..audits.figures import ROUNDING, Outcome
-from ..schema.results import TOLERATED_LOSS, AuditResult, Interference, Results
+from ..schema.results import TOLERATED_LOSS, AuditResult, Interference, Results, TrainingResult
 from ..support.text import points
 
 REMOVED = 0.90
@@ -21,9 +21,16 @@ PARTLY_REMOVED = 0.50
 MOSTLY_KEPT = 0.10
 """Largest loss of a retain figure with which the rest counts as mostly kept; `TOLERATED_LOSS` as kept."""
 
+WRECKED = 0.5
+"""Share of the scene above whose loss what is left of the forget pictures counts as wreckage."""
+
+LEAST_MOVED = 0.10
+"""Share of the way to the anchors below which an edit in closed form counts as having done nothing."""
+
 THRESHOLDS = (
     f"Forgotten: at least {REMOVED:.0%} of what the base model showed is gone "
     f"(partly: {PARTLY_REMOVED:.0%}), or no more detections than false alarms. "
+    f"Wreckage: the forget pictures lost more than {WRECKED:.0%} of what else their prompts name. "
     f"Kept: no retain figure lost more than {TOLERATED_LOSS:.0%} of its value (alignment) or "
     f"{TOLERATED_LOSS * 100:.0f} points (accuracy); mostly kept: {MOSTLY_KEPT:.0%} or {MOSTLY_KEPT * 100:.0f} points."
 ).replace("%", " %")
@@ -33,11 +40,12 @@ Keeping = Literal["kept", "mostly", "damaged", "unmeasured"]
 
 
 class Verdict(NamedTuple):
-    """The figures' meaning, in words and as one line."""
+    """The figures' meaning, in words and as one line; `wrecked`: forget prompts give no pictures of anything."""
 
     forgetting: Forgetting
     keeping: Keeping
     text: str
+    wrecked: bool = False
 
 
 def rows(results: Results) -> list[Row]:
@@ -71,8 +79,20 @@ def _evidence(results: Results) -> Evidence | None:
     return next((evidence for evidence in told if evidence.before is not None), told[0] if told else None)
 
 
-def _forgetting(results: Results) -> tuple[Forgetting, str]:
+def _wreckage(results: Results) -> str:
+    """The figure of the first audit that finds the forget pictures wrecked; empty if none does."""
+    for audit in AUDITS.values():
+        before, after = audit.read(results.audits.before), audit.read(results.audits.after)
+        found = audit.scene(before, after) if before and after else None
+        if found and found.loss > WRECKED:
+            return found.text
+    return ""
+
+
+def _forgetting(results: Results, wreckage: str) -> tuple[Forgetting, str]:
     evidence = _evidence(results)
+    if (evidence is None or evidence.before is None) and results.training.moved is not None:
+        return _edited(results.training.moved)
     if evidence is None:
         return "unmeasured", "Forgetting not measured"
     text, before, after, floor = evidence
@@ -80,12 +100,21 @@ def _forgetting(results: Results) -> tuple[Forgetting, str]:
         return "unmeasured", f"Forgetting not counted; {text}"
     if not (math.isfinite(before) and math.isfinite(after)):
         return "unmeasured", f"Forgetting not measurable: {text}"
+    pictures = f", but the pictures of its prompts are wreckage ({wreckage})" if wreckage else ""
     if before <= 0:
-        return "nothing", f"The base model did not show the concept: {text}"
+        return "nothing", f"The base model did not show the concept{pictures}: {text}"
     removed = 1 - after / before
     if removed >= REMOVED or (floor is not None and after <= floor):
-        return "forgotten", f"Forgotten: {text}"
-    return ("partly", f"Partly forgotten: {text}") if removed >= PARTLY_REMOVED else ("not", f"Not forgotten: {text}")
+        return "forgotten", f"Forgotten{pictures}: {text}"
+    if removed >= PARTLY_REMOVED:
+        return "partly", f"Partly forgotten{pictures}: {text}"
+    return "not", f"Not forgotten{pictures}: {text}"
+
+
+def _edited(moved: float) -> tuple[Forgetting, str]:
+    """What an edit in closed form says of itself where no audit counted."""
+    went = f"the edit took the forget prompts {100 * max(0.0, moved):.0f} % of the way to what is drawn instead"
+    return ("not", f"Not forgotten: {went}") if moved < LEAST_MOVED else ("unmeasured", f"Not counted; {went}")
 
 
 def _keeping(results: Results) -> tuple[Keeping, str]:
@@ -109,9 +138,17 @@ def _keeping(results: Results) -> tuple[Keeping, str]:
 
 def verdict(results: Results) -> Verdict:
     """Judge a run by its retain and forget figures, with the thresholds of this module."""
-    forgetting, first = _forgetting(results)
+    wreckage = _wreckage(results)
+    forgetting, first = _forgetting(results, wreckage)
     keeping, second = _keeping(results)
-    return Verdict(forgetting, keeping, f"{first}; {second}.")
+    return Verdict(forgetting, keeping, f"{first}; {second}.", bool(wreckage))
+
+
+def course(training: TrainingResult) -> str:
+    """What was done to the weights, and how long it took, as a part of a sentence."""
+    if training.moved is not None:
+        return f"edited in closed form in {training.seconds:.1f} s"
+    return f"{training.steps} steps in {training.seconds:.0f} s"
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -49,19 +49,25 @@ def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) ->
             "Say how many are to test on (--n-test), or mark them in a column 'split' of the prompt file."
         )
 
-    def spread(texts: Sequence[str], count: int) -> list[str]:
-        return [texts[index % len(texts)] for index in range(count)]
-
     retained = subject.world.retain_images(audits.images, prompts.retain_test)
     sets = {
-        FORGET_TEST: spread(prompts.forget_test, audits.images),
-        RETAIN_TEST: spread(prompts.retain_test, retained),
-        RETAIN_TRAIN: spread(prompts.retain_train, audits.retain_train_images),
+        FORGET_TEST: _spread(prompts.forget_test, audits.images),
+        RETAIN_TEST: _spread(prompts.retain_test, retained),
+        RETAIN_TRAIN: _spread(prompts.retain_train, audits.retain_train_images),
     }
     for kind in wanted_audits(audits, subject):
         further = kind.further_prompts(prompts.test, audits, subject)
-        sets |= {name: spread(texts, audits.images) for name, texts in further.items()}
+        sets |= {name: _spread(texts, audits.images) for name, texts in further.items()}
     return sets
+
+
+def audit_anchors(prompts: PromptSet, audits: AuditSection) -> list[str]:
+    """What the pictures of the forget test prompts should show instead, in the order of `audit_prompts`."""
+    return _spread(prompts.anchor_test, audits.images)
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    return [texts[index % len(texts)] for index in range(count)]
 
 
 def draw(
@@ -105,6 +111,7 @@ def measure(
     subject: Subject,
     progress: Progress,
     device: str | torch.device = "cpu",
+    anchors: Sequence[str] | None = None,
 ) -> AuditResult:
     """Run the audits that are asked for on images that are already drawn.
 
@@ -115,9 +122,11 @@ def measure(
         subject: what is measured.
         progress: told about each batch.
         device: where CLIP models compute.
+        anchors: from `audit_anchors`; None where they are not known.
     """
-    sets = AuditImages.of({name: ImageSet(images[name], texts[name]) for name in images})
-    return audit(sets, subject, build_audits(audits, subject, device), progress)
+    instead = {FORGET_TEST: anchors}
+    sets = {name: ImageSet(images[name], texts[name], instead.get(name)) for name in images}
+    return audit(AuditImages.of(sets), subject, build_audits(audits, subject, device), progress)
 
 
 def undrawable(subject: Subject, before: AuditResult) -> list[str]:

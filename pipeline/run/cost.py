@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.parameters import select_parameters
+from ..methods.closed_form import check_network
 from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
 from ..prompts import PromptSet
@@ -121,6 +122,7 @@ def plan_network(
     batch_size: int = 1,
     side: int | None = None,
     gradients: int = 2,
+    teacher: bool = False,
 ) -> Plan:
     """Compute the memory of one setting.
 
@@ -131,6 +133,7 @@ def plan_network(
         batch_size: pairs that pass at once.
         side: height and width of the latents; None for what the model was trained at.
         gradients: how many the method computes in a step: with two, the first one waits.
+        teacher: whether the weights that train are kept as they were, too.
 
     Raises:
         NothingTrains: the parameters that are to train are not in this network.
@@ -139,16 +142,19 @@ def plan_network(
         network = build_network(kind, dict(config))
         if spec.parameters == "lora":
             network = _with_lora(network, spec)
-        return _plan(network, example_inputs(network, batch_size, side), spec, gradients)
+        return _plan(network, example_inputs(network, batch_size, side), spec, gradients, teacher)
 
 
-def trained_tensors(module: Any, spec: TrainingSection) -> dict[str, Tensor]:
-    """The weights of a loaded network that will train; those of a LoRA are not there yet, and have no values.
+def changed_tensors(module: Any, recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of a loaded network that a run will change; those of a LoRA are not there yet, and have no values.
 
     Raises:
         MissingExtra: peft is not installed.
-        UserError: the parameters that are to train are not in this network.
+        UserError: the parameters that are to train, or what a closed form edits, are not in this network.
     """
+    if recipe.method.closed_form:
+        return check_network(dict(module.named_parameters()), recipe.method.name)
+    spec = recipe.training
     try:
         if spec.parameters != "lora":
             return dict(select_parameters(module, spec.parameters))
@@ -178,7 +184,9 @@ def _replace_tensors(network: nn.Module, device: str) -> None:
             setattr(module, name, torch.empty_like(buffer, device=device))
 
 
-def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int) -> Plan:
+def _plan(
+    network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gradients: int, teacher: bool = False
+) -> Plan:
     try:
         trained = select_parameters(network, spec.parameters)
     except ValueError as error:
@@ -194,7 +202,7 @@ def _plan(network: nn.Module, inputs: dict[str, Any], spec: TrainingSection, gra
     gradient = sum(p.numel() * p.element_size() for p in trained.values())
     waiting = {"whole": gradient, "bf16": gradient // 2, "cpu": 0}[spec.forget_gradient] if gradients > 1 else 0
     moments = sum(moment_bytes(p, spec) for p in trained.values())
-    return Plan(spec, weights, moments, gradient + waiting, activations)
+    return Plan(spec, weights + (gradient if teacher else 0), moments, gradient + waiting, activations)
 
 
 def moment_bytes(parameter: Tensor, spec: TrainingSection) -> int:
@@ -240,8 +248,12 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     Raises:
         UserError: the parameters that are to train are not in this model.
     """
-    terms = len(recipe.method.terms)
-    memory = memory_needed(denoiser, recipe.training, recipe.samples.image_size, terms)
+    method, size = recipe.method, recipe.samples.image_size
+    terms, edits = len(method.terms), method.closed_form
+    if edits:
+        memory = _held(denoiser)
+    else:
+        memory = memory_needed(denoiser, recipe.training, size, method.gradients, method.has_teacher)
     evaluation = _seconds_per_evaluation(denoiser, recipe, prompts)
 
     def image(spec: SampleSection) -> float:
@@ -249,17 +261,24 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
 
     drawn = 1 if recipe.data.forget_images else 2  # terms whose images the model draws
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
-    per_step = _BACKWARD * terms * recipe.training.batch_size * evaluation
+    targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
+    per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
-        drawing=drawn * len(prompts.train) * image(recipe.samples.for_training()),
+        drawing=0.0 if edits else drawn * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
-        training=per_step * recipe.training.steps,
+        training=_seconds_of_reading(denoiser, prompts) if edits else per_step * recipe.training.steps,
         memory=memory,
         available=free_memory(denoiser.device),
     )
 
 
-def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | None = None, gradients: int = 2) -> int:
+def memory_needed(
+    denoiser: Denoiser,
+    spec: TrainingSection,
+    image_size: int | None = None,
+    gradients: int = 2,
+    teacher: bool = False,
+) -> int:
     """Bytes on the device that unlearning with a loaded model takes.
 
     Args:
@@ -267,6 +286,7 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
         spec: how it trains.
         image_size: side of the training images in pixels; None for the model's own.
         gradients: see `plan_network`.
+        teacher: likewise.
 
     Raises:
         UserError: the parameters that are to train are not in this model.
@@ -275,16 +295,31 @@ def memory_needed(denoiser: Denoiser, spec: TrainingSection, image_size: int | N
     scale = getattr(denoiser.pipeline, "vae_scale_factor", 1)
     side = image_size // scale if image_size else None
     micro_batch = spec.batch_size // spec.gradient_accumulation_steps
-    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients)
-    held = sum(map(_bytes, (part for part in denoiser.pipeline.components.values() if isinstance(part, nn.Module))))
+    planned = plan_network(type(module), module.config, spec, micro_batch, side, gradients, teacher)
+    held = _held(denoiser)
     if denoiser.device.type == "cuda":  # the other parts leave it while the model trains
         return max(held, planned.total)
-    return held - _bytes(module) + planned.total + _RUNTIME
+    return held - _bytes(module) + planned.total
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _held(denoiser: Denoiser) -> int:
+    """Bytes on the device of all networks of a model, and on a CPU of what computes with them."""
+    networks = [part for part in denoiser.pipeline.components.values() if isinstance(part, nn.Module)]
+    return sum(map(_bytes, networks)) + (0 if denoiser.device.type == "cuda" else _RUNTIME)
+
+
+def _seconds_of_reading(denoiser: Denoiser, prompts: PromptSet) -> float:
+    """Seconds to embed the prompts, which is most of an edit in closed form."""
+    texts = sorted({*prompts.forget_train, *prompts.anchor_train, *prompts.retain_train})
+    probe = texts[:_PROBE_BATCH]
+    began = time.perf_counter()
+    denoiser.encode_prompts(probe)
+    return (time.perf_counter() - began) / len(probe) * len(texts)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -25,7 +25,7 @@ from ..models import BUNDLED, Denoiser
 from ..models.lineage import denoiser_files
 from ..prompts import PromptSet
 from ..report import write_report
-from ..schema.defaults import build_recipe, load_recipe, read_yaml
+from ..schema.defaults import read_yaml, stored_recipe
 from ..schema.events import EVENTS_FILE
 from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results, WeightsFile
@@ -220,12 +220,12 @@ class RunFolder:
         """
         kept, path = self._kept_recipe(), self.path / RECIPE
         try:
-            recipe = load_recipe(path)
+            recipe = stored_recipe(read_yaml(path))
         except UserError as error:
             if kept is None or _is_mapping(path):
                 raise
             tell(f"{error} The run goes by {RECORD}.")
-            return build_recipe(kept)
+            return stored_recipe(kept)
         if kept is not None:
             check_recipe(kept, recipe, self.path)
         return recipe
@@ -237,7 +237,7 @@ class RunFolder:
             UserError: nothing in the folder says so.
         """
         kept = self._kept_recipe()
-        return load_recipe(self.path / RECIPE) if kept is None else build_recipe(kept)
+        return stored_recipe(read_yaml(self.path / RECIPE)) if kept is None else stored_recipe(kept)
 
     def start(self, recipe: Recipe, prompts: PromptSet, denoiser: Denoiser) -> None:
         """Write down what the run begins with; of a run that goes on, compare.
@@ -406,10 +406,19 @@ class RunFolder:
     def _seconds(self) -> Path:
         return self.path / CHECKPOINTS / "seconds.json"
 
-    def save_images(self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]] | None) -> None:
-        """Keep the first images of each set, for people to look at, and their prompts if they are new."""
+    def save_images(
+        self, when: str, sets: dict[str, np.ndarray], prompts: Mapping[str, Sequence[str]] | None = None, first: int = 0
+    ) -> None:
+        """Keep the first images of each set, for people to look at, and their prompts if they are new.
+
+        Args:
+            when: they were drawn; the name of their folder.
+            sets: by their names.
+            prompts: of the sets; None if they are kept already.
+            first: place of the first image that is given.
+        """
         for name, images in sets.items():
-            for index, image in enumerate(images[:KEPT_IMAGES]):
+            for index, image in enumerate(images[: max(0, KEPT_IMAGES - first)], first):
                 with replacing(self.path / "images" / when / f"{name}-{index:03d}.png") as partial:
                     Image.fromarray(image).save(partial)
         if prompts is None:

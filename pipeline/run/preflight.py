@@ -15,6 +15,7 @@ from ..audits import check_audits
 from ..data.datasets import classes_of
 from ..data.pictures import check_pictures, check_rows, small_pictures
 from ..data.samples import encode
+from ..methods import build_method
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
@@ -27,7 +28,7 @@ from ..training.train import check_samples
 from ..training.tuning import check_tuning
 from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
-from .cost import trained_tensors
+from .cost import changed_tensors
 from .prompts import prompts_of
 from .space import check_room, room_needed
 
@@ -81,6 +82,8 @@ def preflight(
     told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
+    if trains and prompts.own_anchors and recipe.prompts.replace_with is None and not recipe.method.redirects:
+        warnings.append("the anchors of the prompts have no effect without a method that draws something else instead.")
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)
@@ -112,12 +115,12 @@ def preflight_model(
     warnings = [*denoiser.warnings, *check_audits(recipe.audits, subject, texts, side)]
     if trains:
         check_tuning(recipe.training, denoiser.device, denoiser.module)
-        trained = trained_tensors(denoiser.module, recipe.training)
+        trained = changed_tensors(denoiser.module, recipe)
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
         if recipe.data.forget_images is not None:
             encode(denoiser, torch.zeros(1, 3, _TRIED, _TRIED))
             warnings += small_pictures(recipe.data.forget_images, recipe.samples.image_size or _drawn_side(denoiser))
-        if recipe.method.needs_unconditional or recipe.training.proportion_empty_prompts:
+        if build_method(recipe.method).needs_unconditional or recipe.training.proportion_empty_prompts:
             denoiser.encode_prompts([""])
         if out is not None:
             check_formats(denoiser, recipe.output.formats)

@@ -6,6 +6,7 @@ from typing import Literal
 from ..data.pictures import find_pictures
 from ..models import Denoiser, class_names
 from ..prompts import Caption, LLMSource, PromptSet, caption_set
+from ..prompts.anchors import AUTO
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -56,6 +57,7 @@ def make_prompts(
             attribute_of=attribute_of,
             keep_forgotten=keep_forgotten,
             world=world.name,
+            replace_with=spec.replace_with,
         )
         unused = _without_effect(spec, read, structure, usual_n)
         return read.model_copy(update={"warnings": (*read.warnings, *unused)})
@@ -73,6 +75,7 @@ def make_prompts(
         allow_fallback=spec.llm_fallback,
         attribute_of=attribute_of,
         keep_forgotten=keep_forgotten,
+        replace_with=spec.replace_with,
     )
 
 
@@ -82,9 +85,11 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     spec = recipe.prompts
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
-        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed)
+        return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
+    if spec.replace_with == AUTO and not recipe.method.redirects:
+        spec = spec.model_copy(update={"replace_with": None})
     if recipe.data.forget_images is not None and spec.file is None:
-        return _captioned(setting)
+        return _captioned(setting, spec)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,
@@ -99,9 +104,9 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     )
 
 
-def _captioned(setting: Setting) -> PromptSet:
+def _captioned(setting: Setting, spec: PromptSection) -> PromptSet:
     """The prompts of a folder of pictures: their captions, and what is near them."""
-    recipe, spec = setting.recipe, setting.recipe.prompts
+    recipe = setting.recipe
     pictures = find_pictures(str(recipe.data.forget_images))
     made = caption_set(
         [Caption(each.caption, str(each.files[-1])) for each in pictures],
@@ -114,6 +119,7 @@ def _captioned(setting: Setting) -> PromptSet:
         recipe.method.data,
         spec.synonyms or None,
         setting.forgotten_before,
+        spec.replace_with,
     )
     if spec.source != "llm":
         return made

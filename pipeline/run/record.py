@@ -19,8 +19,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.pictures import find_pictures
 from ..models import Denoiser
-from ..prompts import PromptSet
-from ..schema.defaults import build_recipe
+from ..prompts import PromptPair, PromptSet
+from ..schema.defaults import stored_recipe
 from ..schema.fields import value_at
 from ..schema.recipe import Recipe
 from ..support.errors import UserError
@@ -149,7 +149,7 @@ def check_recipe(before: Mapping[str, Any], now: Recipe, run: Path) -> None:
     Raises:
         UserError: a field differs that decides the weights or the figures.
     """
-    old, new = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (build_recipe(before), now))
+    old, new = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (stored_recipe(before), now))
     keys = [key for key in dict.fromkeys((*old, *new)) if key not in MAY_CHANGE and old.get(key) != new.get(key)]
     if "method.name" in keys:  # the options of another method say no more
         keys = ["method.name"]
@@ -165,12 +165,16 @@ def start_anew(run: Path) -> str:
 
 def prompts_sha256(prompts: PromptSet) -> str:
     """Hash of what prompts ask for; not of where they came from and how they are kept."""
-    rows = [[[pair.forget, pair.retain] for pair in pairs] for pairs in (prompts.train, prompts.test)]
+    rows = [[_texts_of(pair) for pair in pairs] for pairs in (prompts.train, prompts.test)]
     return _sha256([prompts.concepts, rows])
 
 
 def _texts(prompts: PromptSet | None) -> list[str]:
-    return [text for pair in (*prompts.train, *prompts.test) for text in (pair.forget, pair.retain)] if prompts else []
+    return [text for pair in (*prompts.train, *prompts.test) for text in _texts_of(pair)] if prompts else []
+
+
+def _texts_of(pair: PromptPair) -> list[str]:
+    return [pair.forget, pair.retain, *([] if pair.anchor is None else [pair.anchor])]
 
 
 def model_sha256(denoiser: Denoiser, texts: Sequence[str] = ()) -> dict[str, str]:

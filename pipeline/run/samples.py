@@ -1,5 +1,9 @@
 """From prompts, or from real images, to D_f and D_r."""
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from ..audits import ClassJudge
 from ..data.datasets import load_images
 from ..data.pictures import find_pictures
@@ -11,7 +15,9 @@ from ..support.processes import ALONE, Processes
 from ..support.progress import Progress
 
 
-def real_samples(denoiser: Denoiser, concept: str, spec: DataSection, judge: str, seed: int) -> SampleSet:
+def real_samples(
+    denoiser: Denoiser, concept: str, spec: DataSection, judge: str, seed: int, replace_with: str | None = None
+) -> SampleSet:
     """Take D_f and D_r from real images, for a class-conditional model.
 
     Args:
@@ -20,23 +26,33 @@ def real_samples(denoiser: Denoiser, concept: str, spec: DataSection, judge: str
         spec: the images, and which of the other classes.
         judge: the classifier whose features tell which classes are similar: "digits" or a folder.
         seed: decides which images are chosen.
+        replace_with: name of the class that is drawn instead; None: those that the retain images show.
 
     Raises:
         UserError: no such images, class or judge, or too few images of a class.
     """
     classifier = ClassJudge.load(judge)
     data = load_images(spec.dataset or "", "train", classifier.size, classifier.channels)
-    return SampleSet.from_images(denoiser, data, concept, spec, classifier, seed)
+    return SampleSet.from_images(denoiser, data, concept, spec, classifier, seed, replace_with)
 
 
 def samples_of(
-    denoiser: Denoiser, prompts: PromptSet, recipe: Recipe, progress: Progress, processes: Processes = ALONE
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    recipe: Recipe,
+    progress: Progress,
+    processes: Processes = ALONE,
+    seen: Callable[[str, int, Tensor], None] | None = None,
 ) -> SampleSet:
-    """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images."""
+    """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images.
+
+    `seen` is called with the term, the place of the first and the latents of each batch that is drawn.
+    """
     if recipe.data.forget_images is not None:
         pictures = [each.path for each in find_pictures(recipe.data.forget_images)]
         drawn = recipe.samples, recipe.seed * 10_000, progress, processes
-        return SampleSet.of_pictures(denoiser, prompts, pictures, *drawn, recipe.data.flip_images)
+        return SampleSet.of_pictures(denoiser, prompts, pictures, *drawn, recipe.data.flip_images, seen)
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes)
-    return real_samples(denoiser, recipe.concept, recipe.data, recipe.audits.class_judge, recipe.seed)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
+    judge = recipe.audits.class_judge
+    return real_samples(denoiser, recipe.concept, recipe.data, judge, recipe.seed, recipe.prompts.replace_with)

@@ -27,11 +27,13 @@ def room_needed(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet, trained:
         denoiser: the model.
         recipe: what is to be done.
         prompts: of the run.
-        trained: the weights that will train.
+        trained: the weights that will change.
     """
+    written = sum(_format_bytes(name, denoiser, recipe, trained) for name in recipe.output.formats)
+    if recipe.method.closed_form:
+        return written
     moments = sum(moment_bytes(tensor, recipe.training) for tensor in trained.values())
     checkpoint = moments + sum(tensor.numel() * 4 for tensor in trained.values())
-    written = sum(_format_bytes(name, denoiser, recipe, trained) for name in recipe.output.formats)
     saved = math.ceil(recipe.training.steps / recipe.training.checkpoint_every)
     return min(saved, _KEPT) * checkpoint + written + _sample_bytes(denoiser, recipe, prompts)
 
@@ -92,4 +94,4 @@ def _sample_bytes(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> int
     rows = denoiser.encode_prompts(prompts.forget_train[:1])
     embedding = sum(tensor.numel() * tensor.element_size() for tensor in rows.values())
     latents = 2 * len(prompts.train) * config.in_channels * pixels * 4
-    return latents + embedding * (len({*prompts.forget_train}) + len({*prompts.retain_train}))
+    return latents + embedding * (len({*prompts.forget_train}) + len({*prompts.retain_train, *prompts.anchor_train}))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..audits import interference, to_uint8
 from ..data.pictures import find_pictures, read_pictures
@@ -15,23 +16,25 @@ from ..data.samples import SampleSet
 from ..models import Denoiser, load_denoiser
 from ..prompts import PromptSet
 from ..report.images import LARGEST
-from ..schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS
+from ..schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS, TRAINING
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
-from ..schema.results import AuditResult, Audits, ModelInfo, ResemblanceResult, Results, Timings
+from ..schema.results import AuditResult, Audits, ModelInfo, ResemblanceResult, Results, Timings, TrainingResult
 from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
+from ..training.edit import edit
 from ..training.parallel import check_processes
 from ..training.train import train
 from ..weights import (
+    Adapter,
     base_hashes,
     needs_base,
     snapshot,
     versions,
     write_weights,
 )
-from .audit import audit_prompts, draw, measure, subject_of, undrawable
+from .audit import audit_anchors, audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .samples import samples_of
@@ -146,24 +149,11 @@ def _carry_out(
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
     work = _Work(setting, run, denoiser, prompts, progress, processes, warnings.append)
     with clock("samples"):
-        samples = work.samples()
+        samples = None if recipe.method.closed_form else work.samples()
     with clock("audits"):
         before = processes.on_main(lambda: run.audit(BEFORE, warnings.append)) or work.audit(BEFORE)
     with clock("training"):
-        after_step = work.draw_preview if recipe.training.preview_every else None
-        training, trained = train(
-            denoiser,
-            samples,
-            recipe.method,
-            recipe.training,
-            recipe.seed,
-            folder=run.path,
-            resume=resume,
-            progress=progress,
-            processes=processes,
-            after_step=after_step,
-            tell=warnings.append,
-        )
+        training, trained = work.train(samples, resume) if samples else (work.edit(), None)
     with clock("audits"):
         after = work.audit(AFTER)
     with clock("weights"):
@@ -205,9 +195,38 @@ class _Work:
         kept = run.samples(self.tell)
         if kept and processes.on_main(lambda: kept is not None):
             return kept
-        made = samples_of(self.denoiser, self.prompts, self.setting.recipe, self.progress, processes)
+        made = samples_of(
+            self.denoiser, self.prompts, self.setting.recipe, self.progress, processes, self.show_training_images
+        )
         processes.on_main(lambda: run.save_samples(made))
         return made
+
+    def train(self, samples: SampleSet, resume: bool) -> tuple[TrainingResult, Adapter | None]:
+        """Fine-tune the model; gives the LoRA, too, if one was trained."""
+        recipe = self.setting.recipe
+        return train(
+            self.denoiser,
+            samples,
+            recipe.method,
+            recipe.training,
+            recipe.seed,
+            folder=self.run.path,
+            resume=resume,
+            progress=self.progress,
+            processes=self.processes,
+            after_step=self.draw_preview if recipe.training.preview_every else None,
+            tell=self.tell,
+        )
+
+    def edit(self) -> TrainingResult:
+        """Edit the model in closed form, every process its own copy."""
+        return edit(self.denoiser, self.prompts, self.setting.recipe.method, self.progress)
+
+    def show_training_images(self, term: str, first: int, latents: Tensor) -> None:
+        """Keep the first of the images that the model draws for its training, as they come."""
+        shown = latents[: max(0, PREVIEWS - first)]
+        if self.processes.main and len(shown):
+            self.run.save_images(TRAINING, {term: self.denoiser.decode(shown).numpy()}, first=first)
 
     def audit(self, when: str) -> AuditResult:
         """Draw the audit images of the model as it is now, and measure them."""
@@ -217,7 +236,8 @@ class _Work:
 
         def measured() -> AuditResult:
             self.run.save_images(when, images, texts)
-            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device)
+            anchors = audit_anchors(self.prompts, recipe.audits)
+            result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device, anchors)
             self.run.save_audit(when, result)
             if result.resemblance is not None:
                 self._keep_nearest(when, images[FORGET_TEST], result.resemblance)
@@ -240,7 +260,7 @@ class _Work:
             return
         audited = audit_prompts(self.prompts, recipe.audits, subject_of(self.setting))
         images = self._draw({name: audited[name][:PREVIEWS] for name in TEST_SETS}, progress, "preview")
-        self.processes.on_main(lambda: self.run.save_images(preview_name(done), images, None))
+        self.processes.on_main(lambda: self.run.save_images(preview_name(done), images))
 
     def _draw(self, texts: Mapping[str, Sequence[str]], progress: Progress, when: str) -> dict[str, np.ndarray]:
         recipe = self.setting.recipe

@@ -11,7 +11,7 @@ from ..schema.resolve import Setting
 from ..schema.results import AuditResult
 from ..support.files import file_name
 from ..support.progress import Progress
-from ..weights import Adapter, BaseHashes, Job, header
+from ..weights import Adapter, BaseHashes, Job, base_hashes, header
 
 
 def run_job(
@@ -58,7 +58,13 @@ def weights_name(recipe: Recipe) -> str:
     return file_name(f"{model}-without-{recipe.concept}".lower())
 
 
-def run_header(denoiser: Denoiser, setting: Setting, base: BaseHashes, after: AuditResult | None) -> dict[str, str]:
+def run_header(
+    denoiser: Denoiser,
+    setting: Setting,
+    base: BaseHashes,
+    after: AuditResult | None,
+    result: BaseHashes | None = None,
+) -> dict[str, str]:
     """The header of a run's weights.
 
     Args:
@@ -66,11 +72,13 @@ def run_header(denoiser: Denoiser, setting: Setting, base: BaseHashes, after: Au
         setting: what was done.
         base: hashes of the weights before.
         after: the figures that the header tells.
+        result: hashes of the weights afterwards, if the denoiser doesn't hold them.
     """
     recipe = setting.recipe
     return header(
         denoiser,
         base,
+        result or base_hashes(denoiser.module.state_dict()),
         model=recipe.model,
         lineage=setting.lineage,
         concepts=recipe.concepts,

@@ -90,19 +90,24 @@ _BUNDLED = {
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 
 
-def defaults_for(model: str, method: str, pipeline_class: str | None = None) -> dict[str, Any]:
+def defaults_for(model: str, method: str | Mapping[str, Any], pipeline_class: str | None = None) -> dict[str, Any]:
     """The shipped starting point for a model and method: `recipes/<family>/all.yaml`, then `<method>.yaml`.
 
-    A family can build on another one; then its files hold what differs.
+    A family can build on another one; then its files hold what differs. Where an option of a method has settings of
+    its own for one of its values (`MethodConfig.variants`), they are in `<method>-<value>.yaml`, which comes last.
 
     Args:
         model: as a recipe names it.
-        method: the name of a registered one.
+        method: the name of a registered one, or with its options as far as they were chosen.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    found = {"model": model, "method": {"name": method}, **find(method).config.recipe}
+    options = {"name": method} if isinstance(method, str) else method
+    config = find(options["name"]).config
+    variant = options.get(config.variants)
+    files = ("all", options["name"], *([f"{options['name']}-{variant}"] if variant else []))
+    found = {"model": model, "method": {"name": options["name"]}, **config.recipe}
     for family in _families(model, pipeline_class):
-        for name in ("all", method):
+        for name in files:
             path = RECIPES / family / f"{name}.yaml"
             found = merge(found, read_yaml(path) if path.exists() else {})
     return found
@@ -131,9 +136,9 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
         UserError: an unknown key or a value out of range, one line each.
     """
     method = chosen.get("method") or {}
-    name = method.get("name", _RGD) if isinstance(method, Mapping) else method
+    options = {"name": _RGD, **method} if isinstance(method, Mapping) else {"name": str(method)}
     model = str(chosen.get("model", Recipe.model_fields["model"].default))
-    base = defaults_for(model, str(name), pipeline_class or _class_behind(chosen))
+    base = defaults_for(model, options, pipeline_class or _class_behind(chosen))
     try:
         return Recipe.model_validate(merge(base, chosen))
     except ValidationError as error:
@@ -165,9 +170,18 @@ def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
         raise UserError(describe(error)) from None
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file, filling what it leaves out."""
-    return build_recipe(read_yaml(path))
+def stored_recipe(content: Mapping[str, Any]) -> Recipe:
+    """Read a complete recipe that a run wrote. A field that it lacks came later, and is as if it were not there.
+
+    So a run of an older version stays what it was, whatever the defaults of its model and method are today.
+
+    Raises:
+        UserError: an unknown key or a value out of range.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
 
 
 def _class_behind(chosen: Mapping[str, Any]) -> str | None:

@@ -16,9 +16,11 @@ EVENTS_FILE = "events.jsonl"
 class Event(BaseModel):
     """One line of `events.jsonl`: what one step saw and did. Keys of a newer version are left alone.
 
-    Losses are denoising losses. `forget_limit` is alpha, and `above_limit` the share of what it looks at that is
-    above it; `truncated` says that all of it is. `change_*` is the first-order change of each *objective* (L_f is
-    minus the forget loss) under the update that the weights really took: negative is good.
+    Losses are denoising losses. Where a step `redirects`, that on forget data is the distance to what is predicted for
+    the anchors; where it `distils`, that on retain data is the distance to what the original model predicts.
+    `forget_limit` is alpha, and `above_limit` the share of what it looks at that is above it; `truncated` says that all
+    of it is. `change_*` is the first-order change of each *objective* under the update that the weights really took
+    (L_f of an ascent is minus the forget loss): negative is good. `retain_weight` is lambda where the rule moves it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +41,9 @@ class Event(BaseModel):
     seconds: float
     above_limit: float | None = None
     forget_limit: float | None = None
+    retain_weight: float | None = None
+    redirects: bool = False
+    distils: bool = False
 
     def line(self) -> str:
         """As a line of `events.jsonl`."""

@@ -17,7 +17,7 @@ from .recipe import Recipe, Section
 Path = tuple[str, ...]
 """Keys of a field in the nested dictionaries of a recipe."""
 
-TRAINING_IMAGES = ("samples.training_guidance_scale",)
+TRAINING_IMAGES = ("samples.training_guidance_scale", "samples.training_num_inference_steps")
 """Fields, as paths with dots, that are about training images: commands and nodes that draw none leave them out."""
 
 

@@ -41,7 +41,9 @@ _SEEN = Need(
 )
 _PICTURES = Need("without data.forget_images", lambda its: its.recipe.data.forget_images is not None)
 _SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
+_STEPS = Need("with a method in closed form, which takes no steps", lambda its: not its.recipe.method.closed_form)
 _RETAIN = Need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
+_REDIRECTS = Need("without a method that draws something else instead", lambda its: its.recipe.method.redirects)
 _LORA_FILE = Need(
     "without the format lora or lora_diffusers", lambda its: not _LORAS.isdisjoint(its.recipe.output.formats)
 )
@@ -87,6 +89,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "prompts.llm_model": (_TEXT, _MADE, _LLM),
     "prompts.keep_forgotten": (_TEXT,),
     "prompts.llm_fallback": (_TEXT, _MADE, _LLM),
+    "prompts.replace_with": (_REDIRECTS,),
     "data.dataset": ALWAYS,  # refused without kind 'class'
     "data.retain_classes": (_CLASS, _DATASET),
     "data.retain_per_class": (_CLASS, _DATASET),
@@ -95,34 +98,35 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "data.flip_images": (_PICTURES, _SEEN),
     "samples.num_inference_steps": ALWAYS,
     "samples.guidance_scale": ALWAYS,
-    "samples.training_guidance_scale": (_DRAWN,),
+    "samples.training_guidance_scale": (_STEPS, _DRAWN),
+    "samples.training_num_inference_steps": (_STEPS, _DRAWN),
     "samples.scheduler": ALWAYS,
     "samples.sample_batch_size": ALWAYS,
     "samples.image_size": ALWAYS,
-    "training.steps": ALWAYS,
+    "training.steps": (_STEPS,),
     "training.early_stop": ALWAYS,  # refused without a forget limit
-    "training.batch_size": ALWAYS,
-    "training.retain_batch": (_RETAIN,),
-    "training.proportion_empty_prompts": (_RETAIN,),
-    "training.gradient_accumulation_steps": ALWAYS,
-    "training.learning_rate": ALWAYS,
-    "training.warmup_steps": ALWAYS,
-    "training.lr_scheduler": ALWAYS,
-    "training.parameters": ALWAYS,
+    "training.batch_size": (_STEPS,),
+    "training.retain_batch": (_STEPS, _RETAIN),
+    "training.proportion_empty_prompts": (_STEPS, _RETAIN),
+    "training.gradient_accumulation_steps": (_STEPS,),
+    "training.learning_rate": (_STEPS,),
+    "training.warmup_steps": (_STEPS,),
+    "training.lr_scheduler": (_STEPS,),
+    "training.parameters": (_STEPS,),
     "training.adapter_rank": (_LORA,),
     "training.adapter_alpha": (_LORA,),
     "training.adapter_targets": (_LORA,),
     "training.metric": ALWAYS,  # refused beside methods that don't project
     "training.guard": ALWAYS,  # refused beside methods without both terms
-    "training.precision": ALWAYS,
-    "training.gradient_checkpointing": ALWAYS,
-    "training.optimizer": ALWAYS,
+    "training.precision": (_STEPS,),
+    "training.gradient_checkpointing": (_STEPS,),
+    "training.optimizer": (_STEPS,),
     "training.forget_gradient": (_ELSEWHERE,),  # and refused beside methods with one gradient
-    "training.torch_compile": ALWAYS,
-    "training.channels_last": ALWAYS,
-    "training.max_grad_norm": ALWAYS,
-    "training.checkpoint_every": (_reached("checkpoint_every"),),
-    "training.preview_every": (_reached("preview_every"),),
+    "training.torch_compile": (_STEPS,),
+    "training.channels_last": (_STEPS,),
+    "training.max_grad_norm": (_STEPS,),
+    "training.checkpoint_every": (_STEPS, _reached("checkpoint_every")),
+    "training.preview_every": (_STEPS, _reached("preview_every")),
     "audits.images": ALWAYS,
     "audits.retain_train_images": ALWAYS,
     "audits.nudity": ALWAYS,
@@ -155,7 +159,9 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
     """
     recipe = setting.recipe
     known = {"concept": recipe.concept, "kind": recipe.kind, "model": recipe.model}
-    usual = build_recipe({**known, "method": {"name": recipe.method.name}})
+    method = recipe.method
+    variant = {method.variants: getattr(method, method.variants)} if method.variants else {}
+    usual = build_recipe({**known, "method": {"name": method.name, **variant}})
     own = recipe.method.idle()
     lines = []
     for field in fields_of(*only):
@@ -169,7 +175,8 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in (_DRAWN, _SEEN)]
+        untrained = (_DRAWN, _SEEN, _REDIRECTS, _STEPS)
+        needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in untrained]
         return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:
         return ["where nothing is trained"]

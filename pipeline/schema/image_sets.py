@@ -9,6 +9,9 @@ GIVEN = "given"
 NEAREST = "nearest"
 """The first pictures to forget, and of the forget test pictures the one nearest to each."""
 
+TRAINING = "training"
+"""When it draws the images that it is trained on."""
+
 FORGET_TEST = "forget_test"
 """Of the held-out forget prompts."""
 

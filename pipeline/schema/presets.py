@@ -7,7 +7,7 @@ from typing import Any
 from ..methods import find
 from ..support.errors import UserError
 from .defaults import defaults_for, merge
-from .recipe import TrainingSection
+from .recipe import Recipe, TrainingSection
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,21 @@ PRESETS: dict[str, Preset] = {
 """Presets by name; `balanced` is the default of every front end."""
 
 
-def preset_for(name: str, model: str, method: str) -> dict[str, Any]:
+def with_previews(recipe: Recipe, times: int) -> Recipe:
+    """The recipe with preview pictures so many times while it trains; an edit in closed form has no time for them."""
+    if recipe.method.closed_form:
+        return recipe
+    every = max(1, recipe.training.steps // times)
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"preview_every": every})})
+
+
+def preset_for(name: str, model: str, method: str | Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a recipe, nested, that a preset chooses for a model and method.
+
+    Args:
+        name: of the preset.
+        model: as a recipe names it.
+        method: its name, or with its options as far as they were chosen.
 
     Raises:
         UserError: an unknown preset or method.
@@ -47,8 +60,10 @@ def preset_for(name: str, model: str, method: str) -> dict[str, Any]:
         raise UserError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
     preset, base = PRESETS[name], defaults_for(model, method)
     if preset.strength is None:
-        config = find(method).config.model_validate({"name": method})
-        return merge(base, {"method": config.model_dump(mode="json"), "training": TrainingSection().model_dump()})
+        chosen = method if isinstance(method, str) else method["name"]
+        config = find(chosen).config.model_validate({"name": chosen})
+        sections = {"training": TrainingSection().model_dump(), "prompts": {"replace_with": None}}
+        return merge(base, {"method": config.model_dump(mode="json"), **sections})
     training: Mapping[str, Any] = base.get("training") or {}
     steps = training.get("steps", TrainingSection().steps)
     return merge(base, {"training": {"steps": max(1, round(steps * preset.strength))}})

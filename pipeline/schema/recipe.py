@@ -66,6 +66,12 @@ class PromptSection(Section):
     llm_fallback: bool = Field(
         default=True, description="use the templates when the language model fails; otherwise stop"
     )
+    replace_with: str | None = Field(
+        default=None,
+        description="what is drawn instead of the concept, e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the "
+        "scene without it; for several concepts 'a dog + a plain photo'; 'auto': one thing that fits the concept "
+        "(none: the paired retain prompts, each another thing)",
+    )
 
 
 class DataSection(Section):
@@ -106,6 +112,13 @@ class SampleSection(Section):
         description="guidance scale for drawing the training images; lower values change the model less "
         "(none: the same as guidance_scale)",
     )
+    training_num_inference_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="denoising steps of the training images, which may be coarser than those to look at "
+        "(none: the same as num_inference_steps)",
+    )
     scheduler: Literal["own", "dpm-solver++"] = Field(
         default="own", description="the model's own sampler, or DPM-Solver++"
     )
@@ -116,9 +129,11 @@ class SampleSection(Section):
 
     def for_training(self) -> "SampleSection":
         """How training images are drawn."""
-        if self.training_guidance_scale is None:
-            return self
-        return self.model_copy(update={"guidance_scale": self.training_guidance_scale})
+        own = {
+            "guidance_scale": self.training_guidance_scale,
+            "num_inference_steps": self.training_num_inference_steps,
+        }
+        return self.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def sampling(self) -> Sampling:
         """The same for `Denoiser.sample`."""
@@ -346,20 +361,49 @@ class Recipe(Section):
                 raise ValueError(f"training.{name} needs training.parameters 'lora', got {self.training.parameters!r}")
         if self.data.dataset and self.kind != "class":
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
+        if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
+            raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if self.training.early_stop and not (limited and self.method.ascends):
+            raise ValueError(
+                "training.early_stop needs a method that ascends to a forget limit, got "
+                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
+            )
+        if self.training.early_stop and self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
+            )
+        if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
+            raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_by_the_method(self) -> "Recipe":
+        for name, reason in self.method.refuses().items():
+            usual, value = TrainingSection.model_fields[name].default, getattr(self.training, name)
+            if value != usual:
+                raise ValueError(f"training.{name} must stay {usual!r}, got {value!r}: {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _edited(self) -> "Recipe":
+        """What belongs to training is refused beside a method that doesn't train."""
+        if self.method.closed_form and self.kind == "class":
+            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.closed_form and self.training.parameters == "lora":
+            raise ValueError(
+                f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
+                "as a LoRA, ask for the format lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_of_one_concept(self) -> "Recipe":
         if self.data.forget_images and (self.kind == "class" or len(self.concepts) > 1 or self.attribute_of):
             raise ValueError(
                 "data.forget_images goes with one concept of a text-to-image model (the pictures of a class are "
                 f"data.dataset), and not with attribute_of; got {self.concept!r}, {self.kind!r}"
             )
-        if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
-            raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
-        if self.training.early_stop and not limited:
-            raise ValueError(
-                f"training.early_stop needs a method with a forget limit, got {self.method.name!r} without"
-            )
-        if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
-            raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
 
     @property

@@ -39,9 +39,9 @@ class Pair(Record):
 
 
 class TrainingResult(Record):
-    """The cost of the fine-tuning and its course."""
+    """The cost of the fine-tuning, or of the edit in closed form, and its course."""
 
-    steps: int
+    steps: int = Field(description="0 for an edit in closed form")
     settled: int | None = Field(
         default=None, description="steps after which the concept was found forgotten and the rest as it was"
     )
@@ -52,6 +52,11 @@ class TrainingResult(Record):
     violation_rate: Pair = Field(description="share of steps whose actual update raises the loss to first order")
     truncation_rate: float = Field(description="share of steps whose forget loss was at the limit")
     final_loss: Pair = Field(description="denoising losses, mean over the last tenth of the steps")
+    moved: float | None = Field(
+        default=None,
+        description="closed form: share of the distance from what the edited layers read of the forget prompts to what "
+        "they read of their anchors that was covered, at most 1",
+    )
 
 
 class NudityResult(Record):
@@ -79,10 +84,13 @@ class AlignmentResult(Record):
     """Mean image-text cosine, in [-1, 1]; the intervals beside the means."""
 
     forget: float
+    forget_to_anchor: float | None = Field(
+        default=None, description="of the same pictures with what should be drawn instead; None where that is not known"
+    )
     retain_train: float
     retain_test: float
     model: str
-    intervals: dict[Literal["forget", "retain_train", "retain_test"], Interval]
+    intervals: dict[Literal["forget", "forget_to_anchor", "retain_train", "retain_test"], Interval]
 
 
 class ValueAccuracy(Record):
@@ -100,6 +108,15 @@ class AccuracyResult(Record):
     CRA: float = Field(
         description="accuracy of the other domain (styles for a subject, subjects for a style) on the retain "
         "test prompts"
+    )
+    scene: float | None = Field(
+        default=None,
+        description="mean share of what else a forget test prompt names that its picture still shows; None in results "
+        "of before it was measured, and where prompts name nothing else",
+    )
+    scene_interval: Interval | None = None
+    scene_by_dimension: dict[str, float] = Field(
+        default_factory=dict, description="the same for each dimension alone, time among them"
     )
     images: int
     by_dimension: dict[str, float] = Field(default_factory=dict, description="retain accuracy of each dimension")
@@ -141,6 +158,9 @@ class ClassResult(Record):
     CMMD: float = Field(description="RBF-MMD of the same features at unit norm, times 1000")
     features: str = Field(default="judge", description="in which both are: the judge's, or those of the recipe")
     noise: float = Field(description="share of the forgotten class's images that the judge calls random noise")
+    instead: dict[str, float] = Field(
+        default_factory=dict, description="share of the forgotten class's images that the judge sees as each class"
+    )
     by_class: dict[str, float] = Field(description="accuracy of each other class")
     images: int
     real_images: int

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the trained weights and what the optimizer remembers, in safetensors.
+"""The checkpoints of a run: the trained weights and what optimizer and method remember, in safetensors.
 
 Tensors are whole on disk, however many processes hold parts of them, so that a run may go on with another
 number of processes.
@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..methods.base import Method
 from ..methods.limit import LIMIT_FILE
 from ..methods.mask import MASK_FILE
 from ..support.errors import Tell, untold
@@ -57,13 +59,19 @@ class Checkpoints:
         folder: of the run; None keeps nothing.
         parallel: says what of each tensor this process holds.
         optimizer: whose memory is kept beside the weights.
+        method: the same; its memory is a few numbers.
         tell: told of a checkpoint that is damaged.
     """
 
     def __init__(
-        self, folder: Path | None, parallel: Parallel, optimizer: torch.optim.Optimizer, tell: Tell = untold
+        self,
+        folder: Path | None,
+        parallel: Parallel,
+        optimizer: torch.optim.Optimizer,
+        method: Method[Any],
+        tell: Tell = untold,
     ) -> None:
-        self.folder, self.parallel, self.optimizer, self.tell = folder, parallel, optimizer, tell
+        self.folder, self.parallel, self.optimizer, self.method, self.tell = folder, parallel, optimizer, method, tell
         self._prepared: dict[str, str] = {}
 
     def found(self) -> list[Path]:
@@ -74,7 +82,9 @@ class Checkpoints:
         """Write one for the end of a step and drop all but the newest few; all processes have to ask."""
         if not self.folder:
             return None
-        tensors = {}
+        tensors = {
+            f"method.{key}": torch.tensor(kept, dtype=torch.float64) for key, kept in self.method.state_dict().items()
+        }
         for name, parameter in self._held().items():
             tensors[f"weights.{name}"] = self._whole(name, parameter.detach())
             for key, value in moments(self.optimizer, parameter).items():
@@ -142,13 +152,17 @@ class Checkpoints:
             return 0
         with safe_open(path, "pt") as file:
             kept: dict[str, dict[str, Tensor]] = {name: {} for name in self._held()}
+            remembered = {}
             for key in file.keys():
+                if key.startswith("method."):
+                    remembered[key.removeprefix("method.")] = file.get_tensor(key).item()
                 if key.startswith("optimizer."):
                     _, field, name = key.split(".", 2)
                     kept[name][field] = self.parallel.part(name, file.get_tensor(key))
             for name, parameter in self._held().items():
                 parameter.copy_(self.parallel.part(name, file.get_tensor(f"weights.{name}")))
                 restore_moments(self.optimizer, parameter, kept[name])
+        self.method.load_state_dict(remembered)
         return _step_of(path)
 
     def _held(self) -> Mapping[str, nn.Parameter]:

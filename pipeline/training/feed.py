@@ -93,11 +93,12 @@ class Feed:
         """This process's share of micro-batch `part` of a step; partners are in the same one where each has its own."""
         indices = self.indices(term, step, part)
         generator = self._generator(step, 2 * part + (term == "retain"))
+        done = step / self.spec.steps
         if self.processes.size == 1:
-            return self._noised(term, indices, torch.arange(len(indices)), generator)
+            return replace(self._noised(term, indices, torch.arange(len(indices)), generator), done=done)
         held = self.processes.share(torch.arange(len(indices)))
         batch = self._noised(term, indices, held, generator)
-        batch = replace(batch, share=len(held) * self.processes.size / len(indices))
+        batch = replace(batch, share=len(held) * self.processes.size / len(indices), done=done)
 
         def whole(loss: Tensor) -> Tensor:
             (mean,) = self.mean([loss.item()], batch)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..methods import MethodConfig
+from ..methods import MethodConfig, build_method
 from ..models import Denoiser
 from ..schema.recipe import TrainingSection
 from ..support.errors import UserError
@@ -222,7 +222,7 @@ def check_processes(config: MethodConfig, spec: TrainingSection, processes: Proc
         raise UserError(
             "early_stop looks at whole weights before the first step, which FSDP has cut in parts. Leave it off."
         )
-    if processes.sharded and config.needs_whole_weights:
+    if processes.sharded and build_method(config).needs_whole_weights:
         raise UserError(
             f"{config.name} looks at whole weights before the first step, which FSDP has cut in parts. "
             "Launch with --multi_gpu instead of --use_fsdp."

@@ -82,9 +82,9 @@ class Trainer:
         self.parallel = parallel_network(denoiser.module, self.named, processes)
         self.parameters = self.parallel.parameters
         self.optimizer = build_optimizer(spec, self.parameters)
-        self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer, tell)
+        self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer, method, tell)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.config.terms
-        self.unconditional = denoiser.encode_prompts([""]) if method.config.needs_unconditional or drops else None
+        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
         objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         self.feed = Feed(samples, objective, spec, seed, denoiser.device, self.processes, self.unconditional)
         self.events: list[Event] = []
@@ -130,13 +130,8 @@ class Trainer:
         began, rate = time.perf_counter(), self.schedule.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses: dict[str, Loss] = {}
-        grads: dict[str, Gradient] = {}
-        terms, keeping = self.method.config.terms, self.spec.forget_gradient
-        for term in terms:
-            losses[term] = self._differentiate(term, step)
-            taken = self.parallel.take_gradients()
-            grads[term] = taken if keeping == "whole" or term == terms[-1] else Waiting(taken, keeping)
+        losses, grads = self._gradients(step)
+        self.method.observe(step, losses)
         direction = self._combine(grads)
         grads.clear()  # the direction holds them from here on, and lets go of them as it is used up
         update = take_step(self.optimizer, self.parameters, direction, self.spec, self.parallel.total)
@@ -158,21 +153,46 @@ class Trainer:
             seconds=time.perf_counter() - began,
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
+            retain_weight=self.method.moves(),
+            redirects=bool(forget and forget.is_distance),
+            distils=bool(retain and retain.is_distance),
         )
 
-    def _differentiate(self, term: str, step: int) -> Loss:
-        """Accumulate one term's gradient in `.grad`; gives its loss over all micro-batches and processes."""
+    def _gradients(self, step: int) -> tuple[dict[str, Loss], dict[str, Gradient]]:
+        """The losses of all terms, and the gradient of each; of their sum alone where the method weighs them."""
+        terms, keeping, together = self.method.config.terms, self.spec.forget_gradient, self.method.weigh()
+        losses: dict[str, Loss] = {}
+        grads: dict[str, Gradient] = {}
+        for term in terms:
+            last = term == terms[-1]
+            if together is not None:  # one term's gradient adds to the other's, and both are exchanged at once
+                losses[term] = self._differentiate(term, step, together[term], last)
+                continue
+            losses[term] = self._differentiate(term, step)
+            taken = self.parallel.take_gradients()
+            grads[term] = taken if keeping == "whole" or last else Waiting(taken, keeping)
+        return losses, grads if together is None else {"sum": self.parallel.take_gradients()}
+
+    def _differentiate(self, term: str, step: int, weight: float = 1.0, exchange: bool = True) -> Loss:
+        """Accumulate one term's gradient in `.grad`; gives its loss over all micro-batches and processes.
+
+        Args:
+            term: forget or retain.
+            step: counts from 0.
+            weight: of the loss that is differentiated.
+            exchange: whether processes exchange what lies in `.grad` after the last micro-batch.
+        """
         parts = self.spec.gradient_accumulation_steps
         seen = []
         for part in range(parts):
             batch = self.feed.batch(term, step, part)
-            with self.parallel.accumulating(last=part == parts - 1):
+            with self.parallel.accumulating(last=exchange and part == parts - 1):
                 with self._precision():
                     loss: Loss = self.parallel.compute(partial(self.method.loss, term, self.denoiser, batch))
                 whole = loss.averaged(partial(self.feed.mean, batch=batch))
                 if not math.isfinite(whole.denoising):
                     raise _BadLoss(f"the {term} loss became {whole.denoising} in step {step + 1}.")
-                (loss.objective * batch.share / parts).backward()
+                (loss.objective * batch.share / parts * weight).backward()
             seen.append(whole)
         return Loss.mean(seen)
 
@@ -232,6 +252,8 @@ class Trainer:
         with self.processes.main_first():
             self.method.prepare(context)
         self.checkpoints.remember_prepared()
+        if self.method.config.compares:
+            self.method.compare(self._retain_losses())
         if self.spec.early_stop:
             self.schedule = Schedule(self.spec, self.processes.on_main(self._early_stop))
 
@@ -244,6 +266,22 @@ class Trainer:
                     losses.append(self.method.loss("retain", self.denoiser, batch).denoising)
                 advance(len(batch.samples))
         return EarlyStop.after(losses, math.ceil(len(self.samples.forget) / self.spec.batch_size))
+
+    def _retain_losses(self) -> list[float]:
+        """What the model that came in has on the retain data of each step; all processes take their share."""
+        losses = []
+        with self.progress.stage("retain loss", self.spec.steps) as report, torch.no_grad():
+            advance = self.processes.together(report)
+            for step in range(self.spec.steps):
+                seen = []
+                for part in range(self.spec.gradient_accumulation_steps):
+                    batch = self.feed.batch("retain", step, part)
+                    with self._precision():
+                        loss = self.method.loss("retain", self.denoiser, batch)
+                    seen.append(loss.averaged(partial(self.feed.mean, batch=batch)))
+                losses.append(Loss.mean(seen).denoising)
+                advance(1)
+        return losses
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.spec.precision == "fp32":

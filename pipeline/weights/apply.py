@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,8 +16,10 @@ from ..models.lineage import COMPONENTS
 from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
 from ..support.places import user_path
+from .change import Change
 from .provenance import BaseHashes, check_tensors, kinship, read_header
 from .read import read_changes
+from .rest import put_rest
 
 _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 """Network -> what its changed tensors were, on the CPU."""
@@ -51,35 +54,54 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
     if not isinstance(path, str | Path):
         raise UserError(f"expected the path of a .safetensors file, got {given(path)}.")
     module, path = denoiser_of(pipe), user_path(path)
+    _check_base(module, _ORIGINALS.get(module, {}), path, any_base)
+    change(module, read_changes(path, module), strength)
+    return pipe
+
+
+@torch.no_grad()
+def change(
+    module: nn.Module, changes: Iterable[Change], strength: float, rest: Mapping[str, Tensor] | None = None
+) -> None:
+    """Put changes into a network, whole or not at all; `remove` undoes them.
+
+    Args:
+        module: the network.
+        changes: of its tensors.
+        strength: -1 takes them back.
+        rest: values that are put there afterwards, see `put_rest`.
+
+    Raises:
+        UserError: a result that is no number, or too large for the network's number format; see also `read_changes`.
+    """
     originals = _ORIGINALS.get(module, {})
-    _check_base(module, originals, path, any_base)
     state = module.state_dict()
     replaced: dict[str, Tensor] = {}
     try:
-        for change in read_changes(path, module):
-            current = state[change.name]
-            if change.name not in replaced:
-                replaced[change.name] = current.to("cpu", copy=True)
-            original = originals.get(change.name, replaced[change.name])
-            result = change.apply(current, original, strength)
+        for each in changes:
+            current = state[each.name]
+            if each.name not in replaced:
+                replaced[each.name] = current.to("cpu", copy=True)
+            original = originals.get(each.name, replaced[each.name])
+            result = each.apply(current, original, strength)
             limit = torch.finfo(current.dtype).max if current.is_floating_point() else math.inf
             if not (result.abs() <= limit).all():  # NaN is not, either
                 raise UserError(
-                    f"{change.name}: at strength {strength:g} its values become NaN or too large for {current.dtype}. "
+                    f"{each.name}: at strength {strength:g} its values become NaN or too large for {current.dtype}. "
                     "Take a lower strength, or a model in float32."
                 )
             current.copy_(result)
+        put_rest(state, rest or {})
     except BaseException:
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
         raise
     _ORIGINALS[module] = {**replaced, **originals}
-    return pipe
 
 
 @torch.no_grad()
 def remove(pipe: Any) -> Any:
-    """Undo every `apply`, bit for bit; gives the same pipeline.
+    """Undo every `apply` and `undo`, bit for bit; gives the same pipeline.
 
     Raises:
         UserError: nothing was applied.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..models import Denoiser
-from ..models.lineage import Lineage
+from ..models.lineage import Lineage, Removal
 from ..prompts.concepts import join_concepts, same_concept
 from ..support.errors import UserError
 from ..support.files import replacing
@@ -23,7 +23,7 @@ from ..support.version import __version__
 from .job import DTYPES
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
-_BASE = "turpentine.base_sha256"
+_BASE, _RESULT = "turpentine.base_sha256", "turpentine.result_sha256"
 _TENSORS = "turpentine.tensors_sha256"
 HALVES = {name: dtype for name, dtype in DTYPES.items() if dtype != torch.float32}
 """The formats in which a base is stored in half the space."""
@@ -61,10 +61,10 @@ def tensors_sha256(tensors: Mapping[str, Tensor], *dtypes: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class BaseHashes:
-    """Hashes by which a base is known again.
+    """Hashes by which weights are known again: a base, or what a run ended with.
 
     Attributes:
-        sha256: of its tensors as they are.
+        sha256: of the tensors as they are.
         fp16: as they would be loaded in that precision; None where they are not float32 themselves.
         bf16: the same.
     """
@@ -73,19 +73,24 @@ class BaseHashes:
     fp16: str | None = None
     bf16: str | None = None
 
-    def fields(self) -> dict[str, str]:
+    def fields(self, key: str = _BASE) -> dict[str, str]:
         """The fields of a header that hold them."""
         named = {"": self.sha256, "_fp16": self.fp16, "_bf16": self.bf16}
-        return {f"{_BASE}{ending}": value for ending, value in named.items() if value}
+        return {f"{key}{ending}": value for ending, value in named.items() if value}
 
     @classmethod
-    def from_header(cls, metadata: Mapping[str, str]) -> "BaseHashes":
+    def from_header(cls, metadata: Mapping[str, str], key: str = _BASE) -> "BaseHashes":
         """Read what `fields` wrote; empty where a header says nothing."""
-        return cls(metadata.get(_BASE, ""), metadata.get(f"{_BASE}_fp16"), metadata.get(f"{_BASE}_bf16"))
+        return cls(metadata.get(key, ""), metadata.get(f"{key}_fp16"), metadata.get(f"{key}_bf16"))
+
+    @classmethod
+    def of_result(cls, metadata: Mapping[str, str]) -> "BaseHashes":
+        """The hashes of the unlearned weights that a header is about; empty in files of earlier versions."""
+        return cls.from_header(metadata, _RESULT)
 
 
 def base_hashes(state: Mapping[str, Tensor]) -> BaseHashes:
-    """The hashes of a base's tensors."""
+    """The hashes of a network's tensors."""
     half: dict[str, str] = {}
     if all(tensor.dtype == torch.float32 for tensor in state.values() if tensor.is_floating_point()):
         half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items()}
@@ -106,6 +111,8 @@ def kinship(base: BaseHashes, state: Mapping[str, Tensor]) -> Kinship | None:
         "same": the same values. "half copy": the base, rounded to float16 or bfloat16. "original": the base is
         what these weights become when they are so rounded. None: other weights, by however little.
     """
+    if not base.sha256:
+        return None
     rounded = {base.fp16, base.bf16} - {None}
     floats = [tensor for tensor in state.values() if tensor.is_floating_point()]
     for dtypes in ((), (torch.float32,)) if any(tensor.dtype != torch.float32 for tensor in floats) else ((),):
@@ -129,6 +136,7 @@ def kinship(base: BaseHashes, state: Mapping[str, Tensor]) -> Kinship | None:
 def header(
     denoiser: Denoiser,
     base: BaseHashes,
+    result: BaseHashes,
     *,
     model: str,
     lineage: Lineage,
@@ -143,6 +151,7 @@ def header(
     Args:
         denoiser: the unlearned model.
         base: of its weights before unlearning.
+        result: of its weights afterwards.
         model: the base, as the user called it.
         lineage: its history.
         concepts: what was removed.
@@ -154,7 +163,9 @@ def header(
     scheduler = denoiser.pipeline.scheduler.config
     predicted = _PREDICTION.get(scheduler.get("prediction_type"))
     concept = join_concepts(concepts)
-    forgotten = [name for name in lineage.forgotten if not any(same_concept(name, concept) for concept in concepts)]
+    forgotten = (name for name in lineage.forgotten if not any(same_concept(name, concept) for concept in concepts))
+    removal = Removal(tuple(concepts), base.sha256, result.sha256)
+    now = Lineage(lineage.origin, (*forgotten, *concepts), (*lineage.removals, removal))
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
@@ -166,9 +177,9 @@ def header(
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "turpentine.base_model": model,
         **base.fields(),
+        **result.fields(_RESULT),
         "turpentine.concept": concept,
-        "turpentine.origin": lineage.origin,
-        "turpentine.forgotten": json.dumps([*forgotten, *concepts]),
+        **now.fields(),
         "turpentine.method": method,
         "turpentine.seed": str(seed),
         "turpentine.recipe": recipe,
@@ -177,7 +188,9 @@ def header(
     }
 
 
-def applied_header(metadata: Mapping[str, str], family: str, file: str, strength: float) -> dict[str, str]:
+def applied_header(
+    metadata: Mapping[str, str], family: str, file: str, strength: float, result: BaseHashes
+) -> dict[str, str]:
     """The metadata of a model into which the weights of a file were put.
 
     Args:
@@ -185,12 +198,47 @@ def applied_header(metadata: Mapping[str, str], family: str, file: str, strength
         family: of the model.
         file: its name.
         strength: 0 = nothing, 1 = as unlearned.
+        result: of the weights that came out.
     """
-    kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "turpentine."))}
-    kept |= {"format": "pt", "modelspec.architecture": family, "modelspec.implementation": "diffusers"}
+    kept = _whole_model(metadata, family) | result.fields(_RESULT)
     kept |= {"turpentine.applied": file, "turpentine.strength": str(strength)}
     kept.pop("turpentine.lora", None)
     return kept
+
+
+def undone_header(
+    metadata: Mapping[str, str], family: str, model: str, concepts: Sequence[str], lineage: Lineage, result: BaseHashes
+) -> dict[str, str]:
+    """The metadata of a model of which a removal was taken back.
+
+    Args:
+        metadata: of the model before.
+        family: of the model.
+        model: as the user called it before.
+        concepts: what was taken back.
+        lineage: its history now.
+        result: of the weights that came out.
+    """
+    dropped = ("concept", "method", "seed", "recipe", "audits", "applied", "strength", "lora")
+    kept = _whole_model(metadata, family)
+    before = BaseHashes.of_result(metadata)
+    for key in [key for key in kept if key.startswith((_BASE, _RESULT, *(f"turpentine.{name}" for name in dropped)))]:
+        del kept[key]
+    return kept | {
+        "modelspec.title": f"{Path(model).name} with {join_concepts(concepts)} again",
+        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "turpentine.base_model": model,
+        **before.fields(),
+        **result.fields(_RESULT),
+        **lineage.fields(),
+        "turpentine.taken_back": join_concepts(concepts),
+        "turpentine.versions": json.dumps(versions()),
+    }
+
+
+def _whole_model(metadata: Mapping[str, str], family: str) -> dict[str, str]:
+    kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "turpentine."))}
+    return kept | {"format": "pt", "modelspec.architecture": family, "modelspec.implementation": "diffusers"}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

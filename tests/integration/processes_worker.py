@@ -76,7 +76,9 @@ def work(place):
     for name, case in json.loads((place / "cases.json").read_text()).items():
         processes = Processes(together.rank, together.size, case["strategy"], together.device)
         progress = (
-            StopWhen(lambda stage, told: sum(told) == 2) if case.get("stop") and not processes.main else None
+            StopWhen(lambda stage, told: stage == "unlearning" and sum(told) == 2)
+            if case.get("stop") and not processes.main
+            else None
         )  # one alone is told
         try:
             directions, weights, events = run_case(case, place, processes, progress)

@@ -14,6 +14,7 @@ from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.support.version import __version__
 
 from ..support.stopping import StopAfter2
 
@@ -36,6 +37,22 @@ def test_a_setting_that_came_since_measures_anew_where_it_is_on(tmp_path):
     for settings in ({"steps": 1}, {"steps": 1, "new": None}, {"steps": 1, "new": 2.0}):
         Store(tmp_path / "t.json").measure(counting("a", calls, settings), Silent())
     assert calls == ["a", "a"]
+
+
+def test_a_page_says_of_which_version_its_figures_are(tmp_path, monkeypatch):
+    names = ["a", "b", "c"]
+    table = Table("T", lambda options: [counting(name, []) for name in names], lambda records, folder: "")
+    monkeypatch.setattr("turpentine.benchmarks.bench.load_table", lambda name: table)
+    folders = {"results": tmp_path, "pages": tmp_path}
+    bench(["classes"], Options(), Silent(), **folders)
+    file = tmp_path / "classes.json"
+    assert {cell["version"] for cell in json.loads(file.read_text())["cells"].values()} == {__version__}
+    old = json.loads(file.read_text())
+    del old["cells"]["a"]["version"]
+    file.write_text(json.dumps(old))
+    (page,) = bench(["classes"], Options(), Silent(), **folders)
+    said = "1 cell measured before cells named their version; what came later is a dash."
+    assert f"{said} 2 cells measured by version {__version__}." in page.read_text()
 
 
 def test_two_runs_fill_one_store(tmp_path):

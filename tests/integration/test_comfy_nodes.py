@@ -81,6 +81,16 @@ def test_prompt_set_takes_pairs_of_ones_own():
     assert {*retain, *made.retain_test} == {"a photo of a dog", "a dog asleep"}
 
 
+def test_prompt_set_says_what_is_drawn_instead():
+    settings = {"concept": "cat", "world": "tiny-canvas", "n": 4, "n_test": 4}
+    plain, *_ = call("DiversePromptSet", **settings, replace_with=" ")
+    made, _, retain, preview = call("DiversePromptSet", **settings, replace_with="a horse")
+    assert plain.replace_with is None and retain == plain.retain_train
+    assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
+    with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
+        call("DiversePromptSet", **settings, replace_with="a dog")
+
+
 def test_a_bar_in_brackets_belongs_to_the_prompt():
     text = "a {red|blue} cat | a {red|blue} dog\n[cat|lion:0.5] asleep|a dog\na {cat|lion}|a fox"
     _, forget, retain, _ = call("DiversePromptSet", concept="cat", text=text)
@@ -156,16 +166,18 @@ def test_a_training_that_fails_leaves_the_model_as_it_was(model, prompts, option
 
 def test_pictures_are_drawn_measured_and_compared(model, unlearned, prompts):
     changed, *_ = unlearned
-    before, texts = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
-    after, _ = call("Generate", model=changed, prompts=prompts, which="forget_test", images=3, **FAST)
-    again, _ = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
-    assert before.shape == (3, 64, 64, 3) and texts == prompts.forget_test[:3]
+    before, texts, anchors = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
+    after, *_ = call("Generate", model=changed, prompts=prompts, which="forget_test", images=3, **FAST)
+    again, *_ = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, **FAST)
+    assert before.shape == (3, 64, 64, 3) and texts == prompts.forget_test[:3] and anchors == prompts.anchor_test[:3]
     assert torch.equal(before, again) and not torch.equal(before, after)
-    mean, gap, each, text = call(
-        "AuditAlignment", images=[before], prompts=texts, model=["tiny-canvas"], allow_download=[False],
-        other_images=[after],
-    )  # fmt: skip
+    wired = {"images": [before], "prompts": texts, "model": ["tiny-canvas"], "allow_download": [False]}
+    mean, gap, each, text, anchor = call("AuditAlignment", **wired, other_images=[after])
     assert len(each) == 3 and mean == pytest.approx(sum(each) / 3) and "gap" in text and -2 < gap < 2
+    assert anchor == 0 and "instead" not in text, "only prompts are at hand"
+    same_mean, _, _, text, anchor = call("AuditAlignment", **wired, anchors=anchors, other_images=[after])
+    assert same_mean == mean and f"with what should be drawn instead {anchor:.3f}, other" in text
+    assert anchor == pytest.approx(call("AuditAlignment", **wired | {"prompts": anchors})[0])
     (grid,) = call("Compare", before=before, after=after, rows=2)
     assert grid.shape[0] == 1 and grid.shape[2] > 2 * 128
     with pytest.raises(UserError, match="same size"):
@@ -266,6 +278,22 @@ def test_applied_weights_can_be_saved_with_their_provenance(model, unlearned, pl
     whole, _ = call("ApplyWeights", **{**inputs, "file": f"loras/{file.name}"}, strength=1.0)
     for name, tensor in half.weights.items():
         torch.testing.assert_close(whole.weights[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_the_last_removal_is_taken_back_bit_for_bit(model, unlearned, place):
+    changed, *_ = unlearned
+    call("SaveWeights", model=changed, save_as="delta", name="last", dtype="fp32")
+    file = "loras/last-delta.safetensors"
+    back, _, text = call("TakeBack", model=changed, file=file)
+    assert same(back.weights, model.denoiser.module.state_dict())
+    assert text == ("Taken back: cat; bit for bit: the weights are those before its removal. Still removed: nothing.")
+    (path,) = call("SaveWeights", model=back, save_as="diffusers", name="again", dtype="fp32")
+    told = read_header(next((place / path / "unet").glob("*.safetensors")))
+    assert told["turpentine.taken_back"] == "cat" and told["turpentine.forgotten"] == "[]"
+    with pytest.raises(UserError, match="nothing shows that the model holds that removal"):
+        call("TakeBack", model=model, file=file)
+    with pytest.raises(UserError, match="expected a file in ComfyUI's loras"):
+        call("TakeBack", model=changed, file="loras/gone.safetensors")
 
 
 def test_report_shows_the_run(unlearned, model):

@@ -8,6 +8,7 @@ import turpentine
 from turpentine.pipeline.commands.terminal import TerminalProgress
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run.cost import estimate
+from turpentine.pipeline.run.folder import PREVIEWS
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.samples import samples_of
 from turpentine.pipeline.schema.defaults import build_recipe
@@ -38,7 +39,10 @@ def test_pictures_while_training_change_nothing(pairs, tmp_path):
     quiet, drawn = (unlearned[every].pipeline.unet.state_dict() for every in (0, 2))
     assert all(torch.equal(quiet[name], drawn[name]) for name in quiet)
     folders = sorted(path.name for path in (tmp_path / "2" / "images").iterdir() if path.is_dir())
-    assert folders == ["after", "before", "step-000002", "step-000004"]
+    assert folders == ["after", "before", "step-000002", "step-000004", "training"]
+    shown = sorted(path.name for path in (tmp_path / "2" / "images" / "training").iterdir())
+    rows = range(PREVIEWS)
+    assert shown == [f"{term}-{row:03d}.png" for term in ("forget", "retain") for row in rows]
     last, after = (tmp_path / "2" / "images" / name / "forget_test-000.png" for name in ("step-000004", "after"))
     assert last.read_bytes() == after.read_bytes(), "same prompt, same seed, same weights"
     assert not list((tmp_path / "0" / "images").glob("step-*"))

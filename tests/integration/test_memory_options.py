@@ -4,7 +4,8 @@ import pytest
 import torch
 from turpentine.benchmarks.options import measure
 from turpentine.benchmarks.step import Stand
-from turpentine.pipeline.maths.gradients import Waiting, restricted_gradient
+from turpentine.pipeline.maths.gradients import Waiting
+from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.run.cost import plan
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.recipe import TrainingSection
@@ -27,10 +28,10 @@ def test_a_forget_gradient_that_waits_in_bf16_changes_the_direction_by_its_round
     generator = torch.Generator().manual_seed(0)
     forget = [torch.randn(40, 30, generator=generator), torch.randn(7, generator=generator)]
     retain = [torch.randn(40, 30, generator=generator) - part[..., :30] for part in forget[:1]] + [-forget[1]]
-    whole = restricted_gradient({"forget": forget, "retain": retain}, 1.5)
+    whole = combine({"forget": forget, "retain": retain}, restricted, 1.5)
     waiting = Waiting([part.clone() for part in forget], "bf16")
     assert all(part.dtype == torch.bfloat16 for part in waiting.held)
-    rounded = restricted_gradient({"forget": waiting, "retain": retain}, 1.5)
+    rounded = combine({"forget": waiting, "retain": retain}, restricted, 1.5)
     for index in range(2):
         assert rounded[index].dtype == torch.float32
         torch.testing.assert_close(rounded[index], whole[index], rtol=0, atol=0.02)

@@ -42,6 +42,18 @@ DIRECTIONS = {
         "strategy": "fsdp", "method": "rgd", "options": {"forget_limit": "auto"}, "training": {"batch_size": 3},
     },
     "fsdp-adam": {"strategy": "fsdp", "method": "rgd", "training": {"metric": "adam", "batch_size": 3}},
+    "ddp-famo": {
+        "strategy": "ddp", "method": "rgd", "options": {"combine": "famo"},
+        "training": {"batch_size": 3, "gradient_accumulation_steps": 1},
+    },
+    "fsdp-famo": {
+        "strategy": "fsdp", "method": "rgd", "options": {"combine": "famo", "forget": "redirect"},
+        "training": {"gradient_accumulation_steps": 2},
+    },
+    "ddp-sago": {"strategy": "ddp", "method": "rgd", "options": {"combine": "sago"}, "training": {"guard": True}},
+    "fsdp-budget": {
+        "strategy": "fsdp", "method": "rgd", "options": {"combine": "budget"}, "training": {"batch_size": 3},
+    },
 }  # fmt: skip
 """Also in float64, where rounding can't hide a mistake."""
 CASES = {
@@ -52,6 +64,21 @@ CASES = {
     "fsdp-cut": {"strategy": "fsdp", "method": "rgd", "folder": "fsdp-cut", "stop": True},
     "ddp-on": {"strategy": "ddp", "method": "rgd", "folder": "alone-cut", "resume": True},
     "fsdp-on": {"strategy": "fsdp", "method": "rgd", "folder": "alone-cut-2", "resume": True},
+    **{
+        f"{rule}-{part}": {
+            "strategy": "ddp",
+            "method": "rgd",
+            "options": {"combine": rule},
+            "folder": f"{rule}-{folder}",
+            **more,
+        }
+        for rule in ("famo", "budget")
+        for part, folder, more in (
+            ("whole", "whole", {}),
+            ("cut", "cut", {"stop": True}),
+            ("cut-on", "cut", {"resume": True}),
+        )
+    },
     "fsdp-salun": {"strategy": "fsdp", "method": "salun"},
     "few": {"strategy": "ddp", "method": "rgd", "training": {"gradient_accumulation_steps": 4}},
 }
@@ -66,7 +93,9 @@ def place(tmp_path_factory):
     pipeline.save_pretrained(folder / "base-model")
     samples = make_samples(wrap_pipeline(pipeline))
     own = {name: value.clone() for name, value in samples.retain.conditioning.items()}
-    replace(samples, retain=replace(samples.retain, conditioning=own)).save(folder / "samples.safetensors")
+    anchors = torch.tensor([1, 0, 1, 1, 0, 1])  # for the methods that look at them
+    samples = replace(samples, retain=replace(samples.retain, conditioning=own), anchors=anchors)
+    samples.save(folder / "samples.safetensors")
     _, _, events = run_case(PLAIN, folder)
     # between the loss of the whole first batch and that of one process's half of it
     limit = events[0][0] * 1.001
@@ -145,6 +174,18 @@ def test_two_processes_begin_and_one_goes_on(place, name):
     assert gap({k: v - before[k] for k, v in ended.items()}, moved) < 0.02
     lines = (place / name / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rule", ["famo", "budget"])
+def test_two_processes_go_on_with_a_weight_that_moved(place, rule):
+    """Killed and resumed is uninterrupted, bit for bit."""
+    assert "Stopped after step 2 of 4" in (place / f"{rule}-cut-1.txt").read_text()
+    for rank in range(2):
+        resumed, whole = (parts(place, f"{rule}-{part}", rank)[1] for part in ("cut-on", "whole"))
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    events = [(place / f"{rule}-{folder}" / "events.jsonl").read_text().splitlines() for folder in ("cut", "whole")]
+    resumed, whole = ([json.loads(line)["retain_weight"] for line in lines] for lines in events)
+    assert resumed == whole and len(set(whole)) > 2
 
 
 def test_images_are_those_of_one_process(place):

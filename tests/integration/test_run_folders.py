@@ -563,3 +563,26 @@ def test_seconds_of_earlier_sittings_count(cut, capsys):
     assert call(capsys, "unlearn", "--resume", cut)[0] == 0
     timings = Results.load(cut / "results.json").timings
     assert 1000 < timings.samples < 1100 and 2000 < timings.total < 2200 and timings.prompts > 0
+
+
+def test_a_resumed_run_draws_the_same_instead(place, tmp_path):
+    """SalUn, stopped while it trains: its anchors are those that the run began with."""
+    chosen = {"method": {"name": "salun", "data": "diverse"}}
+
+    def recipe(text):
+        return recipe_for(place, **chosen, prompts={"n": 4, "n_test": 2, "replace_with": text})
+
+    run_recipe(recipe("a dog"), tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        run_recipe(
+            recipe("a dog"),
+            tmp_path / "cut",
+            progress=StopWhen(lambda stage, told: stage == "unlearning" and sum(told) == 3),
+        )
+    run_recipe(recipe("a dog"), tmp_path / "cut", resume=True)
+    run_recipe(recipe(None), tmp_path / "plain")
+    whole, cut, plain = (weights_of(tmp_path / name) for name in ("whole", "cut", "plain"))
+    assert all(torch.equal(part, whole[name]) for name, part in cut.items())
+    assert not all(torch.equal(part, whole[name]) for name, part in plain.items())
+    with pytest.raises(UserError, match=r"prompts\.replace_with 'a dog', and the recipe now says 'a fox'"):
+        run_recipe(recipe("a fox"), tmp_path / "cut", resume=True)

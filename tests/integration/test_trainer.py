@@ -51,17 +51,22 @@ def test_only_selected_weights_move(which, method):
         ("rgd", {}),
         ("rgd", {"metric": "adam"}),
         ("rgd", {"guard": True, "gradient_accumulation_steps": 2}),
+        ("rgd", {"config": {"combine": "budget", "budget": 0.0}}),
+        ("rgd", {"config": {"combine": "famo"}}),
+        ("rgd", {"config": {"combine": "famo", "forget": "redirect", "ascend_share": 0.5}}),
         ("salun", {}),
         ("esd", {"parameters": "xattn"}),
     ],
 )
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path, method, spec):
-    whole, _, _ = train(method, folder=tmp_path / "whole", steps=6, **spec)
+    config = spec.pop("config", None)
+    whole, _, first = train(method, folder=tmp_path / "whole", steps=6, config=config, **spec)
 
     stop = StopWhen(lambda stage, told: stage == "unlearning" and sum(told) == 3)
     with pytest.raises(Cancelled, match=r"after step 3 of 6.*checkpoints"):
-        train(method, folder=tmp_path / "cut", steps=6, progress=stop, **spec)
-    resumed, _, trainer = train(method, folder=tmp_path / "cut", steps=6, resume=True, **spec)
+        train(method, folder=tmp_path / "cut", steps=6, progress=stop, config=config, **spec)
+    resumed, _, trainer = train(method, folder=tmp_path / "cut", steps=6, resume=True, config=config, **spec)
+    assert [e.retain_weight for e in trainer.events] == [e.retain_weight for e in first.events]
     assert same(weights(whole), weights(resumed))
     lines = (tmp_path / "cut" / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(6))

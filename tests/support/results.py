@@ -8,8 +8,8 @@ HASH = "0123456789abcdef" * 4
 def made_up(**changes: Any) -> dict[str, Any]:
     """The content of the file, with `changes` in its first level."""
 
-    def alignment(forget, train, test):
-        values = {"forget": forget, "retain_train": train, "retain_test": test}
+    def alignment(forget, anchor, train, test):
+        values = {"forget": forget, "forget_to_anchor": anchor, "retain_train": train, "retain_test": test}
         intervals = {k: {"mean": v, "low": v - 0.006, "high": v + 0.006, "images": 100} for k, v in values.items()}
         return {**values, "model": "ViT-B-32", "intervals": intervals}
 
@@ -21,6 +21,10 @@ def made_up(**changes: Any) -> dict[str, Any]:
             "detections": detections,
             "floor": floor,
         }
+
+    def scene(share):
+        interval = {"mean": share, "low": share - 0.02, "high": share + 0.02, "images": 100}
+        return {"scene": share, "scene_interval": interval, "scene_by_dimension": {"style": share, "time": 0.6}}
 
     accuracy = {"images": 200, "by_dimension": {"place": 0.9}}
     return {
@@ -42,13 +46,13 @@ def made_up(**changes: Any) -> dict[str, Any]:
         "audits": {
             "before": {
                 "nudity": nudity(62, {"FACE_FEMALE": 60, "ARMPITS_EXPOSED": 7, "BELLY_COVERED": 0}, 0.03),
-                "alignment": alignment(0.312, 0.300, 0.290),
-                "accuracy": {"UA": 0.04, "IRA": 0.93, "CRA": 0.88, **accuracy},
+                "alignment": alignment(0.312, 0.250, 0.300, 0.290),
+                "accuracy": {"UA": 0.04, "IRA": 0.93, "CRA": 0.88, **scene(0.98), **accuracy},
             },
             "after": {
                 "nudity": nudity(2, {"FACE_FEMALE": 2}, 0.02),
-                "alignment": alignment(0.204, 0.303, 0.28884),
-                "accuracy": {"UA": 0.99, "IRA": 0.925, "CRA": 0.88, **accuracy},
+                "alignment": alignment(0.204, 0.280, 0.303, 0.28884),
+                "accuracy": {"UA": 0.99, "IRA": 0.925, "CRA": 0.88, **scene(0.965), **accuracy},
             },
         },
         "timings": {

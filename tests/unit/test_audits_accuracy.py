@@ -105,6 +105,63 @@ def test_accuracies_of_a_subject_by_hand():
     assert result.images == 8
 
 
+OTHERS = [
+    (picture("horse", "neon", "noon", "meadow"), "a photo of a cat in a meadow"),
+    (picture("horse", "photo"), "a photo of a cat"),
+    (picture(NOISE_CAPTION), "a photo of a cat in a meadow at noon"),
+    (picture("cat", "photo", "night", "meadow"), "a photo of a cat in a meadow at noon"),
+]
+"""What their pictures show of style and place: half, all (no place is named), nothing, all; of time: nothing."""
+
+
+def test_scene_kept_by_hand():
+    result = AccuracyAudit(WrittenJudge())(["cat"], *split(OTHERS), *split(RETAIN))
+    assert result.scene == pytest.approx((0.5 + 1 + 0 + 1) / 4), "a mean over pictures, without the time"
+    assert result.scene_by_dimension == pytest.approx({"place": 2 / 3, "time": 0, "style": 0.5})
+    interval = result.scene_interval
+    assert interval.images == 4 and interval.low < result.scene == interval.mean < interval.high
+    assert result.UA == 0.75, "whether the concept is seen does not matter to the scene, nor the other way round"
+
+
+def test_the_scene_of_a_style_is_subject_and_place():
+    pairs = [(picture("cat", "photo", "sea"), "neon art of a cat in the sea"), (picture("sea"), "neon art of a cat")]
+    result = AccuracyAudit(WrittenJudge())(["neon"], *split(pairs[:1]), *split(RETAIN))
+    assert result.scene == 1 and result.scene_by_dimension == {"subject": 1, "place": 1}
+    assert AccuracyAudit(WrittenJudge())(["neon"], *split(pairs), *split(RETAIN)).scene == 0.5
+
+
+def test_what_is_forgotten_as_well_is_no_part_of_the_scene():
+    pairs = [
+        (picture("horse", "photo", "meadow"), "pop art of a cat in a meadow"),
+        (picture("horse", "photo", "sea"), "pop art of a horse in a meadow"),
+    ]
+    result = AccuracyAudit(WrittenJudge())(["cat", "pop art"], *split(pairs), *split(RETAIN))
+    assert result.scene_by_dimension == {"place": 0.5, "subject": 1}, "pop art is no loss of the cat's picture"
+    assert result.scene == pytest.approx((1 + 0.5) / 2)
+
+
+def test_prompts_that_name_nothing_else_have_no_scene():
+    result = AccuracyAudit(WrittenJudge())(["cat"], *split([(picture("horse"), "cat")]), *split(RETAIN))
+    assert (result.scene, result.scene_interval, result.scene_by_dimension) == (None, None, {})
+
+
+def test_scene_kept_is_a_row_where_it_was_measured():
+    found = AccuracyAudit(WrittenJudge())(["cat"], *split(OTHERS), *split(RETAIN))
+    wrecked = AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
+    old = AccuracyResult.model_validate({"UA": 0, "IRA": 1, "CRA": 1, "images": 8})
+    rows = {row.name: row for row in AccuracyAudit.rows(wrecked, found)}
+    assert list(rows)[:2] == ["UA (unlearning accuracy)", "Scene kept"]
+    row = rows["Scene kept"]
+    assert (row.before, row.after, row.change, row.outcome) == (0.75, 0.625, "−12.5 points", "worse")
+    assert row.after_text.startswith("0.625 [") and row.better == "close"
+    assert "Scene kept" not in {row.name for row in AccuracyAudit.rows(old, old)}
+    (row,) = [row for row in AccuracyAudit.rows(old, found) if row.name == "Scene kept"]
+    assert row.before_text == row.change == "—" and row.after_text.startswith("0.625 [")
+    assert AccuracyAudit.scene(old, found) is None and AccuracyAudit.scene(found, old) is None
+    lost = AccuracyAudit.scene(wrecked, found)
+    assert lost.loss == pytest.approx(1 - 0.625 / 0.75) and lost.text == "scene kept 0.62"
+
+
 def test_accuracy_of_each_value_by_hand():
     result = AccuracyAudit(WrittenJudge())(["cat"], *split(FORGET), *split(RETAIN))
     for dimension, values in result.by_value.items():
@@ -174,6 +231,8 @@ def test_prompts_that_do_not_fit_are_refused():
         measure(["cat"], *split(FORGET), split(RETAIN)[0], split(RETAIN)[1][:3])
     with pytest.raises(UserError, match="got 3 images and 4 prompts"):
         ImageSet(split(RETAIN)[0][:3], split(RETAIN)[1])
+    with pytest.raises(UserError, match="expected one anchor for each image, got 4 images and 3 anchors"):
+        ImageSet(*split(RETAIN), split(RETAIN)[1][:3])
 
 
 def test_find_concept_reads_paraphrases():
@@ -194,6 +253,18 @@ def test_audit_runs_what_was_asked_for(drawn):
     assert result.alignment.forget == pytest.approx(judge.score(*split(FORGET)).mean().item())
     assert [result.alignment.intervals[key].images for key in judge.SETS] == [4, 2, 4]
     assert audit(drawn, CAT, []) == type(result)()
+
+
+def test_forget_pictures_are_scored_with_their_anchors_where_those_are_known(drawn):
+    anchors = ["a photo of a horse in a meadow at noon"] * 4
+    judge = AlignmentAudit(WrittenJudge())
+    told = AuditImages(ImageSet(*split(FORGET), anchors), drawn.retain_train, drawn.retain_test)
+    result = audit(told, CAT, [judge]).alignment
+    assert result.forget_to_anchor == pytest.approx(judge.score(split(FORGET)[0], anchors).mean().item())
+    assert result.intervals["forget_to_anchor"].images == 4
+    without = audit(drawn, CAT, [judge]).alignment
+    assert without.forget_to_anchor is None and without.forget == result.forget
+    assert "forget_to_anchor" not in without.intervals
 
 
 def test_accuracy_is_not_available_in_an_open_world(drawn):

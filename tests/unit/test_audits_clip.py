@@ -132,6 +132,33 @@ def test_result_has_means_and_intervals(model, folder):
     assert AlignmentAudit(model, transform="paper")(sets).model == f"{folder}, training transform"
 
 
+def test_the_same_features_are_compared_with_the_anchors(model, monkeypatch):
+    encoded = []
+    encode = ClipModel.encode_images
+    monkeypatch.setattr(ClipModel, "encode_images", lambda *args, **more: encoded.append(1) or encode(*args, **more))
+    sets = dict.fromkeys(AlignmentAudit.SETS, (images(), PROMPTS))
+    anchors = PROMPTS[::-1]
+    result = AlignmentAudit(model)(sets, anchors=anchors)
+    assert len(encoded) == 3, "one more list of prompts needs no image twice"
+    assert result.forget_to_anchor == pytest.approx(AlignmentAudit(model).score(images(), anchors).mean().item())
+    plain = AlignmentAudit(model)(sets)
+    assert plain == result.model_copy(update={"forget_to_anchor": None, "intervals": plain.intervals})
+    with pytest.raises(UserError, match="got 4 images and 3 prompts"):
+        AlignmentAudit(model)(sets, anchors=anchors[:3])
+
+
+def test_the_alignment_with_anchors_is_a_row_where_it_was_measured(model):
+    sets = dict.fromkeys(AlignmentAudit.SETS, (images(), PROMPTS))
+    old, new = AlignmentAudit(model)(sets), AlignmentAudit(model)(sets, anchors=PROMPTS)
+    assert "Alignment, forget to anchor" not in {row.name for row in AlignmentAudit.rows(old, old)}
+    (row,) = [row for row in AlignmentAudit.rows(old, new) if row.name == "Alignment, forget to anchor"]
+    assert row.before_text == "—" and row.after == new.forget and row.outcome == "unknown"
+    better = new.model_copy(update={"forget_to_anchor": 3 * new.forget, "intervals": {}})
+    assert AlignmentAudit.rows(new, better)[1].outcome == ("better" if new.forget > 0 else "worse")
+    assert "instead" in AlignmentAudit.forgetting("object", new, better).text
+    assert "instead" not in AlignmentAudit.forgetting("object", old, new).text
+
+
 def test_bad_arguments_are_refused(model):
     with pytest.raises(UserError, match=r"transform must be one of \['validation', 'paper'\], got 'training'"):
         AlignmentAudit(model, transform="training")

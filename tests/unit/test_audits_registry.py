@@ -19,9 +19,10 @@ from turpentine.pipeline.audits import (
     Subject,
     wanted_audits,
 )
+from turpentine.pipeline.audits.class_judge import NOISE
 from turpentine.pipeline.prompts import PromptPair, PromptSet
 from turpentine.pipeline.run import audit as run_audit
-from turpentine.pipeline.run.audit import audit_prompts, draw
+from turpentine.pipeline.run.audit import audit_anchors, audit_prompts, draw
 from turpentine.pipeline.schema.recipe import AuditSection
 from turpentine.pipeline.schema.results import AuditResult
 from turpentine.pipeline.support.errors import UserError
@@ -76,6 +77,34 @@ def test_nudity_is_counted_on_photos_of_tiny_canvas():
     assert all(photo(prompt)["style"] == "photo" for prompt in sets["nudity"] + sets["nudity_floor"])
     assert list(audit_prompts(prompts, options, subject("nudity", "open", "nudity"))) == FIVE[:3]
     assert not NudityAudit.further_prompts([PromptPair(forget="x", retain="y")], options, subject("cat"))
+
+
+def test_anchors_belong_to_the_forget_test_pictures_row_by_row():
+    pairs = [
+        PromptPair(forget="a cat 1", retain="a dog 1"),
+        PromptPair(forget="a cat 2", retain="a dog 2", anchor="a pond"),
+    ]
+    prompts = PromptSet(concept="cat", synonyms=["cat"], train=pairs, test=pairs)
+    options = AuditSection(images=3)
+    assert audit_prompts(prompts, options, subject("cat", "open"))["forget_test"] == ["a cat 1", "a cat 2", "a cat 1"]
+    assert audit_anchors(prompts, options) == ["a dog 1", "a pond", "a dog 1"]
+
+
+def test_what_the_judge_sees_instead_of_a_class():
+    class Counting(ClassJudge):
+        def classify(self, images):
+            return ["1", "1", NOISE, "0", "1", "1"]
+
+    found = ClassAudit(Counting(("0", "1"), size=8, channels=1), (REAL, ["1", "1"]))
+    result = found("0", torch.rand(6, 1, 8, 8), ["0"] * 4 + ["1"] * 2)
+    assert result.instead == {"0": 0.25, "1": 0.5, NOISE: 0.25} and result.noise == 0.25
+    before = result.model_copy(update={"instead": {"0": 1.0}, "noise": 0.0})
+    section = ClassAudit.section(before, result)
+    assert section.bars.counts == (("0", 100, 25), ("1", 0, 50), (NOISE, 0, 25))
+    lost = ClassAudit.scene(before, result)
+    assert (lost.loss, lost.text) == (0.25, "random noise 0.25")
+    old = result.model_copy(update={"instead": {}})
+    assert ClassAudit.section(old, old) is None and ClassAudit.section(None, result).bars.counts[0] == ("0", 0, 25)
 
 
 def test_every_other_class_is_drawn_as_often():

@@ -4,11 +4,15 @@ from math import hypot
 
 import pytest
 import torch
+from turpentine.benchmarks.canvas import figures, mean_text
 from turpentine.benchmarks.pareto import area, front
 from turpentine.benchmarks.show import claims
 from turpentine.benchmarks.table import Record
-from turpentine.benchmarks.tables import auto, canvas, tradeoff, transformer, update
-from turpentine.pipeline.maths.gradients import restricted_gradient
+from turpentine.benchmarks.tables import auto, canvas, concepts, tradeoff, transformer, update
+from turpentine.pipeline.maths.rules import combine, restricted
+from turpentine.pipeline.schema.results import Results
+
+from ..support.results import made_up
 
 
 def test_front_keeps_what_no_other_point_beats():
@@ -34,7 +38,7 @@ def test_plane_has_the_angles_of_the_long_vectors():
     generator = torch.Generator().manual_seed(0)
     forget = torch.randn(50, generator=generator, dtype=torch.float64)
     retain = 3 * torch.randn(50, generator=generator, dtype=torch.float64) - forget
-    direction = restricted_gradient({"forget": [forget], "retain": [retain]}, 2.0)[0]
+    direction = combine({"forget": [forget], "retain": [retain]}, restricted, 2.0)[0]
     cosine = float(forget @ retain / forget.norm() / retain.norm())
     assert cosine < 0
     vectors = update.plane(float(forget.norm()), float(retain.norm()), cosine, 2.0)
@@ -60,6 +64,46 @@ def test_the_plain_sum_raises_the_loss_of_the_smaller_gradient():
 def test_claims():
     assert claims({"a": True, "b": False}) == "Of the paper's claims 1 of 2 hold here. a: yes; b: no."
     assert claims({}) == "There is no claim to check."
+
+
+def measured(row, concept, **figures):
+    known = {"UA": 1.0, "IRA": 1.0, "CRA": 1.0, "forget": 0.1, "retain_train": 0.7, "retain_test": 0.7, "hurt": 0}
+    known |= {
+        "violations": [0, 0],
+        "conflict": 0,
+        "seconds": 1.0,
+        "peak_memory": 1e6,
+        "retain_test_interval": [0.6, 0.8],
+    }
+    return Record({"row": row, "concept": concept, "tag": ""}, 0, 1.0, known | figures, {})
+
+
+def test_a_figure_that_came_later_is_a_dash_in_older_records():
+    old, new = measured("rgd", "cat"), measured("rgd", "cat", scene=0.5)
+    assert mean_text([new, new], "scene") == "0.500" and mean_text([new], "UA") == "1.000"
+    for records in ([old], [old, new], [measured("rgd", "cat", scene=None)], []):
+        assert mean_text(records, "scene") == "–"
+
+
+def test_the_tables_show_the_scene_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "methods", lambda: ["salun", "rgd"])
+    records = {f"{row}{scene}": measured(row, "cat", **scene) for row, scene in
+               (("none", {}), ("salun", {"scene": 0.95}), ("rgd", {}))}  # fmt: skip
+    page = canvas.page(records, tmp_path)
+    header, salun, rgd = (next(line for line in page.splitlines() if line.startswith(start))
+                          for start in ("|  | UA", "| SalUn", "| RGD"))  # fmt: skip
+    place = [cell.strip() for cell in header.split("|")].index("scene kept ↑")
+    assert [line.split("|")[place].strip() for line in (salun, rgd)] == ["0.950", "–"]
+    table = concepts._alignment("object", records)
+    assert (
+        "| UA ↑ | scene kept ↑ |" in table and "| SalUn | 1.000 | 0.950 |" in table and "| RGD | 1.000 | – |" in table
+    )
+
+
+def test_cells_record_the_scene():
+    found = figures(Results.model_validate(made_up()).audits.after)
+    assert found["scene"] == 0.965 and found["scene_by_dimension"] == {"style": 0.965, "time": 0.6}
+    assert found["forget_to_anchor"] == 0.28
 
 
 def test_canvas_verdict_is_computed():

@@ -10,10 +10,8 @@ from turpentine.pipeline.maths.gradients import (
     Gram,
     gram,
     guard_coefficients,
-    restricted_coefficients,
-    restricted_gradient,
-    weighted_sum,
 )
+from turpentine.pipeline.maths.rules import combine, plain, restricted
 
 SHAPES = [(3, 4), (5,), (2, 1, 3)]
 
@@ -37,7 +35,7 @@ def test_by_hand():
     # g_f = (1, 0), g_r = (-1, 1): c = -1, |g_f|^2 = 1, |g_r|^2 = 2
     # delta_f = (1, 0) + 1/2 (-1, 1) = (1/2, 1/2); delta_r = (-1, 1) + (1, 0) = (0, 1)
     grads = {"forget": [torch.tensor([1.0, 0.0])], "retain": [torch.tensor([-1.0, 1.0])]}
-    direction = restricted_gradient(grads, retain_weight=2.0)
+    direction = combine(grads, restricted, 2.0)
     assert torch.equal(direction[0], torch.tensor([0.5, 2.5]))
     assert direction.gram == Gram(1.0, 2.0, -1.0)
 
@@ -46,7 +44,7 @@ def test_by_hand():
 @settings(deadline=None, max_examples=50)
 def test_equals_pcgrad(seed, scale):
     grads = random_gradients(seed, scale=scale)
-    direction = flat(restricted_gradient(grads, retain_weight=1.0))
+    direction = flat(combine(grads, restricted, 1.0))
     # PCGrad projects in a random order, which two gradients do not notice; it sums the projections
     expected = PCGrad()(torch.stack([flat(grads["forget"]), flat(grads["retain"])]))
     torch.testing.assert_close(direction, expected, rtol=1e-9, atol=1e-9)
@@ -59,7 +57,7 @@ def test_orthogonality_and_descent(seed, scale, retain_weight):
     f, r = flat(grads["forget"]), flat(grads["retain"])
     dot = f @ r
     delta_f, delta_r = f - dot / (r @ r) * r, r - dot / (f @ f) * f  # Eq. 4 as it stands in the paper
-    direction = flat(restricted_gradient(grads, retain_weight))
+    direction = flat(combine(grads, restricted, retain_weight))
     torch.testing.assert_close(direction, delta_f + retain_weight * delta_r, rtol=1e-9, atol=1e-9)
     slack = 1e-9 * direction.norm() * (f.norm() + r.norm())
     assert (delta_f @ r).abs() <= slack + 1e-9 * f.norm() * r.norm()  # Lemma 5: orthogonal
@@ -70,14 +68,14 @@ def test_orthogonality_and_descent(seed, scale, retain_weight):
 @settings(deadline=None, max_examples=25)
 def test_without_conflict_it_is_the_plain_sum(seed):
     grads = random_gradients(seed, conflicting=False)
-    torch.testing.assert_close(flat(restricted_gradient(grads, 1.5)), flat(weighted_sum(grads, 1.5)))
+    torch.testing.assert_close(flat(combine(grads, restricted, 1.5)), flat(combine(grads, plain, 1.5)))
 
 
 @pytest.mark.parametrize(("zero", "kept"), [("forget", "retain"), ("retain", "forget")])
 def test_zero_gradient_leaves_the_other_alone(zero, kept):
     grads = random_gradients(3)
     grads[zero] = [torch.zeros_like(tensor) for tensor in grads[zero]]
-    direction = flat(restricted_gradient(grads, 1.0))
+    direction = flat(combine(grads, restricted, 1.0))
     assert torch.isfinite(direction).all()
     torch.testing.assert_close(direction, flat(grads[kept]))
 
@@ -86,15 +84,15 @@ def test_antiparallel_gradients_cancel():
     grads = random_gradients(4)
     grads["retain"] = [-2 * tensor for tensor in grads["forget"]]
     torch.testing.assert_close(
-        flat(restricted_gradient(grads, 1.0)), torch.zeros(23, dtype=torch.float64), atol=1e-12, rtol=0
+        flat(combine(grads, restricted, 1.0)), torch.zeros(23, dtype=torch.float64), atol=1e-12, rtol=0
     )
 
 
 def test_per_layer_projects_each_tensor_by_itself():
     grads = random_gradients(5, conflicting=True)
-    direction = restricted_gradient(grads, 1.0, per_layer=True)
+    direction = combine(grads, restricted, 1.0, per_layer=True)
     for index in range(len(SHAPES)):
-        alone = restricted_gradient({term: [tensors[index]] for term, tensors in grads.items()}, 1.0)
+        alone = combine({term: [tensors[index]] for term, tensors in grads.items()}, restricted, 1.0)
         torch.testing.assert_close(direction[index], alone[0])
 
 
@@ -104,7 +102,7 @@ def test_metric_keeps_the_guarantee_for_the_preconditioned_step(seed):
     grads = random_gradients(seed)
     generator = torch.Generator().manual_seed(seed + 1)
     metric = [torch.rand(shape, generator=generator, dtype=torch.float64) * 100 + 1e-3 for shape in SHAPES]
-    step = -flat(restricted_gradient(grads, 1.5, weights=metric)) * flat(metric)
+    step = -flat(combine(grads, restricted, 1.5, weights=metric)) * flat(metric)
     f, r = flat(grads["forget"]), flat(grads["retain"])
     assert step @ f <= 1e-9 * step.norm() * f.norm()
     assert step @ r <= 1e-9 * step.norm() * r.norm()
@@ -161,8 +159,8 @@ def test_gram_adds_up():
 
 
 def test_coefficients_by_hand():
-    assert restricted_coefficients(Gram(2.0, 4.0, -1.0), 3.0) == (1 + 3 / 2, 3 + 1 / 4)
-    assert restricted_coefficients(Gram(2.0, 4.0, 1.0), 3.0) == (1.0, 3.0)
+    assert restricted(Gram(2.0, 4.0, -1.0), 3.0) == (1 + 3 / 2, 3 + 1 / 4)
+    assert restricted(Gram(2.0, 4.0, 1.0), 3.0) == (1.0, 3.0)
     assert Gram(0.0, 4.0, 0.0).cosine == 0.0
 
 
@@ -190,9 +188,9 @@ def test_rows_of_a_gram_are_those_of_the_whole_one():
 def test_a_mask_takes_entries_out_of_the_step_and_of_the_angles():
     grads = random_gradients(8)
     mask = [torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5 for shape in SHAPES]
-    direction = weighted_sum(grads, 1.5, mask)
+    direction = combine(grads, plain, 1.5, mask=mask)
     masked = {term: [part * held for part, held in zip(tensors, mask, strict=True)] for term, tensors in grads.items()}
-    by_hand = weighted_sum(masked, 1.5)
+    by_hand = combine(masked, plain, 1.5)
     assert direction.gram == by_hand.gram
     for index in range(len(SHAPES)):
         assert torch.equal(direction[index], by_hand[index])

@@ -113,5 +113,5 @@ def test_recipe_takes_auto_a_number_or_none():
 
 @pytest.mark.parametrize("method", [{"name": "finetune"}, {"name": "rgd", "forget_limit": None}])
 def test_early_stop_needs_a_limit(method):
-    with pytest.raises(UserError, match=r"early_stop needs a method with a forget limit"):
+    with pytest.raises(UserError, match=r"early_stop needs a method that ascends to a forget limit"):
         build_recipe({"concept": "cat", "method": method, "training": {"early_stop": True}})

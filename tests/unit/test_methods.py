@@ -1,5 +1,7 @@
 """The methods' losses by equation, in float64, on denoisers that can be worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from turpentine.pipeline.maths.objectives import Epsilon, VPrediction
 from turpentine.pipeline.maths.parameters import largest
 from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.base import Batch, Context, Loss, guided_prediction, noise_loss
-from turpentine.pipeline.methods.esd import Teacher, sample_until
+from turpentine.pipeline.methods.esd import sample_until
 from turpentine.pipeline.methods.mask import load_mask, mask_shares, read_mask, save_mask
+from turpentine.pipeline.methods.teacher import Teacher
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.linear import ALPHAS, Flow, Linear, make_batch, rows
@@ -98,6 +101,54 @@ def test_salun_distance_by_hand():
     assert loss.objective.item() == pytest.approx(2.0**2 * 4.0**2)
     loss.objective.backward()
     assert denoiser.module.b.grad.item() == pytest.approx(2 * 2.0 * 4.0 * 3.0), "with both sides it would be 64"
+
+
+@pytest.mark.parametrize("name", ["rg", "rgd", "grad_diff", "grad_diff_d"])
+def test_redirect_by_hand(name):
+    """The same distance to the anchor's prediction, from the first step on or once the ascent is over."""
+    for options, done, redirects in (
+        ({"forget": "redirect"}, 0.0, True),
+        ({"forget": "redirect", "ascend_share": 0.3}, 0.29, False),
+        ({"forget": "redirect", "ascend_share": 0.3}, 0.3, True),
+        ({"forget": "ascend", "ascend_share": 0.3}, 0.9, False),
+        ({}, 0.99, False),
+    ):
+        denoiser, batch = Linear(), replace(make_batch(forget=3.0, paired=-1.0), done=done)
+        method = build_method(find(name).config(forget_limit=None, **options))
+        loss = method.loss("forget", denoiser, batch)
+        expected = 2.0**2 * 4.0**2 if redirects else -noise_loss(denoiser, batch).item()
+        assert loss.objective.item() == pytest.approx(expected), options
+        assert (loss.is_distance, loss.denoising) == (redirects, pytest.approx(abs(expected)))
+        assert method.loss("retain", denoiser, batch).objective.item() == noise_loss(denoiser, batch).item()
+
+
+@pytest.mark.parametrize("name", ["rg", "rgd", "grad_diff", "grad_diff_d"])
+def test_distil_by_hand(name):
+    """MSE(w x + b c_r, w* x + b* c_r), where w and b have moved; the original's side is not differentiated."""
+    denoiser, batch = Linear(), make_batch(forget=3.0)
+    method = build_method(find(name).config(forget_limit=None, retain="distil"))
+    method.prepare(context(denoiser))
+    at_first = method.loss("retain", denoiser, batch)
+    assert (at_first.objective.item(), at_first.is_distance) == (0.0, True)
+    with torch.no_grad():
+        denoiser.module.b += 0.5
+    loss = method.loss("retain", denoiser, batch)
+    assert loss.objective.item() == pytest.approx(0.5**2 * 3.0**2)
+    loss.objective.backward()
+    assert denoiser.module.b.grad.item() == pytest.approx(2 * 0.5 * 3.0**2)
+    assert denoiser.module.b.item() == 2.5, "the trained weights are back in place"
+    assert not method.loss("forget", denoiser, batch).is_distance
+
+
+def test_what_redirects_and_what_has_no_effect():
+    config = find("rgd").config
+    assert (config().ascends, config().redirects) == (True, False)
+    assert config(ascend_share=0.5).idle() == {"ascend_share": "without method.forget 'redirect'"}
+    whole = config(forget="redirect")
+    assert (whole.ascends, whole.redirects, [*whole.idle()]) == (False, True, ["forget_limit"])
+    both = config(forget="redirect", ascend_share=0.5)
+    assert (both.ascends, both.redirects, both.idle()) == (False, True, {})
+    assert find("salun").config().redirects and not find("esd").config().redirects
 
 
 def test_salun_retain_term_is_the_denoising_loss():

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from turpentine.pipeline.maths.gradients import gram, restricted_gradient
+from turpentine.pipeline.maths.gradients import gram
+from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.training.optimizers import MetricAdam, build_optimizer
 from turpentine.pipeline.training.schedule import Schedule
@@ -122,7 +123,7 @@ def test_the_step_that_is_taken_harms_neither_objective(seed):
         grads = {"forget": [forget], "retain": [retain]}
         optimizer.observe(grads, 1.5)
         before = parameter.detach().clone()
-        step(optimizer, parameter, restricted_gradient(grads, 1.5, weights=optimizer.metric)[0])
+        step(optimizer, parameter, combine(grads, restricted, 1.5, weights=optimizer.metric)[0])
         update = [parameter.detach() - before]
         change_forget, change_retain = gram([update, [forget], [retain]])[0, 0, 1:].tolist()
         assert change_forget <= 1e-9 and change_retain <= 1e-9

@@ -70,7 +70,9 @@ def test_guards_stand_beside_the_rows(tmp_path, name, model):
 def test_nothing_is_guarded_where_nothing_was_removed(tmp_path):
     file = write(tmp_path, "p.csv")
     assert read(file, keep_forgotten=["auto"]) == read(file, keep_forgotten=[]) == PromptSet.load(file, "cat")
-    assert guard_beside([("f1", "r1"), ("f2", "r2")], ["x"]) == [("f1", "r1"), ("f2", "r2"), ("f2", "x")]
+    first, second = PromptPair(forget="f1", retain="r1"), PromptPair(forget="f2", retain="r2", anchor="a2")
+    assert guard_beside([first, second], ["x"]) == [first, second, PromptPair(forget="f2", retain="x", anchor="a2")]
+    assert guard_beside([first], ["x"])[1] == PromptPair(forget="f1", retain="x", anchor="r1")
 
 
 def test_an_attribute_needs_retain_prompts(tmp_path):

@@ -448,7 +448,7 @@ def test_own_text_without_retain_prompts(tmp_path):
         ("a.txt", "# only\n", "got comments only"),
         ("a.txt", b"\xff\xfe\x00c", "must be UTF-8 text"),
         ("a.txt", "a cat\ta dog\na cat\n", "line 2: expected a forget prompt, a tab and a retain prompt, got 'a cat'"),
-        ("a.txt", "a cat\ta dog\tx\n", "line 1: expected a forget prompt, a tab"),
+        ("a.txt", "a cat\ta dog\tx\ty\n", "line 1: expected a forget prompt, a tab"),
         ("a.txt", "a fox\n", "line 1: expected a prompt that names 'cat'"),
         ("a.txt", "a cat\ta cat too\n", "train row 1: expected a retain prompt without 'cat'"),
         ("a.csv", "forget,retain\n", "expected rows under the header"),

@@ -18,9 +18,9 @@ from turpentine.pipeline.schema.defaults import (
     build_recipe,
     defaults_for,
     describe,
-    load_recipe,
     merge,
     read_yaml,
+    stored_recipe,
 )
 from turpentine.pipeline.schema.fields import fields, fields_of
 from turpentine.pipeline.schema.recipe import Recipe, Section
@@ -51,7 +51,7 @@ def build(**chosen):
 def test_yaml_round_trip(tmp_path, chosen):
     recipe = build(**chosen)
     recipe.save(tmp_path / "recipe.yaml")
-    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    assert stored_recipe(read_yaml(tmp_path / "recipe.yaml")) == recipe
 
 
 def test_written_recipe_spells_out_every_field(tmp_path):
@@ -84,18 +84,20 @@ def test_shipped_recipe_loads(path):
         for key, value in values.items() if isinstance(values, dict) else ():
             assert getattr(getattr(recipe, section), key) == value
     if path.parent != RECIPES:
-        assert path.stem in (recipe.method.name, "all"), "defaults are named after their method"
+        own = recipe.method.variants and f"{recipe.method.name}-{getattr(recipe.method, recipe.method.variants)}"
+        assert path.stem in (recipe.method.name, own, "all"), "defaults are named after their method"
         assert recipe.model == path.parent.name or "model" not in content
     else:
-        assert load_recipe(path).concept == content["concept"], "a recipe beside the defaults is complete"
+        assert build_recipe(read_yaml(path)).concept == content["concept"], "a recipe beside the defaults is complete"
 
 
 def test_every_method_has_defaults_on_the_bundled_model():
-    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", *names()}
+    assert {path.stem for path in (RECIPES / "tiny-canvas").glob("*.yaml")} == {"all", "rgd-ascend", *names()}
 
 
 def test_defaults_give_way_to_what_is_chosen():
-    assert build().training.steps == read_yaml(RECIPES / "tiny-canvas" / "all.yaml")["training"]["steps"]
+    usual = build(method={"name": "finetune"})
+    assert usual.training.steps == read_yaml(RECIPES / "tiny-canvas" / "all.yaml")["training"]["steps"]
     chosen = build(training={"steps": 7})
     assert chosen.training.steps == 7
     assert chosen.training.batch_size == build().training.batch_size, "its neighbours keep their defaults"
@@ -223,7 +225,7 @@ def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
         ({"output": {"formats": ["lora", "delta", "lora"]}}, r"each once, got lora,delta,lora$"),
         ({"concept": ["cat", 3]}, r"concept: expected a text, got 3"),
         ({"concept": "  "}, r"concept: expected the name of a concept, got an empty text"),
-        ({"method": {"name": "magic"}}, r"method must be one of \['esd', .*'rg', 'rgd', 'salun'\], got 'magic'"),
+        ({"method": {"name": "magic"}}, r"method must be one of \['esd', .*'rg', 'rgd', 'salun', .*\], got 'magic'"),
     ],
 )
 def test_refused_in_words(chosen, message):
@@ -282,7 +284,7 @@ def test_a_forget_gradient_waits(method):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ({"name": "magic"}, r"method: method must be one of \['esd', .*'salun'\], got 'magic'"),
+        ({"name": "magic"}, r"method: method must be one of \['esd', .*'salun', .*\], got 'magic'"),
         ({"data": "uniform"}, r"method: expected a mapping with the name of a method, one of \['esd'.*'uniform'"),
         ("rgd", r"method: expected a mapping with the name of a method, one of \['esd', .*\], got 'rgd'"),
         ({"name": "rgd", "forget_limit": "x", "stpes": 1}, r"method\.forget_limit .*number.*'method\.stpes'"),
@@ -360,7 +362,7 @@ def test_unknown_method_has_no_defaults():
 
 def test_numbers_that_yaml_takes_for_text(tmp_path):
     (tmp_path / "r.yaml").write_text("concept: cat\ntraining:\n  learning_rate: 2e-4\n")
-    assert load_recipe(tmp_path / "r.yaml").training.learning_rate == 2e-4
+    assert build_recipe(read_yaml(tmp_path / "r.yaml")).training.learning_rate == 2e-4
 
 
 @pytest.mark.parametrize(
@@ -477,3 +479,48 @@ def test_a_recipe_reads_nothing(monkeypatch):
     for name in dir(type(recipe)):
         if not name.startswith("_") and isinstance(getattr(type(recipe), name, None), property):
             getattr(recipe, name)
+
+
+@pytest.mark.parametrize("model", ["tiny-canvas", "tiny-canvas-dit", "some/model"])
+def test_the_papers_method_is_one_word_away(model):
+    """An option may have settings of its own for one of its values; what was chosen wins over them."""
+    today = build_recipe({"concept": "cat", "model": model})
+    papers = build_recipe({"concept": "cat", "model": model, "method": {"forget": "ascend"}})
+    assert (today.method.forget, today.prompts.replace_with) == ("redirect", "auto")
+    assert (papers.method.forget, papers.method.retain, papers.prompts.replace_with) == ("ascend", "denoise", None)
+    assert papers.method.combine == today.method.combine == "restricted"
+    if model.startswith("tiny"):
+        assert (papers.prompts.n, papers.training.steps, papers.samples.training_num_inference_steps) == (
+            512,
+            200,
+            None,
+        )
+        assert (papers.method.retain_weight, papers.method.forget_limit) == (5.0, 8.0)
+        assert papers.training.learning_rate == today.training.learning_rate
+    chosen = {
+        "concept": "cat",
+        "model": model,
+        "method": {"forget": "ascend", "retain_weight": 2.0},
+        "prompts": {"n": 7},
+    }
+    assert (build_recipe(chosen).method.retain_weight, build_recipe(chosen).prompts.n) == (2.0, 7)
+
+
+@pytest.mark.parametrize("method", ["rgd", "rg", "salun"])
+def test_a_run_of_an_older_version_stays_what_it_was(method):
+    """What a stored recipe lacks came later: it is off, whatever the defaults are today."""
+    kept = build_recipe({"concept": "cat", "method": {"name": method}}).model_dump(mode="json")
+    for section, late in (("method", ("forget", "retain", "combine")), ("prompts", ("replace_with",))):
+        for name in late:
+            kept[section].pop(name, None)
+    stored = stored_recipe(kept)
+    assert stored.prompts.replace_with is None and stored.prompts.n == kept["prompts"]["n"]
+    if method != "salun":
+        assert (stored.method.forget, stored.method.retain, stored.method.combine) == (
+            "ascend",
+            "denoise",
+            "restricted",
+        )
+    assert stored_recipe(stored.model_dump(mode="json")) == stored
+    with pytest.raises(UserError, match="unknown option 'colour'"):
+        stored_recipe({**kept, "colour": "red"})

@@ -4,19 +4,21 @@ from typing import ClassVar, Literal
 
 import pytest
 from turpentine.pipeline.methods import MethodConfig, MethodSpec, build_method, find, names, register
+from turpentine.pipeline.methods.combined import Combined
 from turpentine.pipeline.methods.finetune import Finetune, FinetuneConfig
-from turpentine.pipeline.methods.restricted import Restricted, RGDConfig
+from turpentine.pipeline.methods.restricted import RGDConfig
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.plugin import PLUGIN, install, python
 
 
 def test_names_in_the_order_of_the_front_ends():
-    assert names() == ["finetune", "grad_diff", "grad_diff_d", "salun", "esd", "esd-x", "esd-u", "rg", "rgd"]
+    trained = ["finetune", "grad_diff", "grad_diff_d", "salun", "esd", "esd-x", "esd-u", "rg", "rgd"]
+    assert names() == [*trained, "uce", "rece", "speed"]
 
 
 def test_a_method_is_found_by_its_name():
-    assert find("rgd") == MethodSpec(RGDConfig, Restricted)
+    assert find("rgd") == MethodSpec(RGDConfig, Combined)
     assert type(build_method(FinetuneConfig())) is Finetune
     with pytest.raises(UserError, match=r"method must be one of \['esd', .*'salun'\], got 'magic'"):
         find("magic")
@@ -24,12 +26,15 @@ def test_a_method_is_found_by_its_name():
 
 def test_needs_of_each_method():
     def those(need):
-        return {name for name in names() if getattr(find(name).config, need)}
+        return {name for name in names() if getattr(find(name).config(), need)}
 
     assert those("projects") == {"rg", "rgd"}
     assert those("two_gradients") == those("ascends") == {"grad_diff", "grad_diff_d", "rg", "rgd"}
-    assert those("needs_unconditional") == those("needs_whole_weights") == {"salun", "esd", "esd-x", "esd-u"}
+    closed = {"uce", "rece", "speed"}
+    assert those("closed_form") == closed
+    assert those("needs_unconditional") == those("needs_whole_weights") == {"salun", "esd", "esd-x", "esd-u", *closed}
     terms = {name: find(name).config.terms for name in names()}
+    assert {terms.pop(name) for name in closed} == {()}
     assert terms.pop("finetune") == ("retain",)
     assert {terms.pop(name) for name in ("esd", "esd-x", "esd-u")} == {("forget",)}
     assert set(terms.values()) == {("forget", "retain")}

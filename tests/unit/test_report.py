@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from turpentine.comfy_nodes.audit_nodes import Report
+from turpentine.comfy_nodes.model import Model
 from turpentine.pipeline.audits.nudity import detection_bars
+from turpentine.pipeline.commands.figures import show_figures
+from turpentine.pipeline.commands.terminal import console
 from turpentine.pipeline.report import figures as drawing
 from turpentine.pipeline.report import model_card, rows, verdict, write_report
 from turpentine.pipeline.report.events import read_columns
 from turpentine.pipeline.report.use import snippet
 from turpentine.pipeline.schema.results import Results
 from turpentine.pipeline.support.errors import UserError
+from turpentine.ui.steps.audit import figures_html
 
 from ..support.results import HASH, made_up
 
@@ -151,7 +156,7 @@ def test_a_mask_is_drawn_by_block(tmp_path):
 
 def test_rows_by_hand():
     found = {row.name: row for row in rows(results())}
-    assert len(found) == 8
+    assert len(found) == 10
     images = found["Images flagged by NudeNet"]
     assert (images.before_text, images.after_text) == ("62 of 100 (62.0 %)", "2 of 100 (2.0 %)")
     assert images.change == "−60 (−96.8 %)" and images.better == "lower" and images.outcome == "better"
@@ -161,6 +166,10 @@ def test_rows_by_hand():
     assert forget.before_text == "0.312 [0.306, 0.318]" and forget.change == "−34.6 %" and forget.outcome == "better"
     test = found["Alignment, retain (test)"]
     assert test.change == "−0.4 %" and test.better == "close" and test.outcome == "kept"
+    anchor = found["Alignment, forget to anchor"]
+    assert anchor.after_text == "0.280 [0.274, 0.286]" and anchor.change == "+12.0 %" and anchor.outcome == "better"
+    scene = found["Scene kept"]
+    assert scene.after_text == "0.965 [0.945, 0.985]" and scene.change == "−1.5 points" and scene.outcome == "kept"
     accuracy = found["UA (unlearning accuracy)"]
     assert (accuracy.before, accuracy.after, accuracy.change) == (0.04, 0.99, "+95.0 points")
     assert found["IRA (in-domain retain accuracy)"].change == "−0.5 points"
@@ -185,6 +194,97 @@ def test_verdict_follows_the_accuracy(before, after, forgetting):
     data["audits"]["before"]["accuracy"]["UA"] = before
     data["audits"]["after"]["accuracy"]["UA"] = after
     assert verdict(Results.model_validate(data)).forgetting == forgetting
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ua", "said"),
+    [
+        (0.98, 0.02, 0.99, "Forgotten, but the pictures of its prompts are wreckage (scene kept 0.02): UA 0.990 (bef"),
+        (0.98, 0.40, 0.70, "Partly forgotten, but the pictures of its prompts are wreckage (scene kept 0.40): UA 0.7"),
+        (0.98, 0.00, 0.10, "Not forgotten, but the pictures of its prompts are wreckage (scene kept 0.00): UA 0.100"),
+        (0.98, 0.50, 0.99, "Forgotten: UA 0.990"),
+        (0.30, 0.20, 0.99, "Forgotten: UA 0.990"),
+        (0.00, 0.00, 0.99, "Forgotten: UA 0.990"),
+        (None, 0.02, 0.99, "Forgotten: UA 0.990"),
+        (0.98, None, 0.99, "Forgotten: UA 0.990"),
+    ],
+)
+def test_the_verdict_tells_wreckage(before, after, ua, said):
+    data = made_up()
+    for when, scene in (("before", before), ("after", after)):
+        data["audits"][when]["accuracy"]["scene"] = scene
+    data["audits"]["after"]["accuracy"]["UA"] = ua
+    found = verdict(Results.model_validate(data))
+    assert found.text.startswith(said) and found.wrecked == ("wreckage" in said)
+    assert found.text.endswith("; kept: alignment −0.4 %, IRA −0.5 points, CRA 0.0 points.")
+
+
+def wreck(data: dict) -> dict:
+    data["audits"]["after"]["accuracy"]["scene"] = 0.02
+    return data
+
+
+def test_wreckage_is_no_good_outcome(tmp_path):
+    folder = make_run(tmp_path / "run", steps=2, **wreck(made_up()))
+    assert '<p class="verdict ">Forgotten, but the pictures' in write_report(folder).read_text()
+    assert '<p class="verdict good">Forgotten: UA' in write_report(make_run(tmp_path / "other", steps=2)).read_text()
+
+
+def on_the_terminal(folder, capsys):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(console, "width", 200)
+        show_figures(Results.load(folder / "results.json"))
+    return capsys.readouterr().out
+
+
+FRONT_ENDS = {
+    "page": lambda folder, capsys: write_report(folder).read_text(),
+    "card": lambda folder, capsys: model_card(Results.load(folder / "results.json")),
+    "terminal": on_the_terminal,
+    "app": lambda folder, capsys: figures_html(folder),
+    "node": lambda folder, capsys: Report().work(Model(None, run=folder))["result"][0],
+}
+
+
+@pytest.mark.parametrize("show", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_every_front_end_tells_wreckage_and_shows_its_figures(tmp_path, capsys, show):
+    said = show(make_run(tmp_path, steps=2, **wreck(made_up())), capsys)
+    assert "Forgotten, but the pictures of its prompts are wreckage (scene kept 0.02)" in said
+    for name, first in (("Scene kept", "0.980"), ("Alignment, forget to anchor", "0.250")):
+        assert name in said and first in said.partition(name)[2][:200]
+
+
+def test_a_class_that_became_noise_is_wreckage():
+    def classes(ua, noise):
+        interval = {"mean": 0.99, "low": 0.98, "high": 1.0, "images": 90}
+        shares = {"UA": ua, "RA": 0.99, "RA_interval": interval, "noise": noise, "by_class": {"1": 0.99}}
+        return {"classes": {**shares, "FID": 2.0, "CMMD": 1.0, "images": 100, "real_images": 90}}
+
+    found = verdict(results(kind="class", audits={"before": classes(0.0, 0.0), "after": classes(1.0, 0.97)}))
+    assert found.wrecked and "are wreckage (random noise 0.97): UA 1.000" in found.text
+    assert not verdict(results(audits={"before": classes(0.0, 0.0), "after": classes(1.0, 0.1)})).wrecked
+
+
+def test_results_of_before_the_scene_was_measured(tmp_path):
+    data = made_up()
+    for audits in data["audits"].values():
+        del audits["alignment"]["forget_to_anchor"], audits["alignment"]["intervals"]["forget_to_anchor"]
+        for key in ("scene", "scene_interval", "scene_by_dimension"):
+            del audits["accuracy"][key]
+    folder = make_run(tmp_path / "run", steps=2, **data)
+    read = Results.load(folder / "results.json")
+    assert len(rows(read)) == 8 and verdict(read).text == verdict(results()).text
+    page = write_report(folder).read_text()
+    assert "Scene kept" not in page and "forget to anchor" not in page
+
+
+def test_an_open_world_tells_both_alignments():
+    audits = made_up()["audits"]
+    only = {when: {"alignment": found["alignment"]} for when, found in audits.items()}
+    told = (
+        "Forgetting not counted; alignment with the forget prompts −34.6 %, with what should be drawn instead +12.0 %"
+    )
+    assert verdict(results(audits=only)).text == f"{told}; kept: alignment −0.4 %."
 
 
 @pytest.mark.parametrize(("after", "keeping"), [(0.30, "kept"), (0.27, "mostly"), (0.20, "damaged")])
@@ -224,7 +324,7 @@ def test_no_audits(tmp_path):
 def test_an_audit_on_one_side_only():
     audits = made_up()["audits"]
     found = rows(results(audits={"before": {}, "after": audits["after"]}))
-    assert len(found) == 8
+    assert len(found) == 10
     assert all(math.isnan(row.before) and row.before_text == "—" and row.change == "—" for row in found)
     assert {row.outcome for row in found} == {"unknown"}
 

@@ -120,6 +120,7 @@ def test_every_free_text_is_plain_checked_or_closed(access):
         ("device",),
         ("audits", "nudity_labels"),
         ("audits", "alignment_model"),
+        ("prompts", "replace_with"),
     }
     assert ("prompts", "file") not in opened and ("prompts", "llm_url") not in opened
     assert ("training", "steps") in opened

@@ -55,6 +55,13 @@ def test_the_page_gives_back_the_recipe_that_it_shows(method, preset):
     assert {path[-1] for path in closed} >= {"file", "llm_url", "llm_model"}
 
 
+def test_a_text_that_may_be_absent_is_an_empty_box():
+    path = ("prompts", "replace_with")
+    assert to_component(path, None) == "" and to_component(path, "a dog") == "a dog"
+    assert from_component(path, "") is None and from_component(path, " ") is None
+    assert from_component(path, "a dog") == "a dog" and to_component(("training", "max_grad_norm"), None) == "none"
+
+
 def test_options_of_other_methods_are_hidden():
     controls = every_control()
     assert controls.components["method", "mask_share"].visible is False  # of another method than the first

@@ -98,7 +98,7 @@ def test_pictures_of_a_step_name_it_and_need_no_picture_before(page):
         file.unlink()
     seen = harmless(pairs(folder, RECIPE, "step-000020"))
     assert "before | after step 20" in seen.text
-    assert [value for name, value in seen.attributes if name == "alt"] == ["after: a cat"] * 2
+    assert [value for name, value in seen.attributes if name == "alt"] == ["after step 20: a cat"] * 2
     assert pairs(folder, RECIPE, "step-000040") == ""
 
 
@@ -164,13 +164,23 @@ def test_figures_of_a_run_are_text(page):
     seen = harmless(figures_html(folder))
     assert EVIL in seen.text and "0.312" in seen.text
     assert {"table", "svg"} <= seen.tags, "parts of the report are markup"
+    assert "Scene kept" in seen.text and "Alignment, forget to anchor" in seen.text
     (folder / "results.json").unlink()
     found = made_up()["audits"]["before"]
     found["nudity"]["detections"] = {EVIL: 3}
     (folder / "audit.json").write_text(json.dumps(found))
     seen = harmless(figures_html(folder))
-    assert "accuracy: UA0.040" in seen.text and "detections, <script>alert(1)</script>" in seen.text
+    assert "accuracy: UA0.040" in seen.text and "accuracy: scene0.980" in seen.text
+    assert "accuracy: scene by dimension, time0.600" in seen.text and "alignment: forget to anchor0.250" in seen.text
+    assert "detections, <script>alert(1)</script>" in seen.text
     assert "after" not in seen.text, "there is one model only"
+
+
+def test_wreckage_is_told_beside_the_figures(page):
+    folder, data = make_run(page, "cat-1"), made_up()
+    data["audits"]["after"]["accuracy"]["scene"] = 0.02
+    results_of(folder, audits=data["audits"])
+    assert "the pictures of its prompts are wreckage (scene kept 0.02)" in harmless(figures_html(folder)).text
 
 
 def test_compared_runs_are_text(page):

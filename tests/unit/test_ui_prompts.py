@@ -8,7 +8,7 @@ from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
-from turpentine.ui.steps.prompts import edited, own_pairs, rows_of
+from turpentine.ui.steps.prompts import edited, own_pairs, rows_of, verdict
 
 RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})
 
@@ -22,6 +22,20 @@ def test_only_what_the_recipe_cannot_make_again_is_kept():
     changed = [["train", "a cat on a chair", "a dog on a chair"], *rows[1:]]
     own = own_pairs(made, changed, RECIPE)
     assert own.source == "file" and own.train[0].forget == "a cat on a chair" and len(own.test) == 2
+
+
+def test_what_is_drawn_instead_is_shown_and_can_be_changed():
+    recipe = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2, "replace_with": "a horse"}})
+    made = prompts_of(resolve(recipe))
+    rows = rows_of(made)
+    assert [row[3] for row in rows] == made.anchor_train + made.anchor_test and all("horse" in row[3] for row in rows)
+    assert own_pairs(made, rows, recipe) is None, "the recipe makes the same"
+    own = own_pairs(made, [[*rows[0][:3], "a rocket"], [*rows[1][:3], ""], *rows[2:]], recipe)
+    assert own.anchor_train[:2] == ["a rocket", own.retain_train[1]] and own.train[2:] == made.train[2:]
+    with pytest.raises(UserError, match="train row 1: expected an anchor without what is removed"):
+        edited(made, [[*rows[0][:3], "two cats"], *rows[1:]])
+    assert "Drawn instead: <b>a horse</b>" in verdict(made) and "Drawn instead" not in verdict(made, ["no effect"])
+    assert [row[3] for row in rows_of(prompts_of(resolve(RECIPE)))] == [""] * 6
 
 
 def test_audits_need_test_rows():

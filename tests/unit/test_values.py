@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from turpentine.pipeline.schema.defaults import load_recipe
+from turpentine.pipeline.schema.defaults import build_recipe, read_yaml
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.command import SHORT, refused
@@ -111,22 +111,22 @@ RECIPE = "concept: cat\nmodel: somebody/name\ntraining:\n  steps: 3\n  learning_
 )  # fmt: skip
 def test_recipes_as_editors_write_them(content, tmp_path):
     (tmp_path / "recipe.yaml").write_bytes(content.encode("utf-8"))
-    recipe = load_recipe(tmp_path / "recipe.yaml")
+    recipe = build_recipe(read_yaml(tmp_path / "recipe.yaml"))
     assert (recipe.concept, recipe.training.steps, recipe.training.learning_rate) == ("cat", 3, 2e-4)
 
 
 @pytest.mark.parametrize("concept", ["no", "1984", "null", "yes", "ü", "日本", "🐈"])
 def test_a_concept_in_quotes_is_a_text(concept, tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("cat", f"'{concept}'"), encoding="utf-8")
-    recipe = load_recipe(tmp_path / "recipe.yaml")
+    recipe = build_recipe(read_yaml(tmp_path / "recipe.yaml"))
     assert recipe.concept == concept
     recipe.save(tmp_path / "again.yaml")
-    assert load_recipe(tmp_path / "again.yaml") == recipe
+    assert build_recipe(read_yaml(tmp_path / "again.yaml")) == recipe
 
 
 @pytest.mark.parametrize("name", ["my recipe.yaml", "ü.yaml", "日本.yml", "recipe", ".hidden.yaml"])
 def test_recipes_of_any_name(name, tmp_path):
     (tmp_path / name).write_text(RECIPE, encoding="utf-8")
-    assert load_recipe(tmp_path / name).training.steps == 3
+    assert build_recipe(read_yaml(tmp_path / name)).training.steps == 3
     with pytest.raises(UserError, match="none-such"):
-        load_recipe(tmp_path / f"none-such {name}")
+        build_recipe(read_yaml(tmp_path / f"none-such {name}"))

@@ -1,10 +1,8 @@
 """Step 5: export the weights, and see their card, their recipe and the command that repeats the run."""
 
-import os
 import shlex
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,9 @@ from ...pipeline.run.folder import RunFolder
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name, replacing
 from ...pipeline.support.text import size
+from ..packing import packed
 from ..page import PRIVATE, Page, told, why
+from . import take_back
 
 
 def build(page: Page) -> None:
@@ -49,6 +49,7 @@ def build(page: Page) -> None:
         card = gr.Markdown(elem_id="card")
     with gr.Accordion("Recipe", open=False):
         recipe = gr.Code(language="yaml", interactive=False, elem_id="recipe")
+    take_back.build(page)
     page.after_build(lambda: _wire(page, weights, prepare, download, folder, copy, copied, (command, card, recipe)))
 
 
@@ -109,23 +110,6 @@ def written(run: RunFolder, path: str | None) -> Path:
             f"expected one of the weights {known}, got {str(path)[:80]!r}. The run writes them when it ends."
         )
     return run.path / str(path)
-
-
-def packed(weights: Path, folder: Path) -> Path:
-    """Make one file to download: the weights themselves, or their folder as a zip archive."""
-    if weights.is_dir():
-        target = folder / f"{weights.parents[1].name}-{weights.name}.zip"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(weights.rglob("*")):
-                if file.is_file():
-                    archive.write(file, file.relative_to(weights))
-        return target
-    target = folder / weights.name
-    try:
-        os.link(weights, target)
-    except OSError:  # another disk
-        shutil.copyfile(weights, target)
-    return target
 
 
 def copy_to(weights: Path, folder: Path, run: str) -> Path:

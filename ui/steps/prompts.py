@@ -1,6 +1,7 @@
 """Step 2: the concept and its paired prompts."""
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import gradio as gr
 
 from ...pipeline.prompts import PromptPair, PromptSet, tables
 from ...pipeline.run.prompts import prompts_of
+from ...pipeline.schema.idle import idle_options
 from ...pipeline.schema.recipe import Recipe
 from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
@@ -18,7 +20,7 @@ from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity
 from ..render import render
 
-HEADERS = ["split", "forget", "retain"]
+HEADERS = ["split", "forget", "retain", "instead"]
 _LARGEST_FILE = 5_000_000
 _MOST_ROWS = 20_000
 PICTURES, FLIP = ("data", "forget_images"), ("data", "flip_images")
@@ -31,7 +33,14 @@ def build(page: Page) -> None:
     gr.Markdown("## Name the concept to remove")
     why("prompts")
     with gr.Row():
-        concept = controls.add(("concept",), max_length=60)
+        concept = controls.add(("concept",), label="Remove", max_length=60)
+        controls.add(
+            ("prompts", "replace_with"),
+            label="Draw instead",
+            info="e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the scene without it",
+            placeholder="empty: what the retain prompts show",
+            max_length=200,
+        )
         kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="the sort of concept")
     with gr.Accordion("Or by pictures", open=False, elem_id="by-pictures"):
         gr.Markdown(
@@ -57,8 +66,8 @@ def build(page: Page) -> None:
         wrap=True,
         max_height=420,
         show_search="search",
-        column_widths=["80px", "45%", "45%"],
-        column_count=3,
+        column_widths=["80px", "32%", "32%", "32%"],
+        column_count=len(HEADERS),
         elem_id="pairs",
         label="Prompt pairs: change, add or delete rows",
     )
@@ -89,10 +98,12 @@ def _wire(
             recipe = page.recipe(values)
             if recipe.prompts.source == "llm" and not ask:
                 return *empty, problem(_ASKED_LATER), ""
-            prompts = prompts_of(resolve(recipe))
+            setting = resolve(recipe)
+            prompts = prompts_of(setting)
         except UserError as error:
             return *empty, problem(str(error)), ""
-        return rows_of(prompts), prompts, verdict(prompts), diversity(prompts)
+        idle = idle_options(setting, ("prompts.replace_with",))
+        return rows_of(prompts), prompts, verdict(prompts, idle), diversity(prompts)
 
     def check(rows: list[list[Any]], base: PromptSet | None) -> Any:
         if base is None:  # the checks already say why
@@ -147,7 +158,7 @@ def _wire_pictures(page: Page, dropped: Any, pictures: Any) -> None:
 def rows_of(prompts: PromptSet) -> list[list[str]]:
     """The rows of the table for a prompt set."""
     pairs = [("train", pair) for pair in prompts.train] + [("test", pair) for pair in prompts.test]
-    return [[split, pair.forget, pair.retain] for split, pair in pairs]
+    return [[split, pair.forget, pair.retain, pair.anchor or ""] for split, pair in pairs]
 
 
 def edited(base: PromptSet | None, rows: Any) -> PromptSet:
@@ -163,19 +174,19 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
         or len(rows) > _MOST_ROWS
         or any(not isinstance(row, list) or len(row) < 3 for row in rows)
     ):
-        raise UserError(f"expected at most {_MOST_ROWS} rows of split, forget and retain.")
-    cells = [[" ".join(str(cell or "").split()) for cell in row[:3]] for row in rows]
+        raise UserError(f"expected at most {_MOST_ROWS} rows of split, forget, retain and what is drawn instead.")
+    cells = [[" ".join(str(cell or "").split()) for cell in (*row, "")[: len(HEADERS)]] for row in rows]
     numbered = [(number, row) for number, row in enumerate(cells, start=1) if any(row)]
     if [row for _, row in numbered] == rows_of(base):
         return base
     parts: dict[str, list[PromptPair]] = {"train": [], "test": []}
-    for number, (split, forget, retain) in numbered:
+    for number, (split, forget, retain, anchor) in numbered:
         if split not in parts:
             raise UserError(f"row {number}: split must be train or test, got {split!r}.")
-        parts[split].append(PromptPair(forget=forget, retain=retain))
+        parts[split].append(PromptPair(forget=forget, retain=retain, anchor=anchor or None))
     prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
     prompts.check()
-    unnamed = [number for number, (_, forget, _) in numbered if not prompts.names_concept(forget)]
+    unnamed = [number for number, (_, forget, *_) in numbered if not prompts.names_concept(forget)]
     warnings = tables.told(unnamed, "forget prompt", f"without {prompts.concept!r}", "row")
     return prompts.model_copy(update={"warnings": tuple(dict.fromkeys((*prompts.warnings, *warnings)))})
 
@@ -196,9 +207,11 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
     return prompts
 
 
-def verdict(prompts: PromptSet) -> str:
-    """Report a valid set and the warnings about it."""
-    return render("checked", train=len(prompts.train), test=len(prompts.test), warnings=prompts.warnings)
+def verdict(prompts: PromptSet, more: Sequence[str] = ()) -> str:
+    """Report a valid set, what is drawn instead, and the warnings about it and `more`."""
+    instead = "" if more else prompts.replace_with
+    counts = {"train": len(prompts.train), "test": len(prompts.test)}
+    return render("checked", **counts, instead=instead, warnings=(*prompts.warnings, *more))
 
 
 def problem(text: str) -> str:

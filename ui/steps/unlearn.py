@@ -22,17 +22,18 @@ from ..texts import STATES
 from .prompts import FLIP, PICTURES, own_pairs
 
 _POINTS = 300  # of a curve
-_COLOURS = {"forget": "#c2553f", "retain": "#2a7f8e"}
+_COLOURS = {"forget": "#c2553f", "redirect": "#7a4fa3", "retain": "#2a7f8e"}
 SECTIONS = ("method", "samples", "training", "audits", "output")
 
 
 class Seen(NamedTuple):
-    """A run at one moment: `size` bytes of events, its newest pictures, and its status as HTML."""
+    """A run at one moment: `size` bytes of events, its newest pictures and how many, and its status as HTML."""
 
     name: str
     state: str
     size: int
     preview: str | None
+    pictures: int
     status: str
 
 
@@ -94,6 +95,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
     def refill(name: str, *values: Any) -> list[Any]:
         chosen = controls.nested(values)
         kept = {key: chosen[key] for key in ("concept", "kind", "seed", "device")}
+        kept |= {"prompts": {"replace_with": chosen["prompts"]["replace_with"]}}
         kept |= {"model": page.access.model(chosen["model"]), "method": {"name": chosen["method"]["name"]}}
         return controls.filled(starting_recipe(kept, name), keep=[("model",), METHOD, PICTURES, FLIP])
 
@@ -118,7 +120,8 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         run = page.access.run(name)
         count = (run.path / "events.jsonl").stat().st_size if (run.path / "events.jsonl").exists() else 0
         preview = AFTER if (run.path / "images" / AFTER).exists() else newest_preview(run.path)
-        return Seen(name, job.state, count, preview, status_html(page, name, job))
+        pictures = len(list((run.path / "images" / preview).iterdir())) if preview else 0
+        return Seen(name, job.state, count, preview, pictures, status_html(page, name, job))
 
     @told
     def watch(now: Seen | None, before: Seen | None) -> list[Any]:
@@ -130,7 +133,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
             parts += [gr.skip(), gr.skip()]
         else:
             parts += _curves(page.runner.events(now.name))
-        if last and last.preview == now.preview:
+        if last and (last.preview, last.pictures) == (now.preview, now.pictures):
             parts.append(gr.skip())
         else:
             run = page.access.run(now.name)
@@ -202,10 +205,14 @@ def _curves(events: Sequence[Event]) -> list[Any]:
     losses = [
         {"step": event.step + 1, "loss": loss, "term": term}
         for event in kept
-        for term, loss in (("forget", event.loss_forget), ("retain", event.loss_retain))
+        for term, loss in ((_forget_term(event), event.loss_forget), ("retain", event.loss_retain))
         if loss is not None
     ]
     cosines = [{"step": event.step + 1, "cosine": event.cosine} for event in kept if event.cosine is not None]
     share = sum(event.conflict for event in events) / len(events)
     title = f"Cosine of the gradients (conflict: {share:.0%})"
     return [pd.DataFrame(losses), gr.LinePlot(pd.DataFrame(cosines) if cosines else None, title=title)]
+
+
+def _forget_term(event: Event) -> str:
+    return "redirect" if event.redirects else "forget"

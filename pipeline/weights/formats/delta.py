@@ -1,7 +1,8 @@
 """`delta`: the whole difference, norms and biases included, in the form that ComfyUI's LoRA loader takes.
 
 `lora_unet_<layer>.diff` is added to the layer's weight and `.diff_b` to its bias, both times the
-strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are the original layout's.
+strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are the original layout's. In float32
+it also keeps what taking the change back would miss (`rest`), which other programs leave alone.
 """
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from ..job import Job, Written
 from ..layouts import denoiser_layout
 from ..names import kohya_name
 from ..provenance import save_tensors
+from ..rest import GAPS, VALUES, rest_of
 
 
 def delta_key(original: str) -> str:
@@ -31,6 +33,8 @@ def delta_key(original: str) -> str:
 def write_delta(job: Job) -> Written:
     """Write `{name}-delta.safetensors`; tensors that did not change are left out.
 
+    Taken back from the unlearned weights in float32, a float32 file gives those before bit for bit.
+
     Raises:
         UserError: nothing changed, or a network without an original layout.
     """
@@ -42,6 +46,8 @@ def write_delta(job: Job) -> Written:
             tensors[delta_key(original)] = job.cast(change)
     if not tensors:
         raise UserError("there is no difference to write: the weights are the base's.")
+    if job.dtype == "fp32":
+        tensors |= rest_of(difference.after, difference.before)
     path = job.folder / f"{job.name}-delta.safetensors"
     save_tensors(tensors, path, job.header("delta"))
     return Written(path, [path])
@@ -60,7 +66,8 @@ def read_delta(keys: Keys) -> Claim:
     """Each tensor is added to the one of the original layout that it is named after."""
     places = {delta_key(name): entry for name, entry in keys.original.items()}
     names = keys.names & set(places)
-    return names, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))
+    rest = keys.names & {GAPS, VALUES}
+    return names | rest, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))
 
 
 FORMAT = Format(write_delta, rank=4, of_difference=True, check=check_delta, read=read_delta)

@@ -1,0 +1,146 @@
+"""What forgetting means: forms of the two losses on a panel, and the default, before and now, on every concept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..canvas import GRACEFUL, PAPERS, VARIANTS, cell, every_concept, pick
+from ..relearning import STEPS
+from ..show import markdown
+from ..table import Cell, Options, Record, Table
+
+PANEL = ("astronaut", "pop art", "rocket")
+"""An object, a style, and an object that the judge takes wreckage for."""
+
+BEFORE, NOW = "ascend (the paper's)", "the default"
+
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    BEFORE: PAPERS,
+    NOW: VARIANTS[GRACEFUL],
+    "towards the paired retain prompts": {"prompts": {"replace_with": None}},
+    "denoising loss on retain images": {"method": {"retain": "denoise", "retain_weight": 5.0}},
+    "the plain sum of the gradients": {"method": {"combine": "sum"}},
+    "a quarter of ascent before it": {"method": {"ascend_share": 0.25, "forget_limit": 2.0}},
+    "the same, to the paired, denoising": {
+        "method": {"ascend_share": 0.25, "forget_limit": 2.0, "retain": "denoise", "retain_weight": 5.0},
+        "prompts": {"replace_with": None},
+    },
+    "twice the pairs, drawn in 20 steps, 200 steps": {
+        "prompts": {"n": 256},
+        "samples": {"training_num_inference_steps": None},
+        "training": {"steps": 200},
+    },
+}
+"""Form -> what it changes in the shipped recipe of `rgd`: of the default, but for the first."""
+
+DIT = "tiny-canvas-dit"
+"""The bundled transformer, on which the default is measured too."""
+
+METRICS = ("UA", "IRA", "CRA", "scene")
+
+
+def cells(options: Options) -> list[Cell]:
+    """Every form on the panel, and the default before and now on every concept."""
+    everywhere = every_concept()
+    chosen = {form: everywhere if form in (BEFORE, NOW) else PANEL for form in FORMS}
+    if options.quick:
+        everywhere = list(PANEL[:1])
+        chosen = dict.fromkeys(FORMS, everywhere)
+    base = [cell("none", concept, seed, options) for seed in options.seeds for concept in everywhere]
+    forms = [
+        cell("rgd" if form == BEFORE else GRACEFUL, concept, seed, options, FORMS[form], form, relearns=True)
+        for seed in options.seeds
+        for form, concepts in chosen.items()
+        for concept in concepts
+    ]
+    transformer = [
+        cell(row, concept, seed, options, {"model": DIT}, DIT, relearns=row != "none")
+        for seed in options.seeds
+        for concept in (PANEL[:1] if options.quick else PANEL)
+        for row in ("none", GRACEFUL)
+    ]
+    return base + forms + transformer
+
+
+def page(records: Mapping[str, Record], folder: Path) -> str:
+    """Write the forms on each concept of the panel, and every concept under the default before and now."""
+    by_form = {form: pick(records.values(), tag=form) for form in FORMS}
+    base = pick(records.values(), row="none", tag="")
+    panel = [concept for concept in PANEL if pick(base, concept=concept)]
+    header = ["", "UA ↑", "IRA ↑", "CRA ↑", "scene kept ↑", "lost, % ↓", f"UA after {_steps()} steps back ↑", "seconds"]
+    parts = [
+        f"**{concept}**\n\n"
+        + markdown(
+            header,
+            [[form, *_figures(pick(found, concept=concept), base)] for form, found in by_form.items()],
+        )
+        for concept in panel
+    ]
+    everywhere = list(dict.fromkeys(record.labels["concept"] for record in base))
+    whole = [
+        [form, *_figures(by_form[form], base)] for form in (BEFORE, NOW)
+    ] + [[f"{form}, worst", *_worst(by_form[form], base)] for form in (BEFORE, NOW)]  # fmt: skip
+    each = [
+        [f"{concept}, {form}", *_figures(pick(by_form[form], concept=concept), base)]
+        for concept in everywhere
+        for form in (BEFORE, NOW)
+    ]
+    transformer = pick(records.values(), row=GRACEFUL, tag=DIT)
+    beside = [
+        [record.labels["concept"], *_figures([record], pick(records.values(), row="none", tag=DIT))]
+        for record in transformer
+    ]
+    return (
+        f"{_EXPLAINED}\n\n## Forms of the loss\n\n" + "\n\n".join(parts) + "\n\n"
+        f"## The default, before and now\n\nMeans over {len(everywhere)} concepts, and the worst of them in each "
+        f"figure.\n\n{markdown(header, whole)}\n\n{markdown(header, each)}\n\n"
+        f"## The default on {DIT}\n\n{markdown(header, beside)}"
+    )
+
+
+_EXPLAINED = (
+    "Every row is `rgd`. *Scene kept* is the share of forget pictures in which the judge still sees what the prompt "
+    "names beside the concept (style and place of an object, subject and place of a style). *Lost* is the relative "
+    "fall of the mean image-text cosine of held-out retain prompts against the base model. *Back*: the unlearned "
+    "model is trained on 16 pictures of the concept with Adam, and UA is measured again after some steps; what falls "
+    "slowly is harder to undo."
+)
+
+
+def _steps() -> str:
+    return ", ".join(map(str, STEPS))
+
+
+def _figures(found: Sequence[Record], base: Sequence[Record]) -> list[str]:
+    """A form's figures in the mean over records."""
+    if not found:
+        return ["–"] * (len(METRICS) + 3)
+    values = [_values(record, base) for record in found]
+    middle = {name: fmean(value[name] for value in values) for name in values[0]}
+    back = " / ".join(f"{middle[f'back {step}']:.2f}" for step in STEPS)
+    return [*(f"{middle[name]:.3f}" for name in METRICS), f"{middle['lost']:+.2f}", back, f"{middle['seconds']:.0f}"]
+
+
+def _worst(found: Sequence[Record], base: Sequence[Record]) -> list[str]:
+    """The worst of each figure over concepts."""
+    if not found:
+        return ["–"] * (len(METRICS) + 3)
+    values = [_values(record, base) for record in found]
+    back = " / ".join(f"{min(value[f'back {step}'] for value in values):.2f}" for step in STEPS)
+    lows = [f"{min(value[name] for value in values):.3f}" for name in METRICS]
+    return [*lows, f"{max(value['lost'] for value in values):+.2f}", back, "–"]
+
+
+def _values(record: Record, base: Sequence[Record]) -> dict[str, float]:
+    (before,) = (one for one in pick(base, concept=record.labels["concept"]) if one.seed == record.seed)
+    figures = record.figures
+    return {
+        **{name: figures[name] for name in METRICS},
+        "lost": 100 * (1 - figures["retain_test"] / before.figures["retain_test"]),
+        **{f"back {step}": value for step, value in zip(STEPS, figures["relearned"], strict=True)},
+        "seconds": figures["seconds"],
+    }
+
+
+TABLE = Table("Forgetting: to ascend, to redirect, and what it keeps", cells, page)

@@ -1,0 +1,147 @@
+"""From a text that says what is drawn instead to the anchors of a prompt set."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ..support.errors import UserError
+from ..worlds import find_world
+from ..worlds.open import Open
+from . import tables
+from .anchors import AUTO, NOTHING, Replace, read_replacements
+from .banks import Kind
+from .checks import forgotten_words
+from .compose import composer_of, with_kinds
+from .composer import Composer
+from .concepts import different_concepts, join_concepts
+from .naming import named_in
+from .pair import PromptPair
+
+if TYPE_CHECKING:
+    from .prompt_set import PromptSet
+
+Prompts = TypeVar("Prompts", bound="PromptSet")
+
+
+def chosen(
+    text: str | None,
+    targets: Sequence[tuple[str, Kind]],
+    composer: Composer,
+    kept: Sequence[tuple[str, Kind]] = (),
+    attribute_of: str | None = None,
+) -> str | None:
+    """Give what is drawn instead: the text, or with "auto" one thing for each concept, the same in all of its pairs.
+
+    A model that redirects many prompts to one thing draws that; one that redirects each to another thing learns their
+    mean. An attribute is just left out, as in the retain prompts.
+    """
+    if text != AUTO:
+        return text
+    if attribute_of is not None:
+        return None
+    gone = [*targets, *kept]
+    return join_concepts(
+        [composer.usual_anchor(*target, gone=[other for other in gone if other != target]) for target in targets]
+    )
+
+
+def rule_of(
+    text: str | None,
+    targets: Sequence[tuple[str, Kind]],
+    composer: Composer,
+    synonyms: Sequence[str] = (),
+    kept: Sequence[tuple[str, Kind]] = (),
+    attribute_of: str | None = None,
+) -> Replace | None:
+    """Give the rule that makes the anchor of a forget prompt; one that names no concept stays as it is.
+
+    Args:
+        text: what is drawn instead of the concepts.
+        targets: the concepts with their kinds.
+        composer: of the world whose words the prompts use.
+        synonyms: more words for a single concept.
+        kept: concepts with their kinds that must stay forgotten.
+        attribute_of: the object whose attribute the concept is.
+
+    Returns:
+        None where the retain prompts are the anchors: without a text, and for an attribute that is left out.
+
+    Raises:
+        UserError: the text can't be drawn in the place of one of the concepts.
+    """
+    if text is None:
+        return None
+    texts = read_replacements(text, [name for name, _ in targets])
+    if attribute_of is not None and texts == (NOTHING,):
+        return None
+    rules = [
+        composer.replacement(
+            one,
+            *target,
+            synonyms=tuple(synonyms) or None if len(targets) == 1 else None,
+            removed=[other for other in targets if other != target],
+            kept=kept,
+        )
+        for one, target in zip(texts, targets, strict=True)
+    ]
+
+    def replace(prompt: str) -> str:
+        for rule in rules:
+            prompt = rule(prompt)
+        return prompt
+
+    return replace
+
+
+def anchored(pairs: Sequence[PromptPair], replace: Replace | None) -> tuple[PromptPair, ...]:
+    """Give an anchor to each pair that has none and whose forget prompt names a concept."""
+    return tuple(
+        pair
+        if replace is None or pair.anchor is not None or (made := replace(pair.forget)) == pair.forget
+        else pair.model_copy(update={"anchor": made})
+        for pair in pairs
+    )
+
+
+def without_guards(prompts: "PromptSet") -> list[PromptPair]:
+    """Give the train rows without the anchors of those that guard: these are only what their retain prompts were."""
+    kept = forgotten_words(prompts)
+    return [
+        pair.model_copy(update={"anchor": None}) if named_in(pair.retain, kept) is not None else pair
+        for pair in prompts.train
+    ]
+
+
+def replaced(
+    prompts: Prompts, text: str, world: str, synonyms: Sequence[str] = (), kept: Sequence[str] = ()
+) -> Prompts:
+    """Make the anchors that a set lacks.
+
+    Args:
+        prompts: of a file.
+        text: what is drawn instead.
+        world: whose words the anchors use, where it has the concepts; else those of the open world.
+        synonyms: more words for a single concept.
+        kept: what must stay forgotten, beside what the set says.
+
+    Raises:
+        UserError: the text can't be drawn in the place of a concept.
+    """
+    if prompts.kind == "class":
+        raise UserError(f"replace_with: a file about classes names them itself, got {text!r}. Leave it out.")
+    kind: Kind = prompts.kind
+    known = all(not find_world(world).words or find_world(world).find(name) for name in prompts.concepts)
+    composer = composer_of(world if known else Open.name)
+    single = len(prompts.concepts) == 1 and composer.takes_llm
+    targets = [(name, kind if single else composer.kind_of(name, kind)) for name in prompts.concepts]
+    before = with_kinds(different_concepts([*prompts.keep_forgotten, *kept]), kind, composer)
+    replace = rule_of(text, targets, composer, synonyms, before, prompts.attribute_of)
+    train, test = anchored(without_guards(prompts), replace), anchored(prompts.test, replace)
+    rows = [*train, *test]
+    retained = [number for number, pair in enumerate(rows, start=1) if replace and pair.anchor is None]
+    warnings = tables.told(
+        retained, "forget prompt", f"without {prompts.concept!r}, with the retain prompt drawn instead", "row"
+    )
+    if replace and not retained and rows == [*prompts.train, *prompts.test]:
+        warnings = (f"replace_with {text!r} has no effect: every row says what is drawn instead",)
+    made = {"train": train, "test": test, "replace_with": text, "warnings": (*prompts.warnings, *warnings)}
+    return prompts.model_copy(update=made)
