@@ -15,6 +15,7 @@ TABLES: dict[str, str] = {
     "canvas": ".tables.canvas",
     "transformer": ".tables.transformer",
     "auto": ".tables.auto",
+    "images": ".tables.images",
     "forget": ".tables.forget",
     "rules": ".tables.rules",
     "closed": ".tables.closed",

@@ -232,7 +232,7 @@ class Bench:
 
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
-        key = _key(recipe, "concepts", "kind", "seed", "prompts", "samples", "audits")
+        key = _key(recipe, "concepts", "kind", "seed", "prompts", "data", "samples", "audits")
         if key not in self._before:
             self.denoiser.module.load_state_dict(self.weights)
             self._before[key] = self.audit(recipe), self.images
@@ -251,7 +251,7 @@ class Bench:
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
     def _data_key(self, recipe: Recipe) -> str:
-        return _key(recipe, "concepts", "kind", "seed", "prompts", "samples") + recipe.method.data
+        return _key(recipe, "concepts", "kind", "seed", "prompts", "data", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
@@ -293,6 +293,9 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
         row["retain_test_interval"] = [interval.low, interval.high]
     if audit.nudity:
         row |= {"FACE": audit.nudity.images_with_any, "floor": audit.nudity.floor, "images": audit.nudity.images}
+    if audit.resemblance:
+        found = audit.resemblance
+        row |= {"copies": found.copies, "closest": found.closest, "resemblance": [found.forget, found.retain]}
     if training:
         row |= {
             "violations": [training.violation_rate.forget, training.violation_rate.retain],

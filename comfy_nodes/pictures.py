@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST
 from ..pipeline.support.errors import UserError
+from . import host
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,17 @@ def from_image(image: "Tensor") -> "np.ndarray":
     if pixels.shape[-1] == 1:
         pixels = pixels.expand(*pixels.shape[:-1], 3)
     return np.asarray(to_uint8(pixels.movedim(-1, 1)))
+
+
+def keep_images(image: "Tensor") -> Path:
+    """Write an IMAGE below ComfyUI's output directory, so that a run can name it; the same one gives the same folder.
+
+    Raises:
+        UserError: pixels that are NaN or infinite.
+    """
+    from ..pipeline.data.pictures import keep_pictures
+
+    return keep_pictures(from_image(image), host.output_folder("turpentine"))
 
 
 def side_by_side(columns: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":

@@ -7,7 +7,7 @@ from . import host
 from .inputs import chosen, seed_widget, sentence, widgets
 from .model import TYPE, Model
 from .node import Node, shown
-from .pictures import thumbnails, to_image
+from .pictures import keep_images, thumbnails, to_image
 from .prompt_sets import TYPE as PROMPT_SET
 from .saving import KINDS, NOTHING, native_model, save_model
 from .unlearning import make_recipe, unlearn
@@ -92,7 +92,17 @@ class UnlearnConcept(Node):
                     {"default": False, "tooltip": "Draw and audit pictures before and after, for Unlearning Report."},
                 ),
             },
-            "optional": {"options": (_OPTIONS, {"tooltip": "Finer settings, from Unlearn Options."})},
+            "optional": {
+                "options": (_OPTIONS, {"tooltip": "Finer settings, from Unlearn Options."}),
+                "forget_images": (
+                    "IMAGE",
+                    {
+                        "tooltip": "Pictures of what is to be forgotten, for what has no name: one person, a logo, a "
+                        "single artwork. Picture after picture goes with the forget prompts; without them the model "
+                        "draws these itself."
+                    },
+                ),
+            },
         }
 
     def work(  # noqa: D102
@@ -104,6 +114,7 @@ class UnlearnConcept(Node):
         save_as: str,
         measure: bool,
         options: dict[str, Any] | None = None,
+        forget_images: Any = None,
         **basic: Any,
     ) -> Any:
         from ..pipeline.report import verdict
@@ -111,6 +122,8 @@ class UnlearnConcept(Node):
         from ..pipeline.schema.defaults import merge
 
         picked = merge(options or {}, merge(chosen(basic, *_BASIC), {"seed": seed}))
+        if forget_images is not None:
+            picked = merge(picked, {"data": {"forget_images": str(keep_images(forget_images))}})
         recipe = make_recipe(model, prompts, method, picked, measure)
         unlearned, run, done = unlearn(model, prompts, recipe)
         results = RunFolder.open(run).results()

@@ -6,19 +6,21 @@ place. docs/app.md lists the protections.
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.data.pictures import check_pictures
 from ..pipeline.models import BUNDLED as _BUNDLED
 from ..pipeline.run.folder import RECIPE, RECORD, RunFolder, new_run_path
 from ..pipeline.schema.defaults import build_recipe
 from ..pipeline.schema.fields import Field, fields_of, value_at
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.support.errors import UserError
-from ..pipeline.support.files import file_name
+from ..pipeline.support.files import file_name, replacing, sha256
+from ..pipeline.support.pictures import SUFFIXES
 
 _NAME = re.compile(r"\w[\w.-]{0,199}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -27,9 +29,15 @@ _TEXT = 500
 _NAMED = 60
 """Longest name of a concept."""
 
+_PICTURES = re.compile(r"pictures-[0-9a-f]{12}")
+_LARGEST_PICTURE = 20_000_000
+"""Bytes of one uploaded picture."""
+_MOST_PICTURES = 500
+"""Pictures and captions that are uploaded at once."""
+
 _DEPTH = 3  # how far below a configured folder models are looked for
 _PLAIN = {"concept", "device", "audits.nudity_labels", "prompts.synonyms", "prompts.replace_with"}
-_PLACES = {"model", "audits.alignment_model"}
+_PLACES = {"model", "audits.alignment_model", "data.forget_images"}
 """Free-text fields that name no place, and those whose place is checked. Visitors can't change any others."""
 
 BUNDLED = {name: path for name, path in _BUNDLED.items() if name != "digits"}
@@ -154,6 +162,41 @@ class Access:
             )
         return real
 
+    # pictures -----------------------------------------------------------------------------------
+
+    def keep_pictures(self, files: Sequence[object]) -> Path:
+        """Keep uploaded pictures and their captions among the runs; the same ones give the same folder.
+
+        Raises:
+            UserError: none, too many, one that is too large or can't be read, or the runs fill their quota.
+        """
+        paths = [upload(file, (*SUFFIXES, ".txt"), _LARGEST_PICTURE) for file in files]
+        if not 0 < len(paths) <= _MOST_PICTURES:
+            raise UserError(f"expected 1 to {_MOST_PICTURES} pictures and captions, got {len(paths)}.")
+        if self.used() >= self.quota:
+            raise UserError("the runs fill their quota. Delete runs that you no longer need on the tab Runs.")
+        folder = self.runs / f"pictures-{sha256(*sorted(paths, key=lambda path: path.name))[:12]}"
+        for path in paths:
+            with replacing(folder / file_name(path.name)) as partial:
+                shutil.copyfile(path, partial)
+        try:
+            check_pictures(folder)
+        except UserError:
+            shutil.rmtree(folder)
+            raise
+        return folder
+
+    def pictures(self, name: object) -> Path:
+        """Find kept pictures by the name of their folder, or its path.
+
+        Raises:
+            UserError: there are none.
+        """
+        path = self.runs / Path(str(name)).name
+        if not _PICTURES.fullmatch(path.name) or not path.is_dir() or str(name) not in (path.name, str(path)):
+            raise UserError(f"expected pictures that were dropped on the page, got {str(name)[:80]!r}. Drop them anew.")
+        return path
+
     # recipes ------------------------------------------------------------------------------------
 
     def recipe(self, chosen: Mapping[str, Any]) -> Recipe:
@@ -166,6 +209,9 @@ class Access:
             raise UserError(f"expected a recipe (names and values), got {type(chosen).__name__}.")
         chosen = dict(chosen)
         chosen["model"] = self.model(str(chosen.get("model") or "tiny-canvas"))
+        given = value_at(chosen, ("data", "forget_images"))
+        if given is not None:
+            chosen["data"] = {**chosen["data"], "forget_images": str(self.pictures(given))}
         recipe = build_recipe(chosen)
         for option, value in _free_texts(recipe):
             if option.key in _PLAIN:

@@ -17,7 +17,7 @@ from ..pipeline.audits import NudityAudit, annotate
 from ..pipeline.prompts import PromptSet
 from ..pipeline.report.images import LARGEST, SMALL, read_prompts
 from ..pipeline.run.folder import PREVIEWS, RunFolder
-from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, TEST_SETS, TRAINING
+from ..pipeline.schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS, TRAINING
 from ..pipeline.schema.recipe import Recipe
 from ..pipeline.schema.resolve import resolve
 from ..pipeline.support.errors import MissingExtra, UserError
@@ -114,7 +114,16 @@ def picture_sets(
                 pairs.append(Pair(prompt, _data(run / "images" / BEFORE / file, recipe, reveal), second))
         if pairs:
             found.append(PictureSet("To forget" if name == FORGET_TEST else "To keep", f"before | {when}", pairs))
-    return found
+    return found + _given(run, recipe, after, when, reveal, limit)
+
+
+def _given(run: Path, recipe: Recipe, after: str, when: str, reveal: bool, limit: int) -> list[PictureSet]:
+    """The pictures to forget, each beside the drawn one that is nearest to it."""
+    pairs = []
+    for file in sorted((run / "images" / GIVEN).glob(f"{NEAREST}-*.png"))[:limit]:
+        drawn = _data(run / "images" / after / file.name, recipe, reveal)
+        pairs += [Pair("", _data(file, recipe, reveal), drawn)] if drawn else []
+    return [PictureSet("Pictures to forget, and what is drawn nearest", f"given | {when}", pairs)] if pairs else []
 
 
 def pairs(run: Path, recipe: Recipe, after: str = AFTER, reveal: bool = False, limit: int = 16) -> str:

@@ -20,6 +20,7 @@ from .nudity import (
     resolve_labels,
 )
 from .registry import AUDITS
+from .resemblance import ResemblanceAudit
 from .suite import audit, build_audits, check_audits, wanted_audits
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Judges",
     "Loss",
     "NudityAudit",
+    "ResemblanceAudit",
     "Row",
     "Section",
     "Subject",

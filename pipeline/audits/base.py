@@ -34,12 +34,14 @@ class Subject:
         kind: of the concepts, as a recipe has it.
         world: whose words the prompts use.
         dataset: the real images of a class-conditional model, as a recipe names them.
+        pictures: those to forget, as a recipe names them.
     """
 
     concepts: tuple[str, ...]
     kind: str
     world: World
     dataset: str | None = None
+    pictures: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from .alignment import AlignmentAudit
 from .base import Audit
 from .classes import ClassAudit
 from .nudity import NudityAudit
+from .resemblance import ResemblanceAudit
 
 AUDITS: dict[str, type[Audit[Any]]] = {
-    audit.name: audit for audit in (NudityAudit, AlignmentAudit, AccuracyAudit, ClassAudit)
+    audit.name: audit for audit in (NudityAudit, AlignmentAudit, AccuracyAudit, ClassAudit, ResemblanceAudit)
 }
 """Name -> audit, in the order in which they run and are shown."""

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that decide what is drawn and measured."""
     sections = ("concept", "kind", "model", "model_config_folder", "seed", "device", "method", "prompts", "samples")
-    add_recipe_options(parser, *sections, "data.dataset", "audits", skip=TRAINING_IMAGES)
+    add_recipe_options(parser, *sections, "data.dataset", "data.forget_images", "audits", skip=TRAINING_IMAGES)
     add_recipe_file(parser)
     parser.add_argument("--out", type=path_of, metavar="FILE", help="write the figures as JSON")
     add_progress_file(parser)

@@ -15,14 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..support.errors import Caution, MissingExtra, UserError
-from ..support.pictures import load_picture
+from ..support.pictures import SUFFIXES, load_picture
 from ..support.places import user_path
 
 Split = Literal["train", "test"]
 
 _HELD_OUT = 5
 """Where a dataset names no test images, every fifth image of each class is held out."""
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -185,8 +184,8 @@ def _classes(root: Path) -> dict[str, list[Path]]:
         if not folder.is_dir() or folder.name.startswith("."):
             continue
         seen = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-        files[folder.name] = [file for file in seen if file.suffix.lower() in _SUFFIXES]
-        others += [file for file in seen if file.suffix.lower() not in _SUFFIXES]
+        files[folder.name] = [file for file in seen if file.suffix.lower() in SUFFIXES]
+        others += [file for file in seen if file.suffix.lower() not in SUFFIXES]
         if not files[folder.name]:
             raise UserError(f"expected images in the folder of each class, found none in {folder}. Fill or remove it.")
     if len(files) < 2:
@@ -197,7 +196,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
         if other != name:
             raise UserError(f"expected classes with names of their own, got {other!r} and {name!r} in {root}.")
     if others:
-        kinds = ", ".join(sorted(_SUFFIXES))
+        kinds = ", ".join(SUFFIXES)
         warnings.warn(
             f"{len(others)} files in {root} are no images ({kinds}) and are left out, for example {others[0]}.",
             Caution,

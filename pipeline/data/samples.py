@@ -25,6 +25,7 @@ from ..support.files import replacing
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent, Within, batches
 from .datasets import LabelledImages
+from .pictures import read_pictures
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,60 @@ class SampleSet:
         return cls.in_order(forget, *_samples(denoiser, drawn["retain"], texts["retain"], prompts.anchor_train))
 
     @classmethod
+    def of_pictures(
+        cls,
+        denoiser: Denoiser,
+        prompts: PromptSet,
+        pictures: Sequence[Path],
+        spec: SampleSection | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        processes: Processes = ALONE,
+        flip: bool = False,
+        seen: Callable[[str, int, Tensor], None] | None = None,
+    ) -> "SampleSet":
+        """Encode pictures as D_f, and let the model draw D_r.
+
+        Each train row has a forget sample: that of row i is picture i modulo their number, so that few pictures are
+        gone through again and again, each time with another prompt.
+
+        Args:
+            denoiser: the model.
+            prompts: the captions are their forget prompts; see `caption_set`.
+            pictures: files, at least one.
+            spec: how D_r is drawn.
+            seed: of D_r, as `draw` has it.
+            progress: told of each image.
+            processes: who draws; each encodes all pictures.
+            flip: take the mirror images in turn with the pictures.
+            seen: see `draw`.
+
+        Raises:
+            UserError: a picture that can't be read, or latents that are no numbers.
+        """
+        sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
+        retain = draw_latents(
+            denoiser, prompts.retain_train, sampling, seed, progress, "drawing retain images", processes,
+            partial(seen, "retain") if seen else None,
+        )  # fmt: skip
+        scale = getattr(denoiser.pipeline, "vae_scale_factor", 1)
+        height, width = (side * scale for side in retain.shape[-2:])
+        shown = [*pictures, *pictures] if flip else pictures
+        encoded = []
+        with progress.stage("encoding the pictures to forget", len(shown)) as advance:
+            for part in batches(enumerate(shown), sampling.batch_size):
+                images = read_pictures([path for _, path in part], height, width)
+                mirrored = torch.tensor([place >= len(pictures) for place, _ in part])
+                images[mirrored] = images[mirrored].flip(-1)
+                encoded.append(encode(denoiser, images))
+                advance(len(part))
+        row = torch.arange(len(prompts.train))
+        turn = row.div(2 * len(pictures), rounding_mode="floor")  # a picture's caption and its near prompt
+        latents = torch.cat(encoded)[row % len(pictures) + (len(pictures) * (turn % 2) if flip else 0)]
+        forget, _ = _samples(denoiser, latents, prompts.forget_train)
+        return cls.in_order(forget, *_samples(denoiser, retain, prompts.retain_train, prompts.anchor_train))
+
+    @classmethod
     def from_images(
         cls,
         denoiser: Denoiser,
@@ -245,6 +300,21 @@ def draw_latents(
             if seen:
                 seen(part[0], drawn[-1])
     return processes.gather(torch.cat(drawn) if drawn else None)
+
+
+def encode(denoiser: Denoiser, images: Tensor) -> Tensor:
+    """Latents (N, C, h, w), float32 on the CPU, of images (N, 3, H, W) in [0, 1].
+
+    Raises:
+        UserError: the model has no encoder, or gives latents that are no numbers.
+    """
+    vae = denoiser.pipeline.components.get("vae")
+    if getattr(vae, "encoder", vae) is None:
+        raise UserError("the model's autoencoder (vae) can't encode pictures. Give one with its encoder.")
+    latents = denoiser.encode_images(images).float().cpu().contiguous()  # as they come back from a file: same bits
+    if not latents.isfinite().all():
+        raise UserError("the autoencoder (vae) encodes pictures as NaN or infinity: it overflows. Use it in float32.")
+    return latents
 
 
 def most_similar(similarity: Tensor, label: int, count: int) -> list[int]:

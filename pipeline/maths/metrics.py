@@ -241,3 +241,24 @@ def class_similarity(features: Tensor, labels: Tensor) -> Tensor:
     means = torch.stack([features[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
     means = F.normalize(means, dim=1)
     return means @ means.T
+
+
+def copies(forget: Tensor, retain: Tensor, floor: float = 0.05) -> float:
+    """Share of forget images that lie nearer to given pictures than all but a share of the retain images.
+
+    (1/N) sum_i [s_i > q], q the (1 - floor) quantile of the retain images' similarities
+
+    Args:
+        forget: similarity of each forget image with the picture nearest to it, (N,), N > 0.
+        retain: the same of the retain images, (M,), M > 0.
+        floor: share of the retain images that lie above q, in (0, 1).
+
+    Raises:
+        ValueError: there are none of one kind.
+
+    >>> copies(torch.tensor([0.2, 0.95]), torch.linspace(0, 1, 21), floor=0.1)
+    0.5
+    """
+    if not len(forget) or not len(retain):
+        raise ValueError(f"expected similarities of forget and retain images, got {len(forget)} and {len(retain)}.")
+    return (forget > torch.quantile(retain.double(), 1 - floor)).double().mean().item()

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .anchors import Replace
 from .banks import Kind
@@ -21,6 +21,13 @@ class Composed:
     test: list[PromptRow]
     from_llm: bool = False
     warnings: tuple[str, ...] = ()
+
+
+class Caption(NamedTuple):
+    """What a picture's caption says, None where it has none, and where it stands, for messages."""
+
+    text: str | None
+    where: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,38 @@ class Composer(ABC):
 
         Raises:
             UserError: a concept that this world lacks, or too few combinations.
+        """
+
+    @abstractmethod
+    def caption_rows(
+        self,
+        captions: Sequence[Caption],
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+    ) -> Composed:
+        """Make rows for pictures: row i belongs to picture i modulo their number.
+
+        In every other round through the pictures the forget prompt is the caption itself, in the others a prompt near
+        it. Retain prompts are neighbours of the captions.
+
+        Args:
+            captions: of the pictures, in their order; without one, a plain sentence by the kind of the concept.
+            concept: what is to be forgotten.
+            kind: of the concept.
+            n: train rows.
+            n_test: test rows, near the captions.
+            scope: see `compose`.
+            synonyms: see `compose`.
+            avoid: see `compose`.
+
+        Raises:
+            UserError: a caption that names nothing to be forgotten.
         """
 
     @abstractmethod

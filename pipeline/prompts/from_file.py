@@ -12,7 +12,7 @@ from . import attributes, tables
 from .banks import Concept, Kind, find_concept, known_kind, template_banks
 from .naming import named_in
 from .pair import PromptPair
-from .text import with_replacement, without_modifier
+from .templates import retain_for
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,7 @@ def _check_attribute(attribute: Concept, attribute_of: str, lines: list[_Line], 
 def _retain(line: _Line, concept: Concept, rng: random.Random, path: Path) -> str:
     if line.retain is not None:
         return line.retain
-    if named_in(line.forget, concept.synonyms) is None:
-        raise UserError(
-            f"{path} line {line.number}: expected a prompt that names {concept.name!r}, so that a retain prompt can be "
-            f"made of it, got {line.forget!r}. Add the word, or a retain prompt."
-        )
-    if concept.layout == "nudity":
-        made = without_modifier(line.forget, concept.synonyms)
-    else:
-        others = template_banks(concept)["other"]
-        made = with_replacement(line.forget, concept.synonyms, rng.choice(others.train))
-    if not made:
-        raise UserError(
-            f"{path} line {line.number}: expected words beside {concept.name!r}, got {line.forget!r}. "
-            "Add a retain prompt."
-        )
-    return made
+    others = () if concept.layout == "nudity" else template_banks(concept)["other"].train
+    named = named_in(line.forget, concept.synonyms) is not None
+    other = rng.choice(others) if others and named else ""
+    return retain_for(line.forget, concept, other, f"{path} line {line.number}", ", or a retain prompt")

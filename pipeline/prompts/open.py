@@ -1,12 +1,13 @@
 """Prompts of the open world: templates filled from banks of words, or from what a language model suggests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..support.errors import UserError
 from . import anchors, attributes, templates
 from .anchors import NOTHING, Replace
 from .banks import Bank, Concept, Kind, find_concept, known_kind, template_banks, without_concept
-from .composer import Composed, Composer, Scope
+from .composer import Caption, Composed, Composer, Scope
 from .naming import named_in
 from .templates import PromptRow
 
@@ -48,6 +49,35 @@ class OpenComposer(Composer):
                 warnings = (f"templates used instead of the language model: {error}",)
         train, test = _rows(found, template_banks(found), n, n_test, scope, others)
         return Composed(found.name, found.synonyms, train, test, warnings=warnings)
+
+    def caption_rows(
+        self,
+        captions: Sequence[Caption],
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+    ) -> Composed:
+        """Put another object or style in the captions' place of the concept; near them are the templates' prompts."""
+        found = find_concept(concept, kind, synonyms)
+        near = self.compose(concept, kind, n, n_test, scope, synonyms=synonyms, avoid=avoid)
+        others: tuple[str, ...] = ("",)
+        if found.layout != "nudity":
+            bank = template_banks(found)["other"]
+            for other in avoid:
+                bank = without_concept(bank, "other", find_concept(*other))
+            others = bank.train
+        plain, rng, train = templates.uniform_row(found)[0], templates.generator(scope.seed, "train"), []
+        for row in range(n):
+            turn, place = divmod(row, len(captions))
+            text, where = captions[place]
+            said = (text or plain, templates.retain_for(text or plain, found, rng.choice(others), where, ""))
+            train.append(near.train[row] if turn % 2 else said)
+        return replace(near, train=train)
 
     def replacement(
         self,

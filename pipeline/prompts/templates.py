@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from ..support.errors import UserError
 from .banks import Bank, Concept, sizes
 from .naming import named_in
-from .text import capitalized, fix_articles, indefinite_article
+from .text import capitalized, fix_articles, indefinite_article, with_replacement, without_modifier
 
 Split = Literal["train", "test"]
 Structure = Literal["diverse", "uniform"]
@@ -128,3 +128,28 @@ def uniform_row(concept: Concept, avoid: Sequence[str] = ()) -> PromptRow:
         return f"a photo of {indefinite_article(word)} {word}", f"a photo of a {other}"
     picture = "a painting" if concept.layout == "artist" else "a picture"
     return f"{picture} in the style of {word}", picture
+
+
+def retain_for(prompt: str, concept: Concept, other: str, where: str, remedy: str) -> str:
+    """Make the retain prompt of a forget prompt: nudity loses its adjectives, an object or a style gives way.
+
+    Args:
+        prompt: names the concept.
+        concept: what is to be forgotten.
+        other: an object or a style to put in its place; nudity needs none.
+        where: the prompt stands, for messages.
+        remedy: what else may be done where none can be made, after "Add the word".
+
+    Raises:
+        UserError: the prompt doesn't name the concept, or nothing else.
+    """
+    if named_in(prompt, concept.synonyms) is None:
+        raise UserError(
+            f"{where}: expected a prompt that names {concept.name!r}, so that a retain prompt can be made of it, got "
+            f"{prompt!r}. Add the word{remedy}."
+        )
+    nudity = concept.layout == "nudity"
+    made = without_modifier(prompt, concept.synonyms) if nudity else with_replacement(prompt, concept.synonyms, other)
+    if not made:
+        raise UserError(f"{where}: expected words beside {concept.name!r}, got {prompt!r}. Add some{remedy}.")
+    return made

@@ -1,6 +1,8 @@
 """Rows for the tiny-canvas world, whose words and pictures are known exactly."""
 
+import random
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..support.errors import UserError
@@ -8,7 +10,7 @@ from ..support.text import squeezed
 from ..worlds import tiny_canvas as canvas
 from .anchors import NOTHING, Replace
 from .banks import Kind, plain_name
-from .composer import Composed, Composer, Scope
+from .composer import Caption, Composed, Composer, Scope
 from .concepts import singular
 from .naming import named_in
 from .templates import PromptRow, Scene, Split, draw, generator
@@ -54,6 +56,38 @@ class TinyComposer(Composer):
             train = diverse_rows(concept, kind, n, "train", scope.seed, values)
         return Composed(" ".join(concept.split()), names, train, test)
 
+    def caption_rows(
+        self,
+        captions: Sequence[Caption],
+        concept: str,
+        kind: Kind,
+        n: int,
+        n_test: int,
+        scope: Scope,
+        *,
+        synonyms: tuple[str, ...] | None = None,
+        avoid: Sequence[tuple[str, Kind]] = (),
+    ) -> Composed:
+        """Change the concept's value in the captions; of a concept without a name here, any value that they name."""
+        values = {find(name, kind_of_it) for name, kind_of_it in avoid}
+        known = canvas.dimension_of(concept)
+        plain = uniform_row(concept, kind)[0] if known else concept
+        said = [_Caption.read(text or plain, where, known) for text, where in captions]
+        rng, train = generator(scope.seed, "train"), []
+        for row in range(n):
+            turn, place = divmod(row, len(said))
+            retain = said[place].neighbour(rng, "train", values)
+            train.append((said[place].near(rng) if turn % 2 else said[place].text, retain))
+        if known:
+            near = self.compose(concept, kind, n, n_test, scope, synonyms=synonyms, avoid=avoid)
+            turns = [(row // len(said)) % 2 for row in range(n)]
+            mixed = [other if turn else own for turn, own, other in zip(turns, train, near.train, strict=True)]
+            return replace(near, train=mixed)
+        rng = generator(scope.seed, "test")
+        tested = [said[row % len(said)] for row in range(n_test)]
+        test = [(each.near(rng), each.neighbour(rng, "test", values)) for each in tested]
+        return Composed(" ".join(concept.split()), (concept.lower(), *(synonyms or ())), train, test)
+
     def replacement(
         self,
         text: str,
@@ -88,8 +122,65 @@ class TinyComposer(Composer):
     def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
         """Read the values that the prompt shows, then look for the words in any other spelling."""
         kinds = [kind if len(concepts) == 1 else kind_of(name, kind) for name in concepts]
-        shown = any(names_concept(prompt, *target) for target in zip(concepts, kinds, strict=True))
+        targets = [each for each in zip(concepts, kinds, strict=True) if canvas.dimension_of(each[0])]
+        shown = any(names_concept(prompt, *target) for target in targets)
         return shown or named_in(prompt, synonyms) is not None
+
+
+@dataclass(frozen=True)
+class _Caption:
+    """A caption in words of this world.
+
+    Attributes:
+        text: as it was given.
+        labels: dimension -> value that it names.
+        changes: the dimensions in which its neighbours may differ.
+    """
+
+    text: str
+    labels: dict[str, str]
+    changes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, text: str, where: str, known: tuple[str, str] | None) -> "_Caption":
+        """Read a caption.
+
+        Args:
+            text: of the caption.
+            where: it stands, for messages.
+            known: (dimension, value) of the concept, if this world has it.
+
+        Raises:
+            UserError: it doesn't name the concept, or names nothing that tiny-canvas knows.
+        """
+        labels = canvas.labels_of(text)
+        if known and labels.get(known[0]) != known[1]:
+            raise UserError(f"{where}: expected a caption that names {known[1]!r}, got {text!r}. Add the word.")
+        if "subject" not in labels:
+            raise UserError(
+                f"{where}: expected a caption that names one of tiny-canvas's subjects ({', '.join(canvas.SUBJECTS)}), "
+                f"got {text!r}. Write what the picture shows into a NAME.txt beside it."
+            )
+        return cls(text, labels, (known[0],) if known else tuple(labels))
+
+    def near(self, rng: random.Random) -> str:
+        """The same in other words."""
+        return _sentence({name: rng.choice(canvas.DIMENSIONS[name][value]) for name, value in self.labels.items()})
+
+    def neighbour(self, rng: random.Random, split: Split, avoid: Collection[tuple[str, str]]) -> str:
+        """A prompt that differs in one or two of the values."""
+        changed = rng.sample(self.changes, min(len(self.changes), rng.choice((1, 2))))
+        words = {name: rng.choice(canvas.DIMENSIONS[name][value]) for name, value in self.labels.items()}
+        for name in changed:
+            value = rng.choice(_allowed(name, self.labels[name], avoid)[name])
+            words[name] = rng.choice(canvas.DIMENSIONS[name][value][_HALF[split]])
+        return _sentence(words)
+
+
+def _sentence(words: dict[str, str]) -> str:
+    """A prompt of a phrase of some dimensions; a photo where no style is said."""
+    style, place, time = (words.get(name, "") for name in ("style", "place", "time"))
+    return " ".join(canvas.compose(style or canvas.STYLES["photo"][0], words["subject"], place, time).split())
 
 
 def find(concept: str, kind: Kind) -> tuple[str, str]:

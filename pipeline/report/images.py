@@ -9,9 +9,11 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from ..schema.image_sets import AFTER, BEFORE, TEST_SETS
+from ..schema.image_sets import AFTER, BEFORE, GIVEN, NEAREST, TEST_SETS
+from ..schema.results import ResemblanceResult
 from ..support.errors import Tell, UserError, untold
 from ..support.pictures import as_rgb
+from ..support.text import number
 
 _PROMPTS = TypeAdapter(dict[str, list[str]])
 SMALL = 128
@@ -26,6 +28,15 @@ class PicturePair(NamedTuple):
     prompt: str
     before: str
     after: str
+    pixelated: bool
+
+
+class Beside(NamedTuple):
+    """A picture to forget, and the drawn pictures that are nearest to it before and after, each with its words."""
+
+    given: tuple[str, str]
+    before: tuple[str, str]
+    after: tuple[str, str]
     pixelated: bool
 
 
@@ -89,4 +100,30 @@ def pairs(folder: Path, tell: Tell = untold) -> dict[str, list[PicturePair]]:
                 tell(f"{error} It is left out.")
                 continue
             found[name].append(PicturePair(prompt, first, second, small))
+    return found
+
+
+def beside(
+    folder: Path, before: ResemblanceResult | None, after: ResemblanceResult | None, tell: Tell = untold
+) -> list[Beside]:
+    """The pictures to forget beside those that were drawn; none where the run had no such pictures.
+
+    Args:
+        folder: the run's `images/`.
+        before: which pictures were nearest.
+        after: the same of the unlearned model.
+        tell: told of files that can't be read and are left out.
+    """
+    if before is None or after is None:
+        return []
+    found = []
+    for place, (first, second) in enumerate(zip(before.nearest, after.nearest, strict=False)):
+        name = f"{NEAREST}-{place:03d}.png"
+        try:
+            (given, small), (x, _), (y, _) = (_data_uri(folder / when / name) for when in (GIVEN, BEFORE, AFTER))
+        except UserError as error:
+            tell(f"{error} It is left out.")
+            continue
+        words = [f"{each.prompt} ({number(each.similarity)})" for each in (first, second)]
+        found.append(Beside((given, first.picture), (x, words[0]), (y, words[1]), small))
     return found

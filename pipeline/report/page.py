@@ -12,7 +12,7 @@ from ..support.errors import Tell, UserError, untold
 from ..support.files import write_text
 from .events import read_columns
 from .figures import POINTS
-from .images import pairs
+from .images import beside, pairs
 from .model_card import model_card
 from .sections import curves, mask, render
 from .summary import THRESHOLDS, Verdict, audit_sections, interference_text, rows, title, verdict
@@ -65,6 +65,8 @@ def page(run: Path, results: Results, tell: Tell = untold) -> str:
     unread: list[str] = []
     found, events = verdict(results), read_columns(run / EVENTS_FILE, unread.append)
     pictures = pairs(run / "images", unread.append)
+    before, after = results.audits.before, results.audits.after
+    nearest = beside(run / "images", before.resemblance, after.resemblance, unread.append)
     steps = len(events["step"])
     shares = _mask(run, unread.append)
     for warning in unread:
@@ -79,8 +81,9 @@ def page(run: Path, results: Results, tell: Tell = untold) -> str:
         rows=rows(results),
         thresholds=THRESHOLDS,
         interference_text=interference_text(results.interference) if results.interference else "",
-        sections=audit_sections(results.audits.before, results.audits.after),
+        sections=audit_sections(before, after),
         pictures=pictures,
+        beside=nearest,
         curves=curves(events, forget_limit(results), _ascends(results)),
         steps=steps,
         averaged=POINTS if steps > POINTS else 0,

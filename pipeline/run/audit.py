@@ -26,7 +26,7 @@ DRAWABLE = 0.5
 def subject_of(setting: Setting) -> Subject:
     """Take what audits need to know out of a setting."""
     recipe = setting.recipe
-    return Subject(recipe.concepts, recipe.kind, setting.world, recipe.data.dataset)
+    return Subject(recipe.concepts, recipe.kind, setting.world, recipe.data.dataset, recipe.data.forget_images)
 
 
 def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) -> dict[str, list[str]]:

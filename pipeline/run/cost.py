@@ -259,11 +259,12 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
+    drawn = 1 if recipe.data.forget_images else 2  # terms whose images the model draws
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
     targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
     per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
-        drawing=0.0 if edits else 2 * len(prompts.train) * image(recipe.samples.for_training()),
+        drawing=0.0 if edits else drawn * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
         training=_seconds_of_reading(denoiser, prompts) if edits else per_step * recipe.training.steps,
         memory=memory,

@@ -196,7 +196,7 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)}, which this run did not write and would replace. Choose "
                 "another --out, or move it away."
             )
-        for used in (recipe.model, recipe.model_config_folder, recipe.data.dataset):
+        for used in (recipe.model, recipe.model_config_folder, recipe.data.dataset, recipe.data.forget_images):
             base = BUNDLED.get(used) or user_path(used) if used else None
             if base and base.is_dir() and self.path.resolve().is_relative_to(base.resolve()):
                 raise UserError(f"{self.path} lies in {used!r}, which the run reads from. Choose another --out.")

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..audits import check_audits
 from ..data.datasets import classes_of
+from ..data.pictures import check_pictures, check_rows, small_pictures
+from ..data.samples import encode
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
@@ -27,7 +31,13 @@ from .cost import changed_tensors
 from .prompts import prompts_of
 from .space import check_room, room_needed
 
-AUDITED = ("concept", "kind", "attribute_of", "model", "seed", "method", "prompts", "samples", "audits")
+_TRIED = 64
+"""Side of the black picture that is encoded to see whether the autoencoder can, in pixels."""
+
+AUDITED = (
+    *("concept", "kind", "attribute_of", "model", "seed", "method"),
+    *("prompts", "data.forget_images", "samples", "audits"),
+)
 """The fields that have a say where nothing is trained."""
 
 
@@ -65,9 +75,12 @@ def preflight(
     if trains:
         check_optimizer(recipe.training)
         check_tuning(recipe.training, device)
+    given = recipe.data.forget_images
+    told = check_pictures(given) if given is not None else []
     prompts = prompts or prompts_of(setting, denoiser)
+    told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
-    warnings = [*prompts.warnings, *idle_options(setting, () if trains else AUDITED, trains)]
+    warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
     if trains and prompts.own_anchors and recipe.prompts.replace_with is None and not recipe.method.redirects:
         warnings.append("the anchors of the prompts have no effect without a method that draws something else instead.")
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
@@ -103,6 +116,9 @@ def preflight_model(
         check_tuning(recipe.training, denoiser.device, denoiser.module)
         trained = changed_tensors(denoiser.module, recipe)
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
+        if recipe.data.forget_images is not None:
+            encode(denoiser, torch.zeros(1, 3, _TRIED, _TRIED))
+            warnings += small_pictures(recipe.data.forget_images, recipe.samples.image_size or _drawn_side(denoiser))
         if reads_empty_prompt(recipe.training, recipe.method):
             denoiser.encode_prompts([""])
         if out is not None:
@@ -117,6 +133,12 @@ def _own_side(denoiser: Denoiser) -> int | None:
     """Pixels a side of what a model draws by itself, where its network works on pixels."""
     size = getattr(denoiser.module.config, "sample_size", None)
     return size if isinstance(size, int) and not hasattr(denoiser.pipeline, "vae") else None
+
+
+def _drawn_side(denoiser: Denoiser) -> int:
+    """Pixels a side of what a model draws by itself; 0 where it doesn't say so."""
+    side = getattr(denoiser.module.config, "sample_size", None) or getattr(denoiser.pipeline, "default_sample_size", 0)
+    return side * getattr(denoiser.pipeline, "vae_scale_factor", 1) if isinstance(side, int) else 0
 
 
 def _sample_counts(setting: Setting, prompts: PromptSet) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ..data.pictures import find_pictures
 from ..models import Denoiser, class_names
-from ..prompts import LLMSource, PromptSet
+from ..prompts import Caption, LLMSource, PromptSet, caption_set
 from ..prompts.anchors import AUTO
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
@@ -87,6 +88,8 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
     if spec.replace_with == AUTO and not recipe.method.redirects:
         spec = spec.model_copy(update={"replace_with": None})
+    if recipe.data.forget_images is not None and spec.file is None:
+        return _captioned(setting, spec)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
     return make_prompts(
         recipe.concepts,
@@ -99,6 +102,29 @@ def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
         keep_forgotten=setting.forgotten_before,
         usual_n=usual.get("n"),
     )
+
+
+def _captioned(setting: Setting, spec: PromptSection) -> PromptSet:
+    """The prompts of a folder of pictures: their captions, and what is near them."""
+    recipe = setting.recipe
+    pictures = find_pictures(str(recipe.data.forget_images))
+    made = caption_set(
+        [Caption(each.caption, str(each.files[-1])) for each in pictures],
+        recipe.concept,
+        recipe.kind if recipe.kind != "class" else "object",
+        spec.n,
+        spec.n_test,
+        recipe.seed,
+        setting.world.name,
+        recipe.method.data,
+        spec.synonyms or None,
+        setting.forgotten_before,
+        spec.replace_with,
+    )
+    if spec.source != "llm":
+        return made
+    unused = "source 'llm' has no effect: the prompts are those of the pictures' captions"
+    return made.model_copy(update={"warnings": (*made.warnings, unused)})
 
 
 def _is_default(spec: PromptSection, name: str) -> bool:

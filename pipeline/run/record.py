@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.pictures import find_pictures
 from ..models import Denoiser
 from ..prompts import PromptPair, PromptSet
 from ..schema.defaults import stored_recipe
@@ -60,7 +61,8 @@ class RunRecord(BaseModel):
         recipe: the recipe that the run began with, complete.
         prompts: hash of the prompts; None as long as the run waits for its turn, with the two below empty.
         model: component -> hash, see `model_sha256`.
-        files: field of the recipe -> hash of the file that it names. Of a folder the names and sizes are hashed.
+        files: field of the recipe -> hash of the file that it names. Of a folder the names and sizes are hashed. The
+            pictures to forget have a key each, with the name of the file behind a slash.
         sha256: of all that decides the weights.
     """
 
@@ -122,8 +124,9 @@ class RunRecord(BaseModel):
                 )
         for field in sorted({*self.files, *now.files}):
             if self.files.get(field) != now.files.get(field):
-                place = value_at(now.recipe, tuple(field.split(".")))
-                raise UserError(f"{place} ({field}) has changed or gone since {run} began. {anew}")
+                field, _, name = field.partition("/")
+                place = Path(value_at(now.recipe, tuple(field.split("."))), name)
+                raise UserError(f"{place} ({field}) has changed or gone since {run} began, or is new. {anew}")
         if self.prompts != now.prompts:
             raise UserError(f"the prompts are not those that {run} began with. {anew}")
 
@@ -227,6 +230,9 @@ def _outside(recipe: Recipe) -> Iterator[tuple[str, str]]:
         elif path and path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
             yield field, _sha256([[file.relative_to(path).as_posix(), file.stat().st_size] for file in files])
+    if recipe.data.forget_images is not None:
+        for picture in find_pictures(recipe.data.forget_images):
+            yield from ((f"data.forget_images/{file.name}", sha256(file)) for file in picture.files)
 
 
 def _flat(nested: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..audits import ClassJudge
 from ..data.datasets import load_images
+from ..data.pictures import find_pictures
 from ..data.samples import SampleSet
 from ..models import Denoiser
 from ..prompts import PromptSet
@@ -47,6 +48,10 @@ def samples_of(
 
     `seen` is called with the term, the place of the first and the latents of each batch that is drawn.
     """
+    if recipe.data.forget_images is not None:
+        pictures = [each.path for each in find_pictures(recipe.data.forget_images)]
+        drawn = recipe.samples, recipe.seed * 10_000, progress, processes
+        return SampleSet.of_pictures(denoiser, prompts, pictures, *drawn, recipe.data.flip_images, seen)
     if recipe.data.dataset is None:
         return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
     judge = recipe.audits.class_judge

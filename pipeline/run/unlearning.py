@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..audits import interference
+from ..audits import interference, to_uint8
+from ..data.pictures import find_pictures, read_pictures
 from ..data.samples import SampleSet
 from ..models import Denoiser, load_denoiser
 from ..prompts import PromptSet
-from ..schema.image_sets import AFTER, BEFORE, TEST_SETS, TRAINING
+from ..report.images import LARGEST
+from ..schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS, TRAINING
 from ..schema.recipe import Recipe
 from ..schema.resolve import Setting, resolve
-from ..schema.results import AuditResult, Audits, ModelInfo, Results, Timings, TrainingResult
+from ..schema.results import AuditResult, Audits, ModelInfo, ResemblanceResult, Results, Timings, TrainingResult
 from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
@@ -237,9 +239,19 @@ class _Work:
             anchors = audit_anchors(self.prompts, recipe.audits)
             result = measure(images, texts, recipe.audits, subject, self.progress, self.denoiser.device, anchors)
             self.run.save_audit(when, result)
+            if result.resemblance is not None:
+                self._keep_nearest(when, images[FORGET_TEST], result.resemblance)
             return result
 
         return self.processes.on_main(measured)
+
+    def _keep_nearest(self, when: str, drawn: np.ndarray, found: ResemblanceResult) -> None:
+        """Keep thumbnails of the first pictures to forget, and the drawn pictures that are nearest to them."""
+        pictures = find_pictures(self.setting.recipe.data.forget_images or "")[: len(found.nearest)]
+        side = min(drawn.shape[1], LARGEST)
+        given = np.asarray(to_uint8(read_pictures([each.path for each in pictures], side, side)))
+        self.run.save_images(GIVEN, {NEAREST: given}, None)
+        self.run.save_images(when, {NEAREST: drawn[[each.image for each in found.nearest]]}, None)
 
     def draw_preview(self, done: int, progress: Progress) -> None:
         """Draw the first images of the test sets, every so many steps."""

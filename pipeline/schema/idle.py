@@ -35,6 +35,11 @@ _NUDITY = Need("where nudity is not counted (audits.nudity)", lambda its: its.co
 _ALIGNMENT = Need("without audits.alignment", lambda its: its.recipe.audits.alignment)
 _DATASET = Need("without data.dataset", lambda its: its.recipe.data.dataset is not None)
 _DRAWN = Need("with data.dataset, as no training images are drawn", lambda its: its.recipe.data.dataset is None)
+_SEEN = Need(
+    "on the training of a method that looks at no forget images; they are only measured",
+    lambda its: its.recipe.method.sees_forget_images,
+)
+_PICTURES = Need("without data.forget_images", lambda its: its.recipe.data.forget_images is not None)
 _SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
 _STEPS = Need("with a method in closed form, which takes no steps", lambda its: not its.recipe.method.closed_form)
 _RETAIN = Need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
@@ -89,6 +94,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "data.retain_classes": (_CLASS, _DATASET),
     "data.retain_per_class": (_CLASS, _DATASET),
     "data.similar_classes": (_CLASS, _DATASET, _SIMILAR),
+    "data.forget_images": (_SEEN,),  # and refused with kind 'class' and with several concepts
+    "data.flip_images": (_PICTURES, _SEEN),
     "samples.num_inference_steps": ALWAYS,
     "samples.guidance_scale": ALWAYS,
     "samples.training_guidance_scale": (_STEPS, _DRAWN),
@@ -168,7 +175,7 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        untrained = (_DRAWN, _REDIRECTS, _STEPS)
+        untrained = (_DRAWN, _SEEN, _REDIRECTS, _STEPS)
         needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in untrained]
         return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:

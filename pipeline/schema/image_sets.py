@@ -3,6 +3,12 @@
 BEFORE, AFTER = "before", "after"
 """When a model draws: as it came, and unlearned."""
 
+GIVEN = "given"
+"""Where the pictures to forget lie, as thumbnails, for those that came as files."""
+
+NEAREST = "nearest"
+"""The first pictures to forget, and of the forget test pictures the one nearest to each."""
+
 TRAINING = "training"
 """When it draws the images that it is trained on."""
 

@@ -75,7 +75,7 @@ class PromptSection(Section):
 
 
 class DataSection(Section):
-    """The real images that class-conditional models unlearn with."""
+    """Real images: pictures of what is to be forgotten, and the data of class-conditional models."""
 
     dataset: str | None = Field(
         default=None,
@@ -92,6 +92,12 @@ class DataSection(Section):
         description="retain images per other class; with 'similar' the same total comes from fewer classes",
     )
     similar_classes: int = Field(default=2, ge=1, le=1000, description="number of classes that 'similar' takes")
+    forget_images: str | None = Field(
+        default=None,
+        description="a folder of pictures to forget (or one file), captions beside them as NAME.txt; none: the model "
+        "draws what it is to forget",
+    )
+    flip_images: bool = Field(default=False, description="forget the mirror image of each of these pictures too")
 
 
 class SampleSection(Section):
@@ -388,6 +394,15 @@ class Recipe(Section):
             raise ValueError(
                 f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "
                 "as a LoRA, ask for the format lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_of_one_concept(self) -> "Recipe":
+        if self.data.forget_images and (self.kind == "class" or len(self.concepts) > 1 or self.attribute_of):
+            raise ValueError(
+                "data.forget_images goes with one concept of a text-to-image model (the pictures of a class are "
+                f"data.dataset), and not with attribute_of; got {self.concept!r}, {self.kind!r}"
             )
         return self
 

@@ -119,6 +119,7 @@ _PLACES: Mapping[Path, Callable[[str], str]] = {
     ("prompts", "keep_forgotten"): lambda text: absolute(text) if looks_like_path(text) else text,
     ("prompts", "llm_model"): lambda text: absolute(text) if text.startswith((".", "~")) else text,
     ("data", "dataset"): lambda text: absolute(text, ("digits", "cifar10")),
+    ("data", "forget_images"): absolute,
     ("audits", "alignment_model"): _judge,
     ("audits", "class_judge"): lambda text: absolute(text, ("digits",)),
     ("audits", "distance_features"): _judge,

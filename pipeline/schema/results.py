@@ -125,6 +125,28 @@ class AccuracyResult(Record):
     )
 
 
+class Nearest(Record):
+    """The drawn picture that is nearest to one of the pictures to forget."""
+
+    picture: str = Field(description="name of the file of the picture to forget")
+    image: int = Field(description="place among the forget test images")
+    prompt: str = Field(description="that drew it")
+    similarity: float = Field(description="cosine of the two, in [-1, 1]")
+
+
+class ResemblanceResult(Record):
+    """How near drawn pictures come to the pictures to forget: cosines of image features, in [-1, 1]."""
+
+    forget: float = Field(description="of each forget test image with the nearest picture, the mean")
+    retain: float = Field(description="the same of the retain test images, which nobody calls copies")
+    closest: float = Field(description="the largest of any forget test image")
+    copies: float = Field(description="share of forget test images nearer than 95 % of the retain test images are")
+    pictures: int
+    images: int
+    model: str
+    nearest: list[Nearest] = Field(description="for the first pictures, the forget test image nearest to each")
+
+
 class ClassResult(Record):
     """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
 
@@ -158,6 +180,7 @@ class AuditResult(Record):
     alignment: AlignmentResult | None = None
     accuracy: AccuracyResult | None = None
     classes: ClassResult | None = None
+    resemblance: ResemblanceResult | None = None
 
 
 class Audits(Record):

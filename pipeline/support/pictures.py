@@ -15,6 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import Caution, UserError
 
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Endings by which a file in a folder is taken for a picture."""
+
 _SIXTEEN_BITS = {"PNG", "PPM", "JPEG2000"}
 """Formats that give 16-bit grey as Pillow's 32-bit mode I."""
 _NO_RANGE = {"I": "32-bit integers", "F": "floating-point numbers"}

@@ -23,6 +23,7 @@ from ..render import render
 HEADERS = ["split", "forget", "retain", "instead"]
 _LARGEST_FILE = 5_000_000
 _MOST_ROWS = 20_000
+PICTURES, FLIP = ("data", "forget_images"), ("data", "flip_images")
 _ASKED_LATER = "Press Make new prompts to ask the language model now. Otherwise it is asked when the run starts."
 
 
@@ -41,6 +42,19 @@ def build(page: Page) -> None:
             max_length=200,
         )
         kind = controls.add(("kind",), choices=["object", "style", "nudity"], info="the sort of concept")
+    with gr.Accordion("Or by pictures", open=False, elem_id="by-pictures"):
+        gr.Markdown(
+            "For what has no name: one person, a logo, a single artwork. Drop its pictures, and beside them a caption "
+            "each as NAME.txt if you have them. The concept is then what they are called."
+        )
+        dropped = gr.File(
+            label="Pictures to forget",
+            file_count="multiple",
+            file_types=["image", ".txt"],
+            elem_id="forget-pictures",
+        )
+        controls.add(FLIP)
+        pictures = controls.add(PICTURES, visible=False)
     with gr.Accordion("Prompt settings", open=False):
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
@@ -70,6 +84,7 @@ def build(page: Page) -> None:
     page.next_button(3)
     fields = [component for path, component in controls.components.items() if path[0] == "prompts"]
     page.after_build(lambda: _wire(page, [concept, kind, *fields], checks, imported, export, again, exported, picture))
+    page.after_build(lambda: _wire_pictures(page, dropped, pictures))
 
 
 def _wire(
@@ -127,6 +142,17 @@ def _wire(
     quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE  # otherwise an error covers the table
     imported.upload(read, [imported, *inputs], made, **quiet)
     export.click(write, [page.table, page.base], exported, **quiet)
+
+
+def _wire_pictures(page: Page, dropped: Any, pictures: Any) -> None:
+    """Keep what is dropped, and name it in the recipe."""
+
+    @told
+    def keep(files: list[str] | None) -> str:
+        return str(page.access.keep_pictures(files)) if files else "none"
+
+    shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+    gr.on([dropped.upload, dropped.clear, dropped.delete], keep, dropped, pictures, **shared).success(**page.remake)
 
 
 def rows_of(prompts: PromptSet) -> list[list[str]]:

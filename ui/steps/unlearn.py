@@ -19,7 +19,7 @@ from ..pictures import newest_preview, pairs
 from ..render import note, render
 from ..runner import RESUMABLE, Job
 from ..texts import STATES
-from .prompts import own_pairs
+from .prompts import FLIP, PICTURES, own_pairs
 
 _POINTS = 300  # of a curve
 _COLOURS = {"forget": "#c2553f", "redirect": "#7a4fa3", "retain": "#2a7f8e"}
@@ -97,7 +97,7 @@ def _wire(page: Page, preset: Any, method: Any, measure: Any, estimated: Any, st
         kept = {key: chosen[key] for key in ("concept", "kind", "seed", "device")}
         kept |= {"prompts": {"replace_with": chosen["prompts"]["replace_with"]}}
         kept |= {"model": page.access.model(chosen["model"]), "method": {"name": chosen["method"]["name"]}}
-        return controls.filled(starting_recipe(kept, name), keep=[("model",), METHOD])
+        return controls.filled(starting_recipe(kept, name), keep=[("model",), METHOD, PICTURES, FLIP])
 
     @told
     def estimate(rows: Any, base: Any, *values: Any) -> str:
