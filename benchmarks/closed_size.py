@@ -19,7 +19,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 from turpentine.pipeline.maths.parameters import text_entrances
 from turpentine.pipeline.methods import build_method, find
-from turpentine.pipeline.methods.closed_form import gather
+from turpentine.pipeline.methods.closed_form import ClosedForm, gather
 from turpentine.pipeline.models.architectures import build_network, find_architecture
 from turpentine.pipeline.models.protocol import Conditioning
 from turpentine.pipeline.prompts import PromptSet
@@ -71,7 +71,9 @@ def measure(pairs: int) -> dict[str, Any]:
     for name in METHODS:
         own = {key: each.clone() for key, each in weights.items()}
         began = time.perf_counter()
-        build_method(find(name).config(name=name)).edit_weights(own, seen, Silent())
+        method = build_method(find(name).config(name=name))
+        assert isinstance(method, ClosedForm)
+        method.edit_weights(own, seen, Silent())
         found[name] = time.perf_counter() - began
     return found
 

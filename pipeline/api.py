@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .audits import Images, to_uint8
-from .data.pictures import find_pictures, keep_pictures
 from .models import borrowed
+from .run.pictures import Images, place_of
 from .run.unlearning import Unlearned, run_recipe
 from .schema.defaults import build_recipe, merge
 from .schema.fields import fields_of, nest
 from .schema.recipe import Recipe
 from .support.errors import UserError
-from .support.places import user_path
 from .support.progress import Progress
 
 
@@ -49,21 +47,11 @@ def unlearn(
         >>> result.pipeline("a photo of a kitten")  # doctest: +SKIP
     """
     if forget_images is not None:
-        fields |= {"forget_images": str(_place_of(forget_images, Path(out).parent if out else Path("runs")))}
+        fields |= {"forget_images": str(place_of(forget_images, Path(out).parent if out else Path("runs")))}
     with borrowed(pipe) as denoiser:
         recipe = recipe_for(concept, str(denoiser.name), fields, type(pipe).__name__)
         unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
-
-
-def _place_of(pictures: str | Path | Images, root: Path) -> Path:
-    """The folder or file of pictures, written where they have none of their own."""
-    if isinstance(pictures, str | Path):
-        return user_path(pictures)
-    pixels = to_uint8(pictures)
-    paths = [each for each in pictures if isinstance(each, str | Path)] if isinstance(pictures, list | tuple) else []
-    captions = [find_pictures(each)[0].caption for each in paths] if len(paths) == len(pixels) else []
-    return keep_pictures(pixels, root, captions)
 
 
 def recipe_for(concept: str, model: str, fields: dict[str, Any], pipeline_class: str | None = None) -> Recipe:
