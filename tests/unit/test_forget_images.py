@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from turpentine.pipeline.api import _place_of
 from turpentine.pipeline.audits import AuditImages, ImageSet, ResemblanceAudit, Subject, wanted_audits
 from turpentine.pipeline.audits.resemblance import FLOOR, SHOWN
 from turpentine.pipeline.data.pictures import (
@@ -21,6 +20,7 @@ from turpentine.pipeline.data.samples import SampleSet, encode
 from turpentine.pipeline.maths.metrics import copies
 from turpentine.pipeline.models import wrap_pipeline
 from turpentine.pipeline.prompts import Caption, PromptSet, caption_set
+from turpentine.pipeline.run.pictures import place_of
 from turpentine.pipeline.run.preflight import preflight, preflight_model
 from turpentine.pipeline.run.record import RunRecord
 from turpentine.pipeline.schema.defaults import build_recipe, merge
@@ -129,15 +129,15 @@ def test_pictures_in_memory_get_a_folder_of_their_own(tmp_path):
 
 def test_the_api_takes_a_folder_files_pil_images_and_tensors(tmp_path):
     file = picture(tmp_path / "given" / "a.png", caption="a cat")
-    assert _place_of(str(tmp_path / "given"), tmp_path) == tmp_path / "given"
-    of_files = find_pictures(_place_of([file, str(file)], tmp_path))
+    assert place_of(str(tmp_path / "given"), tmp_path) == tmp_path / "given"
+    of_files = find_pictures(place_of([file, str(file)], tmp_path))
     assert [each.caption for each in of_files] == ["a cat", "a cat"]
     tensor = torch.rand(2, 3, 8, 8)
-    assert len(find_pictures(_place_of(tensor, tmp_path))) == len(
-        find_pictures(_place_of([Image.open(file)] * 2, tmp_path))
+    assert len(find_pictures(place_of(tensor, tmp_path))) == len(
+        find_pictures(place_of([Image.open(file)] * 2, tmp_path))
     )
     with pytest.raises(UserError, match=r"got values from"):
-        _place_of(tensor * 200 + 1, tmp_path)
+        place_of(tensor * 200 + 1, tmp_path)
 
 
 # prompts ------------------------------------------------------------------------------------------
