@@ -12,9 +12,15 @@ EXAMPLES = """examples:
   turpentine demo --concept "pop art" --kind style
   turpentine demo --quick"""
 
-_QUICK = {
+_SEEN: dict[str, Any] = {
+    "training": {"preview_every": 25},
+    "audits": {"images": 60, "retain_train_images": 20},
+}
+"""Pictures while the model trains, and fewer of them measured than in a run for its own sake."""
+
+_QUICK: dict[str, Any] = {
     "prompts": {"n": 8, "n_test": 8},
-    "training": {"steps": 4},
+    "training": {"steps": 4, "preview_every": 2},
     "samples": {"num_inference_steps": 8},
     "audits": {"images": 8, "retain_train_images": 4},
 }
@@ -39,4 +45,4 @@ def run(arguments: argparse.Namespace) -> None:
         "method": {"name": arguments.method},
         "model": "tiny-canvas",
     }
-    carry_out(build_recipe(chosen | (_QUICK if arguments.quick else {})), arguments.out)
+    carry_out(build_recipe(chosen | (_QUICK if arguments.quick else _SEEN)), arguments.out)
