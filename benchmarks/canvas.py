@@ -211,7 +211,7 @@ class Bench:
 
     def relearning(self, recipe: Recipe) -> Relearning:
         """What it takes to bring a recipe's concept back; to be made before training, from the base weights."""
-        key = _key(recipe, "concept", "kind", "seed", "samples")
+        key = _key(recipe, "concepts", "kind", "seed", "samples")
         if key not in self._relearning:
             few = {"prompts": recipe.prompts.model_copy(update={"n": SHOWN, "n_test": DRAWN})}
             alike = recipe.model_copy(update={**few, "method": recipe.method.model_copy(update={"data": "diverse"})})
@@ -228,11 +228,11 @@ class Bench:
         if not recipe.method.closed_form:
             return self.trainer(recipe).train()
         self.denoiser.module.load_state_dict(self.weights)
-        return edit(self.denoiser, prompts_of(resolve(recipe)), recipe.method)
+        return edit(self.denoiser, prompts_of(resolve(recipe)).rows, recipe.method)
 
     def before(self, recipe: Recipe) -> AuditResult:
         """The audit of the base weights with a recipe's prompts and seeds."""
-        key = _key(recipe, "concept", "kind", "seed", "prompts", "samples", "audits")
+        key = _key(recipe, "concepts", "kind", "seed", "prompts", "samples", "audits")
         if key not in self._before:
             self.denoiser.module.load_state_dict(self.weights)
             self._before[key] = self.audit(recipe), self.images
@@ -251,7 +251,7 @@ class Bench:
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
     def _data_key(self, recipe: Recipe) -> str:
-        return _key(recipe, "concept", "kind", "seed", "prompts", "samples") + recipe.method.data
+        return _key(recipe, "concepts", "kind", "seed", "prompts", "samples") + recipe.method.data
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""
@@ -305,7 +305,8 @@ def figures(audit: AuditResult, training: TrainingResult | None = None) -> Figur
 
 
 def _key(recipe: Recipe, *fields: str) -> str:
-    return json.dumps(recipe.model_dump(mode="json", include=set(fields)), sort_keys=True)
+    parts = {name: getattr(recipe, name) for name in fields}
+    return json.dumps(parts, sort_keys=True, default=lambda section: section.model_dump(mode="json"))
 
 
 # pictures ---------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class UnlearnBlock(_ModelBlock):
         with self.denoiser(components, recipe.model) as denoiser:
             _check(block, denoiser, progress, trains=True)
             if recipe.method.closed_form:
-                block.training = edit(denoiser, block.prompts, recipe.method, progress)
+                block.training = edit(denoiser, block.prompts.rows, recipe.method, progress)
             else:
                 samples = samples_of(denoiser, block.prompts, recipe, progress)
                 trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)

@@ -68,19 +68,24 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     matrix = _matrix(every)
     steps = sorted(matrix)
     order = [_named(every, step) for step in steps[1:]]
+    part = "" if len(order) == len(ORDER) else f"\n\n**So far the first {len(order)} of {len(ORDER)} were measured.**"
     return "\n\n".join([
         "Concepts of tiny-canvas are removed one after another, each run starting from the weights of the one before, "
         "with `keep_forgotten: auto` (every fourth retain prompt asks for something that was removed before) and "
         f"{SIZES['prompts']['n']} pairs of prompts. A cell is the share, in percent, of up to {IMAGES} test pictures "
         "of the concept in which the judge sees it: 100 less UA. Bold is a concept that is removed by then. Prompts "
         "that name anything else that was removed are left out; a star stands where no others are left. A picture has "
-        "the same seed at every step.",
+        f"the same seed at every step.{part}",
         f"## Concept × step\n\n{_table(matrix, order)}\n\n{_resurfaced(matrix, order)} {_lost(matrix, order)}",
-        f"## Taken back\n\n{_back(every, matrix, order)}",
+        *([f"## Taken back\n\n{_back(every, matrix, order)}"] if any(_is(r, "back") for r in every) else []),
     ])  # fmt: skip
 
 
 Shares = dict[str, list[float]]
+
+
+def _is(record: Record, what: str) -> bool:
+    return record.labels["what"] == what
 
 
 def _matrix(records: Sequence[Record]) -> dict[int, Shares]:
@@ -91,7 +96,7 @@ def _matrix(records: Sequence[Record]) -> dict[int, Shares]:
 def _by_step(records: Sequence[Record]) -> dict[int, list[Shares]]:
     found: dict[int, list[Shares]] = {}
     for record in records:
-        if record.labels["what"] == "removed":
+        if _is(record, "removed"):
             found.setdefault(int(record.labels["step"]), []).append(record.figures["drawn"])
     return found
 
@@ -102,7 +107,7 @@ def _mean(shares: Sequence[Shares]) -> Shares:
 
 def _named(records: Sequence[Record], step: int) -> str:
     """The concept that a step removes."""
-    return next(r.labels["concept"] for r in records if r.labels["what"] == "removed" and int(r.labels["step"]) == step)
+    return next(r.labels["concept"] for r in records if _is(r, "removed") and int(r.labels["step"]) == step)
 
 
 def _cell(shares: Sequence[float], removed: bool) -> str:
@@ -147,16 +152,18 @@ def _lost(matrix: Mapping[int, Shares], order: Sequence[str]) -> str:
 
 def _back(records: Sequence[Record], matrix: Mapping[int, Shares], order: Sequence[str]) -> str:
     """One row for each concept that was taken back half-way."""
-    rows, exact = [], []
+    rows, alone = [], {}
     for name in order:
-        found = [r for r in records if r.labels["what"] == "back" and r.labels["concept"] == name]
+        found = [r for r in records if _is(r, "back") and r.labels["concept"] == name]
         if not found:
             continue
         step, drawn = int(found[0].labels["step"]), _mean([record.figures["drawn"] for record in found])
         removed = [other for other in order[:step] if other != name]
         others = order[step:]
         equal = all(record.figures["equal"] for record in found)
-        exact.append((name, equal))
+        rises = [drawn[other][0] - matrix[step][other][0] for other in removed]
+        returned = drawn[name][0] >= matrix[0][name][0] - RESURFACED
+        alone[name] = returned and max(rises, default=0) <= RESURFACED
         rows.append([
             name,
             f"{100 * matrix[0][name][0]:.0f}",
@@ -165,8 +172,7 @@ def _back(records: Sequence[Record], matrix: Mapping[int, Shares], order: Sequen
             _moved([matrix[step][other][0] for other in others], [drawn[other][0] for other in others], None),
             "yes" if equal else "no",
         ])  # fmt: skip
-    last = [r for r in records if r.labels["what"] == "last"]
-    ends = all(record.figures["equal"] for record in last)
+    last = [r for r in records if _is(r, "last")]
     header = [
         "taken back", "drawn by the base, %", "drawn, %", "most of those still removed, %", "mean of the others, %",
         "bit for bit",
@@ -176,8 +182,29 @@ def _back(records: Sequence[Record], matrix: Mapping[int, Shares], order: Sequen
         "`turpentine undo`. The columns show the shares with all of them removed, and afterwards. *Bit for bit* says "
         "whether the weights are those before the concept's removal: they can be for the last one only, as all later "
         f"removals were trained on top of the others.\n\n{markdown(header, rows)}\n\n"
-        f"At the end, after all {len(order)}, the last one ({last[0].labels['concept']}) was taken back: the weights "
-        f"are {'' if ends else '**not** '}those before its removal, by their sha256."
+        f"{_alone(alone)} {_end(last)}"
+    ).rstrip()
+
+
+def _alone(found: Mapping[str, bool]) -> str:
+    """Say of which concepts only they returned."""
+    points = f"{100 * RESURFACED:.0f} points"
+    others = [name for name, yes in found.items() if not yes]
+    said = f" Not so: {', '.join(others)}." if others else ""
+    return (
+        f"Only it returned, to within {points} of the base and with no other removed concept rising by more than "
+        f"{points}, in {len(found) - len(others)} of {len(found)} cases.{said}"
+    )
+
+
+def _end(last: Sequence[Record]) -> str:
+    """Say whether the last of all came back bit for bit."""
+    if not last:
+        return ""
+    equal = all(record.figures["equal"] for record in last)
+    return (
+        f"At the end, after all {last[0].labels['step']}, the last one ({last[0].labels['concept']}) was taken back: "
+        f"the weights are {'' if equal else '**not** '}those before its removal, by their sha256."
     )
 
 

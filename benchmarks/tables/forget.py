@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ...pipeline.schema.defaults import merge
 from ..canvas import GRACEFUL, PAPERS, VARIANTS, cell, every_concept, pick
 from ..relearning import STEPS
 from ..show import markdown
@@ -26,6 +27,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "method": {"ascend_share": 0.25, "forget_limit": 2.0, "retain": "denoise", "retain_weight": 5.0},
         "prompts": {"replace_with": None},
     },
+    "pushed beyond the anchor, η = 1": {"method": {"push": 1.0}},
     "twice the pairs, drawn in 20 steps, 200 steps": {
         "prompts": {"n": 256},
         "samples": {"training_num_inference_steps": None},
@@ -37,6 +39,9 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 DIT = "tiny-canvas-dit"
 """The bundled transformer, on which the default is measured too."""
 
+FEWER: Mapping[str, Any] = {"audits": {"images": 60, "retain_train_images": 2, "nudity": "off"}}
+"""Fewer pictures than a run measures, so that there is time for more cells."""
+
 METRICS = ("UA", "IRA", "CRA", "scene")
 
 
@@ -47,15 +52,23 @@ def cells(options: Options) -> list[Cell]:
     if options.quick:
         everywhere = list(PANEL[:1])
         chosen = dict.fromkeys(FORMS, everywhere)
-    base = [cell("none", concept, seed, options) for seed in options.seeds for concept in everywhere]
+    base = [cell("none", concept, seed, options, FEWER) for seed in options.seeds for concept in everywhere]
     forms = [
-        cell("rgd" if form == BEFORE else GRACEFUL, concept, seed, options, FORMS[form], form, relearns=True)
+        cell(
+            "rgd" if form == BEFORE else GRACEFUL,
+            concept,
+            seed,
+            options,
+            merge(FORMS[form], FEWER),
+            form,
+            relearns=True,
+        )
         for seed in options.seeds
         for form, concepts in chosen.items()
         for concept in concepts
     ]
     transformer = [
-        cell(row, concept, seed, options, {"model": DIT}, DIT, relearns=row != "none")
+        cell(row, concept, seed, options, {"model": DIT, **FEWER}, DIT, relearns=row != "none")
         for seed in options.seeds
         for concept in (PANEL[:1] if options.quick else PANEL)
         for row in ("none", GRACEFUL)

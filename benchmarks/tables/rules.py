@@ -104,9 +104,10 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     return (
         "A rule makes one direction of the forget and the retain gradient; [methods](../methods.md#rules-for-two-"
         "gradients) has their formulas. Every row is `rgd` with its recipe, another `combine` and another `forget` "
-        f"loss; nothing was tuned for a rule. Figures are means over {', '.join(map(repr, concepts))} and the seeds. "
-        "*Alignment lost* is on held-out retain prompts, against the base model. *Relearning* trains the unlearned "
-        "model on 16 pictures of the concept. *MB* is memory beyond the model in a step.\n\n"
+        "loss, on the denoising loss of the retain data; nothing was tuned for a rule. Figures are means over "
+        f"{', '.join(map(repr, concepts))} and the seeds. *Alignment lost* is on held-out retain prompts, against the "
+        "base model. *Relearning* trains the unlearned model on 16 pictures of the concept. *MB* is memory beyond the "
+        "model in a step.\n\n"
         f"![Alignment kept against concept left; relearning against scene kept]({image})\n\n"
         f"{markdown(header, table)}\n\n"
         f"The front is of {', '.join(FIGURES[name] for name in figures)} (the mean of its steps), where differences up "

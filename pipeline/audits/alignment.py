@@ -195,7 +195,8 @@ class AlignmentAudit(Audit[AlignmentResult]):
                 "retain_train",
                 "Alignment, retain (train)",
                 "close",
-                "The same for retain prompts that the training used. It should stay close to where it was.",
+                "How well pictures of retain prompts that the training used match them. It should stay close to where "
+                "it was.",
             ),
             (
                 "retain_test",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..report import rows, verdict
+from ..report import course, rows, verdict
 from ..schema.results import Results, WeightsFile
 from .terminal import console, escaped
 
@@ -38,3 +38,8 @@ def show_weights(records: Sequence[WeightsFile], run: Path) -> None:
                 f"({fit.left_out_share:.1%} of the squared change)",
                 soft_wrap=True,
             )
+
+
+def show_course(results: Results) -> None:
+    """Print what was done to the weights, and how long all of it took."""
+    console.print(f"{course(results.training)}, all in {results.timings.total:.0f} s")

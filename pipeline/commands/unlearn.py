@@ -55,11 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progress_file: Path | None = None) -> None:
     """Run a recipe with a bar for each stage, and show what it gave."""
-    from ..report import course
     from ..run.folder import new_run_path  # heavy: torch and diffusers
     from ..run.unlearning import run_recipe
     from ..support.processes import launched
-    from .figures import show_figures, show_weights
+    from .figures import show_course, show_figures, show_weights
 
     out = out or new_run_path(recipe)
     processes = launched(recipe.device)
@@ -75,6 +74,6 @@ def carry_out(recipe: Recipe, out: Path | None, *, resume: bool = False, progres
     for warning in results.warnings:
         if warning not in progress.told:
             warn(warning)
-    console.print(f"{course(results.training)}, all in {results.timings.total:.0f} s")
+    show_course(results)
     show_weights(results.weights, unlearned.run)
     console.print(f"report: {escaped(unlearned.run / 'report.html')}", soft_wrap=True)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ..maths.gradients import Combination, Gradient, Reduce, Tensors
 from ..maths.objectives import denoising_loss
 from ..models.protocol import Conditioning, Denoiser
-from ..prompts import PromptSet
 from ..support.progress import Progress, Silent
 from .config import MethodConfig
+
+Row = tuple[str, str, str]
+"""A forget prompt, its anchor, and its paired retain prompt."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,12 @@ class Method(Generic[Config]):
     def prepare(self, context: Context) -> None:
         """Build what the method needs before the first step: a teacher, a mask, a limit. Nothing by default."""
 
-    def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
+    def edit(self, denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> float:
         """Change the weights from the prompts alone, of a method with `closed_form`.
 
         Args:
             denoiser: the model; its network is changed in place.
-            prompts: what is to be forgotten, what is drawn instead, what is to be kept.
+            rows: prompts of what is to be forgotten, what is drawn instead, what is to be kept.
             progress: told of the work; may cancel it, and then the weights are as they were.
 
         Returns:

@@ -17,10 +17,9 @@ from torch import Tensor
 from ..maths.closed_form import Moments, moved_share
 from ..maths.parameters import text_entrances
 from ..models.protocol import Conditioning, Denoiser
-from ..prompts import PromptSet
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
-from .base import Context, Method
+from .base import Context, Method, Row
 from .config import MethodConfig
 
 EMPTY_SHARE = 0.1
@@ -65,10 +64,10 @@ class ClosedForm(Method[Config]):
             moments: of their inputs, scaled.
         """
 
-    def edit(self, denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> float:
+    def edit(self, denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> float:
         """Solve for the weights that read the prompts' embeddings."""
         weights = check_network(dict(denoiser.module.named_parameters()), self.config.name)
-        return self.edit_weights(weights, _gather(denoiser, prompts, progress), progress)
+        return self.edit_weights(weights, _gather(denoiser, rows, progress), progress)
 
     def edit_weights(self, weights: Mapping[str, Tensor], seen: Mapping[str, Moments], progress: Progress) -> float:
         """Solve for those of some weights that read prompts, from the moments of what they are conditioned on.
@@ -153,9 +152,9 @@ def warm_start(method: ClosedForm[Any], context: Context) -> None:
     method.edit_weights(context.parameters, seen, context.progress)
 
 
-def _gather(denoiser: Denoiser, prompts: PromptSet, progress: Progress) -> dict[str, Moments]:
-    """The moments of every part of the conditioning, over the distinct rows of a prompt set."""
-    rows = list(dict.fromkeys(zip(prompts.forget_train, prompts.anchor_train, prompts.retain_train, strict=True)))
+def _gather(denoiser: Denoiser, rows: Sequence[Row], progress: Progress) -> dict[str, Moments]:
+    """The moments of every part of the conditioning, over the distinct rows."""
+    rows = list(dict.fromkeys(rows))
     seen: dict[str, Moments] = {}
     with progress.stage("reading prompts", len(rows)) as advance:
         for part in batches(rows, _PAIRS):

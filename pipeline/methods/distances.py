@@ -18,33 +18,44 @@ It is zero at the start and has no noise of its own, while the denoising loss pu
 pictures, sample by sample.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from ..maths.objectives import denoising_loss
-from ..models.protocol import Conditioning, Denoiser
+from ..models.protocol import Denoiser
 from .base import Batch
 from .teacher import Teacher
 
 
-def redirect_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """L_f of a batch of forget images, weighted over timesteps as the model's own loss is; a scalar."""
-    return _distance(denoiser, batch, batch.anchor)
+def redirect_loss(denoiser: Denoiser, batch: Batch, teacher: Teacher | None = None, push: float = 0.0) -> Tensor:
+    """L_f of a batch of forget images, weighted over timesteps as the model's own loss is; a scalar.
+
+    Args:
+        denoiser: the model as it is now.
+        batch: of forget images, with their anchors.
+        teacher: the original, if its predictions are the target.
+        push: eta >= 0. The target is e(x_t, c_a) - eta (e(x_t, c_f) - e(x_t, c_a)): beyond the anchor, away from the
+            concept, as ESD's target is beyond the empty prompt (Gandikota et al. 2023, Eq. 7). Needs the teacher.
+    """
+    noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
+    with torch.no_grad(), teacher or nullcontext():
+        target = denoiser.predict(noisy, batch.timesteps, batch.anchor)
+        if push:
+            target = target - push * (denoiser.predict(noisy, batch.timesteps, batch.conditioning) - target)
+    return _distance(denoiser, batch, noisy, target)
 
 
 def distillation_loss(denoiser: Denoiser, batch: Batch, teacher: Teacher) -> Tensor:
     """L_r of a batch of retain images, weighted likewise; a scalar."""
-    return _distance(denoiser, batch, batch.conditioning, teacher)
-
-
-def _distance(
-    denoiser: Denoiser, batch: Batch, conditioning: Conditioning, teacher: AbstractContextManager[None] | None = None
-) -> Tensor:
-    """From the prediction of a batch to that of other conditioning or weights, which is taken as fixed."""
     noisy = denoiser.objective.add_noise(batch.samples, batch.noise, batch.timesteps)
-    with torch.no_grad(), teacher or nullcontext():
-        target = denoiser.predict(noisy, batch.timesteps, conditioning)
+    with torch.no_grad(), teacher:
+        target = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
+    return _distance(denoiser, batch, noisy, target)
+
+
+def _distance(denoiser: Denoiser, batch: Batch, noisy: Tensor, target: Tensor) -> Tensor:
+    """From what the model predicts for a noised batch to a target."""
     prediction = denoiser.predict(noisy, batch.timesteps, batch.conditioning)
     return denoising_loss(prediction, target, denoiser.objective.weight(batch.timesteps))

@@ -44,6 +44,13 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         description="with redirect: the first part of the steps that ascends, so that what was forgotten is harder to "
         "bring back",
     )
+    push: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="with redirect: how far beyond what is drawn instead the target lies, away from the concept; takes "
+        "a copy of the weights that train",
+    )
     retain: Literal["denoise", "distil"] = Field(
         default="denoise",
         description="denoise: keep the denoising loss on retain images low; distil: hold what the original model "
@@ -73,16 +80,16 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
 
     @property
     def has_teacher(self) -> bool:
-        """True if retain images are held to the original's predictions."""
-        return self.retain == "distil"
+        """True if retain images are held to the original's predictions, or forget images pushed beyond them."""
+        return self.retain == "distil" or (self.redirects and self.push > 0)
 
     def idle(self) -> Mapping[str, str]:
-        """Redirect has no limit; ascent has no other part."""
+        """Redirect has no limit; ascent has no other part and no target."""
         without = dict(super().idle())
         if self.ascending == 0:
             without["forget_limit"] = "with method.forget 'redirect' and no method.ascend_share"
         if self.ascends:
-            without["ascend_share"] = "without method.forget 'redirect'"
+            without |= dict.fromkeys(("ascend_share", "push"), "without method.forget 'redirect'")
         return without
 
 
@@ -130,12 +137,13 @@ class Forgetting(Method[Config]):
 
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """L_f of this part of the run, or L_r."""
-        if term == "retain" and self.config.has_teacher:
+        if term == "retain" and self.config.retain == "distil":
             return _distance(distillation_loss(denoiser, batch, self.teacher))
         if term == "retain":
             return super().loss(term, denoiser, batch)
         if batch.done >= self.config.ascending:
-            return _distance(redirect_loss(denoiser, batch))
+            pushes = self.config.push > 0
+            return _distance(redirect_loss(denoiser, batch, self.teacher if pushes else None, self.config.push))
         return self._ascend(denoiser, batch)
 
     def _ascend(self, denoiser: Denoiser, batch: Batch) -> Loss:

@@ -38,7 +38,8 @@ class Dual:
         mu <- max(0, mu + rate (L_r - (1 + budget) L_r(theta_0)) / mean L_r(theta_0))
 
     Both losses of a step are of the same images, noise and timesteps. So their difference is what the weights did:
-    between two batches the loss differs by far more than any budget.
+    between two batches the loss differs by far more than any budget. A distance to the original's predictions is that
+    difference already, but for what the original's own errors have to do with it.
 
     Args:
         start: mu before the first step.
@@ -47,7 +48,7 @@ class Dual:
 
     Attributes:
         value: mu.
-        before: L_r(theta_0) on the retain data of every step.
+        before: L_r(theta_0), a denoising loss, on the retain data of every step.
     """
 
     def __init__(self, start: float, budget: float, rate: float = 20.0) -> None:
@@ -58,7 +59,9 @@ class Dual:
         """Climb by the violation of this step."""
         mean = math.fsum(self.before) / len(self.before)
         if mean > 0:
-            excess = losses["retain"].denoising - (1 + self.budget) * self.before[step]
+            retain = losses["retain"]
+            now = retain.denoising + (self.before[step] if retain.is_distance else 0.0)
+            excess = now - (1 + self.budget) * self.before[step]
             self.value = max(0.0, self.value + self.rate * excess / mean)
 
     def state_dict(self) -> dict[str, float]:

@@ -34,11 +34,11 @@ class RestrictedConfig(CombinedConfig):
     )
 
     @model_validator(mode="after")
-    def _has_a_logarithm(self) -> "RestrictedConfig":
+    def _can_be_compared(self) -> "RestrictedConfig":
         if self.combine == "famo" and self.retain_weight == 0:
             raise ValueError("combine 'famo' needs a retain_weight above 0, got 0")
-        if self.combine in ("budget", "famo") and self.has_teacher:
-            raise ValueError(f"combine {self.combine!r} compares denoising losses, got retain 'distil'")
+        if self.combine == "famo" and self.retain == "distil":
+            raise ValueError(f"combine 'famo' needs retain 'denoise', got {self.retain!r}, a loss that begins at 0")
         return self
 
     @property

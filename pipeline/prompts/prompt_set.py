@@ -113,6 +113,11 @@ class PromptSet(BaseModel):
         return [pair.instead for pair in self.train]
 
     @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Every row to train on: the forget prompt, what is drawn instead, and the retain prompt."""
+        return list(zip(self.forget_train, self.anchor_train, self.retain_train, strict=True))
+
+    @property
     def forget_test(self) -> list[str]:
         """Prompts of D_f to test on."""
         return [pair.forget for pair in self.test]

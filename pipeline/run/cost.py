@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.parameters import select_parameters
-from ..methods.closed_form import check_network
 from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
 from ..prompts import PromptSet
@@ -26,6 +25,7 @@ from ..schema.recipe import Recipe, SampleSection, TrainingSection
 from ..schema.resolve import resolve
 from ..support.errors import UserError
 from ..support.progress import Silent
+from ..training.edit import edited_tensors
 from ..training.lora import inject
 from ..training.tuning import tuned
 from .audit import audit_prompts, subject_of
@@ -153,7 +153,7 @@ def changed_tensors(module: Any, recipe: Recipe) -> dict[str, Tensor]:
         UserError: the parameters that are to train, or what a closed form edits, are not in this network.
     """
     if recipe.method.closed_form:
-        return check_network(dict(module.named_parameters()), recipe.method.name)
+        return dict(edited_tensors(module, recipe.method))
     spec = recipe.training
     try:
         if spec.parameters != "lora":

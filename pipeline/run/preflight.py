@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..audits import check_audits
 from ..data.datasets import classes_of
-from ..methods import build_method
 from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
@@ -20,7 +19,7 @@ from ..schema.recipe import DataSection
 from ..schema.resolve import Setting
 from ..support.errors import UserError
 from ..training.optimizers import check_optimizer
-from ..training.train import check_samples
+from ..training.train import check_samples, reads_empty_prompt
 from ..training.tuning import check_tuning
 from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
@@ -104,7 +103,7 @@ def preflight_model(
         check_tuning(recipe.training, denoiser.device, denoiser.module)
         trained = changed_tensors(denoiser.module, recipe)
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
-        if build_method(recipe.method).needs_unconditional or recipe.training.proportion_empty_prompts:
+        if reads_empty_prompt(recipe.training, recipe.method):
             denoiser.encode_prompts([""])
         if out is not None:
             check_formats(denoiser, recipe.output.formats)

@@ -218,7 +218,7 @@ class _Work:
 
     def edit(self) -> TrainingResult:
         """Edit the model in closed form, every process its own copy."""
-        return edit(self.denoiser, self.prompts, self.setting.recipe.method, self.progress)
+        return edit(self.denoiser, self.prompts.rows, self.setting.recipe.method, self.progress)
 
     def show_training_images(self, term: str, first: int, latents: Tensor) -> None:
         """Keep the first of the images that the model draws for its training, as they come."""

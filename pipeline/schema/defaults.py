@@ -170,6 +170,11 @@ def build_part(chosen: Mapping[str, Any], *keys: str) -> Any:
         raise UserError(describe(error)) from None
 
 
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file, filling what it leaves out with the defaults of its model and method."""
+    return build_recipe(read_yaml(path))
+
+
 def stored_recipe(content: Mapping[str, Any]) -> Recipe:
     """Read a complete recipe that a run wrote. A field that it lacks came later, and is as if it were not there.
 

@@ -45,6 +45,11 @@ def check_samples(
     build_method(method).check(forget, parameters)
 
 
+def reads_empty_prompt(spec: TrainingSection, method: MethodConfig) -> bool:
+    """True if the empty prompt is embedded before the first step."""
+    return build_method(method).needs_unconditional or spec.proportion_empty_prompts > 0
+
+
 def train(
     denoiser: Denoiser,
     samples: SampleSet,

@@ -18,7 +18,7 @@ import torch
 from ..data.samples import SampleSet
 from ..maths.gradients import Combination, Gradient, Waiting
 from ..maths.parameters import select_parameters
-from ..methods.base import Context, Loss, Method
+from ..methods.base import Context, Loss, Method, descend, noise_loss
 from ..models import Denoiser
 from ..schema.events import EVENTS_FILE, Event, append_event, read_events, write_events
 from ..schema.recipe import TrainingSection
@@ -249,11 +249,11 @@ class Trainer:
             resumed=resumed or not self.processes.main,  # the others find what the first process kept
             progress=self.progress,
         )
+        if self.method.config.compares:  # with the original: a method may edit weights while it prepares
+            self.method.compare(self._retain_losses())
         with self.processes.main_first():
             self.method.prepare(context)
         self.checkpoints.remember_prepared()
-        if self.method.config.compares:
-            self.method.compare(self._retain_losses())
         if self.spec.early_stop:
             self.schedule = Schedule(self.spec, self.processes.on_main(self._early_stop))
 
@@ -268,7 +268,7 @@ class Trainer:
         return EarlyStop.after(losses, math.ceil(len(self.samples.forget) / self.spec.batch_size))
 
     def _retain_losses(self) -> list[float]:
-        """What the model that came in has on the retain data of each step; all processes take their share."""
+        """The denoising loss that the model had at first on the retain data of each step; processes share the work."""
         losses = []
         with self.progress.stage("retain loss", self.spec.steps) as report, torch.no_grad():
             advance = self.processes.together(report)
@@ -277,7 +277,7 @@ class Trainer:
                 for part in range(self.spec.gradient_accumulation_steps):
                     batch = self.feed.batch("retain", step, part)
                     with self._precision():
-                        loss = self.method.loss("retain", self.denoiser, batch)
+                        loss = descend(noise_loss(self.denoiser, batch))
                     seen.append(loss.averaged(partial(self.feed.mean, batch=batch)))
                 losses.append(Loss.mean(seen).denoising)
                 advance(1)

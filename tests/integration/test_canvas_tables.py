@@ -18,7 +18,7 @@ from turpentine.pipeline.schema.defaults import defaults_for
 from turpentine.pipeline.support.errors import Cancelled
 from turpentine.pipeline.support.progress import Silent
 
-from ..support.stopping import StopAfter2
+from ..support.stopping import StopAfter2, StopWhen
 
 pytest.importorskip("open_clip")
 pytest.importorskip("nudenet")
@@ -186,3 +186,26 @@ def test_both_ways_of_making_data_are_measured():
     found = json.loads(script("data_making.py", "--quick"))
     for name in ("ours", "fewer_steps"):
         assert found[name]["faster"] > 0 and {"UA", "IRA"} <= set(found[name]) & set(found["reference"])
+
+
+def test_a_chain_is_measured_and_goes_on(tmp_path, monkeypatch):
+    """Three removals, two of them taken back; a step that is there is not made again."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Cancelled):
+        bench(
+            ["chain"],
+            QUICK,
+            StopWhen(lambda stage, told: stage == "table chain" and len(told) == 2),
+            tmp_path,
+            tmp_path,
+        )
+    runs = sorted(Path("runs/bench-chain").iterdir())
+    made = {run: (run / "results.json").stat().st_mtime_ns for run in runs if (run / "results.json").exists()}
+    (page,) = bench(["chain"], QUICK, Silent(), tmp_path, tmp_path)
+    assert made and all((run / "results.json").stat().st_mtime_ns == when for run, when in made.items())
+    assert len(list(Path("runs/bench-chain").iterdir())) == 3
+    figures = {key: cell["figures"] for key, cell in json.loads((tmp_path / "chain.json").read_text())["cells"].items()}
+    assert figures["back/02 neon/seed 0"]["equal"] and figures["last/03 cat/seed 0"]["equal"]
+    assert not figures["back/02 astronaut/seed 0"]["equal"]
+    assert figures["back/02 astronaut/seed 0"]["still_removed"] == ["neon"]
+    assert "| neon |" in page.read_text() and "quick run" in page.read_text()

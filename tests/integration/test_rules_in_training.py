@@ -30,7 +30,7 @@ def test_every_rule_trains(rule, forget):
 @pytest.mark.parametrize("rule", RULES)
 def test_a_truncated_ascent_is_a_step_of_the_retain_gradient(rule):
     """The limit is passed from the first step on, so that g_f is zero: whatever the rule, Adam steps along g_r."""
-    config = {"forget_limit": 1e-9, "retain_weight": 1.0}
+    config = {"forget_limit": 1e-9, "retain_weight": 1.0, "budget": 0.0}
     found, _, trainer = train(config={"combine": rule, **config}, steps=1)
     expected, _, _ = train(config={"combine": "sum", **config}, steps=1)
     assert trainer.events[0].truncated

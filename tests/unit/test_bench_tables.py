@@ -4,11 +4,11 @@ from math import hypot
 
 import pytest
 import torch
-from turpentine.benchmarks.canvas import figures, mean_text
-from turpentine.benchmarks.pareto import area, front
+from turpentine.benchmarks.canvas import _key, figures, mean_text, recipe_of
+from turpentine.benchmarks.pareto import area, beaten, front
 from turpentine.benchmarks.show import claims
-from turpentine.benchmarks.table import Record
-from turpentine.benchmarks.tables import auto, canvas, concepts, tradeoff, transformer, update
+from turpentine.benchmarks.table import Options, Record
+from turpentine.benchmarks.tables import auto, canvas, chain, concepts, rules, tradeoff, transformer, update
 from turpentine.pipeline.maths.rules import combine, restricted
 from turpentine.pipeline.schema.results import Results
 
@@ -32,6 +32,57 @@ def test_area_ignores_beaten_points_and_clips_gains():
     best = [(0.5, 0.8), (0.25, 0.4)]
     assert area([*best, (0.6, 0.5)]) == area(best)
     assert area([(0.5, 1.2)]) == area([(0.5, 1.0)])
+
+
+def test_a_row_is_beaten_by_what_is_no_worse_in_anything():
+    rows = {"a": (1.0, 0.5, 0.5), "b": (0.9, 0.5, 0.5), "c": (0.5, 1.0, 0.5), "d": (0.85, 0.45, 0.5)}
+    assert beaten(rows) == {"b": "a", "d": "a"}
+    assert beaten(rows, tie=0.2) == {}
+    assert beaten({"a": (1.0, 0.5), "b": (1.0, 0.5)}) == {}, "equals don't beat each other"
+    assert beaten({"a": (1.0, 0.5), "b": (0.996, 0.5)}, tie=0.005) == {}
+
+
+def rules_records(scene=True):
+    figures = {  # UA, scene, alignment, relearned
+        ("ascend", "sum"): (0.90, 0.0, 0.70, 0.9),
+        ("ascend", "restricted"): (1.00, 0.0, 0.73, 0.9),
+        ("redirect", "sum"): (0.97, 0.98, 0.735, 0.4),
+        ("redirect", "famo"): (0.90, 0.90, 0.70, 0.3),
+    }
+    records = {}
+    for seed in (0, 1):
+        base = {"retain_test": 0.736, "UA": 0.0}
+        records[f"none/{seed}"] = Record({"row": "none", "concept": "cat", "tag": ""}, seed, 1.0, base, {})
+        for (loss, rule), (forgotten, kept, alignment, again) in figures.items():
+            own = {"UA": forgotten, "IRA": 1.0, "CRA": 1.0, "retain_test": alignment, "seconds": 60, "peak_memory": 9e6,
+                   "relearned": [again, again - 0.1, again - 0.2]} | ({"scene": kept} if scene else {})  # fmt: skip
+            labels = {"row": "rgd", "concept": "cat", "tag": f"{loss}, {rule}"}
+            records[f"{loss}/{rule}/{seed}"] = Record(labels, seed, 1.0, own, {})
+    return records
+
+
+def test_page_of_rules_names_the_front_and_what_beats_the_rest(tmp_path):
+    page = rules.page(rules_records(), tmp_path)
+    assert (
+        "| ascend, restricted | 1.000 | 1.000 | 1.000 | 1.000 | 0.000 | 0.82 % | 0.90, 0.80, 0.70 | 60 | 9 | ✓ |"
+        in page
+    )
+    assert "The paper's RGD (ascend, restricted) is on the front." in page
+    assert "adds to the plain sum with ascend: UA +0.100, scene kept +0.000, alignment kept +0.041" in page
+    assert "- ascend, sum is beaten by ascend, restricted: UA 0.900 against 1.000" in page
+    assert "- redirect, famo is beaten by redirect, sum" in page and "redirect, sum is beaten" not in page
+    assert (tmp_path / "rules.svg").read_text().count("<svg") == 1
+    without = rules.page(rules_records(scene=False), tmp_path)
+    assert "| 1.000 | – | 0.82 % |" in without and "The front is of UA, alignment kept, UA after relearning" in without
+
+
+def test_cells_of_rules():
+    found = rules.cells(Options(seeds=(0, 1)))
+    assert len(found) == len({cell.key for cell in found}) == 2 * 3 * (1 + 2 * len(rules.RULES))
+    settings = {cell.labels["tag"]: cell.settings["method"] for cell in found if cell.labels["row"] == "rgd"}
+    assert settings["redirect, bisector"]["combine"] == "bisector"
+    assert settings["redirect, bisector"]["forget"] == "redirect"
+    assert rules.TABLE.seeds == (0, 1) and not rules.TABLE.store, "cells that relearn are kept apart"
 
 
 def test_plane_has_the_angles_of_the_long_vectors():
@@ -168,3 +219,49 @@ def test_auto_compares_the_worst_concepts(tmp_path):
     assert "UA 0.90 against 0.80: yes" in said and "loss, % 2.50 against 37.50: yes" in said
     page = auto.page(records, tmp_path)
     assert "| fixed | 0.90 ± 0.14 (0.80)" in page and "(37.50)" in page and "| neon |" in page
+
+
+def test_the_page_of_a_chain_tells_what_resurfaces_and_what_returns(tmp_path):
+    order = ["astronaut", "photo", "cat"]
+
+    def record(what, step, concept, shares, equal=False, number=16):
+        drawn = {name: [share, number] for name, share in zip(order, shares, strict=True)}
+        labels = {"what": what, "step": str(step), "concept": concept}
+        return Record(labels, 0, 1.0, {"drawn": drawn, "equal": equal}, {})
+
+    records = [
+        record("removed", 0, "", (1.0, 1.0, 1.0)),
+        record("removed", 1, "astronaut", (0.0, 1.0, 0.9)),
+        record("removed", 2, "photo", (0.5, 0.0, 0.8)),
+        record("removed", 3, "cat", (0.1, 0.0, 0.1), number=0),
+        record("back", 2, "astronaut", (1.0, 0.05, 0.9)),
+        record("back", 2, "photo", (0.9, 1.0, 0.9), equal=True),
+        record("last", 3, "cat", (0, 0, 0), equal=True),
+    ]
+    page = chain.page({str(place): each for place, each in enumerate(records)}, tmp_path)
+    assert (
+        "| 1. astronaut | 100 | **0** | **50** | **10*** |" in page and "| 3. cat | 100 | 90 | 80 | **10*** |" in page
+    )
+    assert "came back: astronaut (from 0 to 50 %, after photo)." in page
+    assert "cat lost most of this, 20 points" in page and "So far the first 3 of 12 were measured" in page
+    assert "| astronaut | 100 | 50 → 100 | 0 → 5 | 80 → 90 | no |" in page
+    assert "| photo | 100 | 0 → 100 | 50 → 90 | 80 → 90 | yes |" in page
+    assert "in 1 of 2 cases. Not so: photo." in page, "the astronaut returned with it"
+    assert "the weights are those before its removal" in page
+    part = chain.page({str(place): each for place, each in enumerate(records[:2])}, tmp_path)
+    assert "Taken back" not in part and "None came back" in part
+
+
+def test_what_runs_share_is_told_apart_by_all_that_decides_it():
+    """Runs of two concepts share neither training images nor the audit of the base model."""
+    keys = [
+        _key(recipe_of(concept, fields, seed=seed), "concepts", "kind", "seed", "prompts", "samples")
+        for concept, fields, seed in (
+            ("cat", {}, 0), ("horse", {}, 0), ("pop art", {}, 0), ("cat", {}, 1), ("cat", {"prompts": {"n": 7}}, 0),
+            ("cat", {"samples": {"guidance_scale": 1.0}}, 0),
+        )
+    ]  # fmt: skip
+    assert len({*keys}) == len(keys)
+    assert _key(recipe_of("cat"), "concepts") == _key(recipe_of("cat", seed=3), "concepts")
+    with pytest.raises(AttributeError):
+        _key(recipe_of("cat"), "colour")

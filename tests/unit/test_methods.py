@@ -122,6 +122,18 @@ def test_redirect_by_hand(name):
         assert method.loss("retain", denoiser, batch).objective.item() == noise_loss(denoiser, batch).item()
 
 
+def test_pushed_beyond_the_anchor_by_hand():
+    """The original's b* (c_a - eta (c_f - c_a)) against b c_f, where b has moved by a half."""
+    denoiser, batch = Linear(), make_batch(forget=3.0, paired=-1.0)
+    method = build_method(find("rgd").config(forget="redirect", push=0.5))
+    method.prepare(context(denoiser))
+    with torch.no_grad():
+        denoiser.module.b += 0.5
+    loss = method.loss("forget", denoiser, batch)
+    assert loss.objective.item() == pytest.approx((2.5 * 3.0 - 2.0 * (-1.0 - 0.5 * 4.0)) ** 2)
+    assert method.config.has_teacher and not find("rgd").config(push=0.5).has_teacher
+
+
 @pytest.mark.parametrize("name", ["rg", "rgd", "grad_diff", "grad_diff_d"])
 def test_distil_by_hand(name):
     """MSE(w x + b c_r, w* x + b* c_r), where w and b have moved; the original's side is not differentiated."""
@@ -143,11 +155,11 @@ def test_distil_by_hand(name):
 def test_what_redirects_and_what_has_no_effect():
     config = find("rgd").config
     assert (config().ascends, config().redirects) == (True, False)
-    assert config(ascend_share=0.5).idle() == {"ascend_share": "without method.forget 'redirect'"}
+    assert {"ascend_share", "push"} <= {*config(ascend_share=0.5, push=1).idle()}
     whole = config(forget="redirect")
-    assert (whole.ascends, whole.redirects, [*whole.idle()]) == (False, True, ["forget_limit"])
+    assert (whole.ascends, whole.redirects, {*whole.idle()}) == (False, True, {"forget_limit", "budget"})
     both = config(forget="redirect", ascend_share=0.5)
-    assert (both.ascends, both.redirects, both.idle()) == (False, True, {})
+    assert (both.ascends, both.redirects, {*both.idle()}) == (False, True, {"budget"})
     assert find("salun").config().redirects and not find("esd").config().redirects
 
 

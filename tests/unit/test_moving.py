@@ -1,6 +1,7 @@
 """Weights that move with the losses: a multiplier for a budget, and FAMO's."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,15 @@ def test_the_multiplier_climbs_by_the_excess_and_stays_above_zero():
     assert dual.value == 0
     dual.observe(0, losses(9.0, 1.6))
     assert dual.value == pytest.approx(0.5), "it rises at once, not after paying back what it saved"
+
+
+def test_a_distance_to_the_original_counts_as_the_rise():
+    dual = Dual(start=1.0, budget=0.1, rate=2.0)
+    dual.before = (1.0, 3.0)
+    distance = losses(9.0, 0.5)
+    distance["retain"] = replace(distance["retain"], is_distance=True)
+    dual.observe(1, distance)
+    assert dual.value == pytest.approx(1 + 2 * (3.5 - 3.3) / 2)
 
 
 def test_a_budget_holds_where_the_two_losses_pull_apart():
@@ -112,7 +122,8 @@ def test_famo_weights_add_up_to_those_of_a_sum():
 
 
 def recipe(method=None, **training):
-    return build_recipe({"concept": "cat", "method": {"name": "rgd", **(method or {})}, "training": training})
+    chosen = {"name": "rgd", "retain": "denoise", **(method or {})}
+    return build_recipe({"concept": "cat", "method": chosen, "training": training})
 
 
 @pytest.mark.parametrize(
@@ -132,6 +143,9 @@ def test_what_a_rule_refuses(rule, training, message):
 
 
 def test_famo_needs_a_weight_and_rules_a_name():
+    with pytest.raises(UserError, match="combine 'famo' needs retain 'denoise', got 'distil', a loss that begins at 0"):
+        recipe({"combine": "famo", "retain": "distil"})
+    assert recipe({"combine": "budget", "retain": "distil"}).method.compares
     with pytest.raises(UserError, match="combine 'famo' needs a retain_weight above 0, got 0"):
         recipe({"combine": "famo", "retain_weight": 0})
     with pytest.raises(UserError, match=r"method\.combine"):

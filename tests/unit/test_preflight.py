@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from turpentine.pipeline.commands.main import main
-from turpentine.pipeline.methods import names
+from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.methods.mask import save_mask
 from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run import space
@@ -73,7 +73,10 @@ def test_all_is_well():
         ({"audits": {"alignment": True, "alignment_model": "ViT-B-32/laion"}}, "expected weights of ViT-B-32"),
         ({"audits": {"alignment": True, "alignment_model": "local-dir:/nowhere"}}, r"open_clip_config\.json"),
         ({"method": {"name": "salun", "mask": "nowhere.safetensors"}}, "can't read the mask .*nowhere"),
-        ({"method": {"name": "rgd", "forget_limit": "auto"}, "prompts": {"n": 1}}, "got one. Give it a number"),
+        (
+            {"method": {"name": "rgd", "forget": "ascend", "forget_limit": "auto"}, "prompts": {"n": 1}},
+            "got one. Give it a number",
+        ),
         ({"training": {"retain_batch": "all", "gradient_accumulation_steps": 2}, "prompts": {"n": 3}}, "must divide"),
     ],
 )
@@ -286,6 +289,8 @@ def test_options_with_an_effect_are_not(chosen):
 @pytest.mark.parametrize("method", names())
 @pytest.mark.parametrize("model", ["tiny-canvas", "tiny-canvas-dit", "digits", SOME_MODEL])
 def test_defaults_are_never_idle(model, method):
+    if model == "digits" and find(method).config.closed_form:
+        pytest.skip("edits what reads prompts, and this model reads none")
     concept = "3" if model == "digits" else "cat"
     recipe = build_recipe({"concept": concept, "model": model, "method": {"name": method}})
     assert idle_options(resolve(recipe)) == []

@@ -20,7 +20,7 @@ def test_names_in_the_order_of_the_front_ends():
 def test_a_method_is_found_by_its_name():
     assert find("rgd") == MethodSpec(RGDConfig, Combined)
     assert type(build_method(FinetuneConfig())) is Finetune
-    with pytest.raises(UserError, match=r"method must be one of \['esd', .*'salun'\], got 'magic'"):
+    with pytest.raises(UserError, match=r"method must be one of \['esd', .*'salun', .*\], got 'magic'"):
         find("magic")
 
 
@@ -72,7 +72,7 @@ main(["unlearn", "--help"])
 """
     done = python(tmp_path, code)
     assert "turpentine_push 3.0 {'name': 'push', 'data': 'diverse', 'strength': 3.0}" in done.stdout, done.stderr
-    assert "|rgd|push" in done.stdout.replace("\n", "").replace(" ", "")
+    assert "|push" in done.stdout.replace("\n", "").replace(" ", "")
 
 
 def test_a_broken_package_is_named_and_the_others_work(tmp_path):

@@ -35,7 +35,8 @@ def test_what_is_drawn_instead_is_shown_and_can_be_changed():
     with pytest.raises(UserError, match="train row 1: expected an anchor without what is removed"):
         edited(made, [[*rows[0][:3], "two cats"], *rows[1:]])
     assert "Drawn instead: <b>a horse</b>" in verdict(made) and "Drawn instead" not in verdict(made, ["no effect"])
-    assert [row[3] for row in rows_of(prompts_of(resolve(RECIPE)))] == [""] * 6
+    paired = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2, "replace_with": None}})
+    assert [row[3] for row in rows_of(prompts_of(resolve(paired)))] == [""] * 6
 
 
 def test_audits_need_test_rows():
