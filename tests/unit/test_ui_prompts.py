@@ -10,7 +10,7 @@ from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.ui.steps.prompts import edited, own_pairs, rows_of, verdict
 
-RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2}})
+RECIPE = build_recipe({"concept": "cat", "prompts": {"n": 4, "n_test": 2, "replace_with": None}})
 
 
 def test_only_what_the_recipe_cannot_make_again_is_kept():
