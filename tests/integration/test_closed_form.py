@@ -23,10 +23,10 @@ ROWS = tuple(PromptPair(forget=f"a photo of a cat {word}", retain=f"a photo of a
 PROMPTS = PromptSet(concept="cat", synonyms=("cat",), train=ROWS[:3], test=ROWS[3:])
 
 
-def recipe_of(method="uce", **fields):
+def recipe_of(name="uce", **fields):
     chosen = {
         "concept": "cat",
-        "method": {"name": method},
+        "method": {"name": name},
         "prompts": {"n": 6, "n_test": 2},
         "samples": {"num_inference_steps": 2},
         "audits": {"images": 2, "retain_train_images": 1, "nudity": "off", "alignment": False, "accuracy": False},
