@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 from turpentine.pipeline.maths.parameters import text_entrances
-from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.methods.closed_form import ClosedForm, gather
+from turpentine.pipeline.methods.rece import RECE, RECEConfig
+from turpentine.pipeline.methods.speed import SPEED, SPEEDConfig
+from turpentine.pipeline.methods.uce import UCE, UCEConfig
 from turpentine.pipeline.models.architectures import build_network, find_architecture
 from turpentine.pipeline.models.protocol import Conditioning
 from turpentine.pipeline.prompts import PromptSet
@@ -27,7 +29,11 @@ from turpentine.pipeline.support.files import write_text
 from turpentine.pipeline.support.progress import Silent
 
 RESULTS = Path(__file__).parent / "results" / "closed-size.json"
-METHODS = ("uce", "rece", "speed")
+METHODS: dict[str, ClosedForm[Any]] = {
+    "uce": UCE(UCEConfig()),
+    "rece": RECE(RECEConfig()),
+    "speed": SPEED(SPEEDConfig()),
+}
 
 
 class Encoder:
@@ -68,11 +74,9 @@ def measure(pairs: int) -> dict[str, Any]:
         "weights": sum(each.numel() for each in weights.values()),
         "reading": time.perf_counter() - began,
     }
-    for name in METHODS:
+    for name, method in METHODS.items():
         own = {key: each.clone() for key, each in weights.items()}
         began = time.perf_counter()
-        method = build_method(find(name).config(name=name))
-        assert isinstance(method, ClosedForm)
         method.edit_weights(own, seen, Silent())
         found[name] = time.perf_counter() - began
     return found

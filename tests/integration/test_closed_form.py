@@ -23,10 +23,10 @@ ROWS = tuple(PromptPair(forget=f"a photo of a cat {word}", retain=f"a photo of a
 PROMPTS = PromptSet(concept="cat", synonyms=("cat",), train=ROWS[:3], test=ROWS[3:])
 
 
-def recipe_of(method="uce", **fields):
+def recipe_of(name="uce", **fields):
     chosen = {
         "concept": "cat",
-        "method": {"name": method},
+        "method": {"name": name},
         "prompts": {"n": 6, "n_test": 2},
         "samples": {"num_inference_steps": 2},
         "audits": {"images": 2, "retain_train_images": 1, "nudity": "off", "alignment": False, "accuracy": False},
@@ -86,9 +86,8 @@ def test_a_stopped_run_leaves_the_weights_and_goes_on_to_the_same_bits(tmp_path)
         run_recipe(recipe_of("speed"), tmp_path / "cut", denoiser=denoiser, progress=stop)
     assert all(torch.equal(value, before[name]) for name, value in denoiser.module.state_dict().items())
     resumed = run_recipe(recipe_of("speed"), tmp_path / "cut", resume=True)
-    files = [next((tmp_path / name / "weights").glob("*.safetensors")) for name in ("whole", "cut")]
-    assert resumed.results.weights[0].sha256 == whole.results.weights[0].sha256
-    assert files[0].name == files[1].name
+    one, other = (weights(run.pipeline.unet) for run in (whole, resumed))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_an_edit_that_moved_nothing_says_so(tmp_path):
@@ -141,4 +140,5 @@ def test_a_warm_started_run_resumes_to_the_same_bits(tmp_path):
     with pytest.raises(Cancelled, match="after step 2 of 4"):
         run_recipe(recipe, tmp_path / "cut", progress=stop)
     resumed = run_recipe(recipe, tmp_path / "cut", resume=True, progress=Silent())
-    assert resumed.results.weights[0].sha256 == whole.results.weights[0].sha256
+    one, other = (weights(run.pipeline.unet) for run in (whole, resumed))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
