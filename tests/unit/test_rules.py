@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torchjd.aggregation import IMTLG, MGDA, AlignedMTL, CAGrad, NashMTL, PCGrad, UPGrad
+from torchjd.linalg import QuadprogProjector
 from turpentine.pipeline.maths.choices import RULES, RuleName
 from turpentine.pipeline.maths.gradients import Gram, Waiting, gram
 from turpentine.pipeline.maths.rules import BY_GRAM, CAGRAD_RADIUS, MEASURING, combine, mgda, sign_gated
@@ -75,18 +76,15 @@ def test_equals_torchjd(name, seed, scale, lean):
 @random_pairs
 @settings(deadline=None, max_examples=40)
 def test_restricted_is_upgrad_with_a_preference(seed, scale, lean):
-    pytest.importorskip("quadprog")
-    from torchjd.linalg import QuadprogProjector  # later than the lowest version
-
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
     for weight in (1.0, 2.5):
         exact = QuadprogProjector(norm_eps=0.0, reg_eps=1e-13)  # by default they add 1e-4 to the diagonal
         theirs = UPGrad(torch.tensor([1.0, weight], dtype=torch.float64), projector=exact)(matrix)
         ours = flat(direction("restricted", grads, weight))
-        assert (ours - theirs).norm() <= 1e-6 * (ours.norm() + 1e-3 * matrix.norm())
+        assert (ours - theirs).norm() <= 1e-6 * matrix.norm()  # of their solver
         alike = 2 * UPGrad(projector=exact)(matrix) if weight == 1 else ours
-        assert (ours - alike).norm() <= 1e-6 * (ours.norm() + 1e-3 * matrix.norm())
+        assert (ours - alike).norm() <= 1e-6 * matrix.norm()  # of their solver
 
 
 @random_pairs
@@ -115,7 +113,6 @@ def test_bisector_is_nash_mtl(seed, scale, lean):
 @settings(deadline=None, max_examples=10)
 def test_bisector_has_the_direction_of_torchjds_nash_mtl(seed, scale, lean):
     """Their solver iterates in steps, and stops at a thousandth."""
-    pytest.importorskip("ecos")
     grads = pair(seed, scale, lean)
     theirs = NashMTL(n_tasks=2, max_norm=0.0)(torch.stack([flat(grads["forget"]), flat(grads["retain"])]))
     assert torch.nn.functional.cosine_similarity(flat(direction("bisector", grads)), theirs, dim=0) > 1 - 1e-5
@@ -125,7 +122,6 @@ def test_bisector_has_the_direction_of_torchjds_nash_mtl(seed, scale, lean):
 @settings(deadline=None, max_examples=40)
 def test_cagrad_equals_torchjd(seed, scale, lean):
     """Their solver stops at about 1e-8; without `norm_eps` it solves the problem itself, not one nearby."""
-    pytest.importorskip("cvxpy")
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
     ours = flat(direction("cagrad", grads))
