@@ -39,6 +39,12 @@ class ClosedFormConfig(MethodConfig):
     closed_form: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
+    sees_forget_images: ClassVar[bool] = False
+
+    @property
+    def redirects(self) -> bool:
+        """Always: forget prompts are read as their anchors."""
+        return True
 
 
 SIZE = "lambda: weight of the size of the change"
