@@ -283,6 +283,24 @@ def test_auto_leaves_what_pairs_say_themselves(tmp_path):
     assert PromptSet.load(saved, replace_with="auto").replace_with == "a horse"
 
 
+def test_what_nobody_chose_counts_only_where_something_is_drawn_instead(tmp_path):
+    usual, own = (
+        PromptSet.build("cat", n=8, n_test=2, replace_with=text, keep_forgotten=["horse"]) for text in ("auto", "a dog")
+    )
+    assert usual.train == own.train and usual.usual_anchor and not own.usual_anchor
+    usual.save(tmp_path / "p.json")
+    assert PromptSet.load(tmp_path / "p.json") == usual
+
+    def checked(prompts, method):
+        return preflight(resolve(recipe_of(method=method, audits={"alignment": False})), prompts)
+
+    assert checked(usual, "salun").prompts == usual
+    plain = checked(usual, "finetune")
+    assert plain.prompts.anchor_test == plain.prompts.retain_test and plain.prompts.replace_with is None
+    assert not plain.prompts.own_anchors and not any("anchors" in text for text in plain.warnings)
+    assert any("anchors of the prompts have no effect" in text for text in checked(own, "finetune").warnings)
+
+
 def test_auto_keeps_clear_of_what_must_stay_forgotten():
     made = PromptSet.build("cat", n=8, n_test=2, replace_with="auto", keep_forgotten=["dog"])
     assert made.replace_with == "car"
