@@ -89,7 +89,11 @@ class UnlearnConcept(Node):
                 ),
                 "method": (
                     names(),
-                    {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
+                    {
+                        "default": "rgd",
+                        "tooltip": "How to unlearn. rgd: restricted gradient, diversified data. uce, rece and speed: "
+                        "an edit in seconds, without steps.",
+                    },
                 ),
                 **widgets(*_BASIC, advanced=False),
                 "seed": seed_widget(sentence(fields()["seed"].help)),

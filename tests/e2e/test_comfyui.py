@@ -258,7 +258,7 @@ def test_mistakes_are_explained(message, graph, comfy, comfy_base):
 def half_written(base):
     """Runs without results, weights and other files without their end, in ComfyUI's output folder."""
     runs = {path for path in (base / "output/turpentine/runs").glob("*") if not (path / "results.json").is_file()}
-    return runs | {path for path in (base / "output").rglob(".*.partial*")}
+    return runs | set((base / "output").rglob(".*.partial*"))
 
 
 def test_a_diffusers_model_wired_into_a_sampler_is_explained(comfy):

@@ -285,14 +285,15 @@ def test_auto_leaves_what_pairs_say_themselves(tmp_path):
 
 def test_what_nobody_chose_counts_only_where_something_is_drawn_instead(tmp_path):
     usual, own = (
-        PromptSet.build("cat", n=8, n_test=2, replace_with=text, keep_forgotten=["horse"]) for text in ("auto", "a dog")
+        PromptSet.build("cat", n=8, n_test=2, world="tiny-canvas", replace_with=text, keep_forgotten=["horse"])
+        for text in ("auto", "an astronaut")
     )
     assert usual.train == own.train and usual.usual_anchor and not own.usual_anchor
     usual.save(tmp_path / "p.json")
     assert PromptSet.load(tmp_path / "p.json") == usual
 
     def checked(prompts, method):
-        return preflight(resolve(recipe_of(method=method, audits={"alignment": False})), prompts)
+        return preflight(resolve(recipe_of(model="tiny-canvas", method=method, audits={"alignment": False})), prompts)
 
     assert checked(usual, "salun").prompts == usual
     plain = checked(usual, "finetune")
