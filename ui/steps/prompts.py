@@ -60,6 +60,8 @@ def build(page: Page) -> None:
         controls.add(FLIP)
         pictures = controls.add(PICTURES, visible=False)
     with gr.Accordion("Prompt settings", open=False):
+        controls.add(("prompts", "n"), label="Training pairs")
+        controls.add(("prompts", "n_test"), label="Test pairs")
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
     page.table = gr.Dataframe(
