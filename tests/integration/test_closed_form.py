@@ -45,7 +45,7 @@ def weights(module):
 def test_every_family_is_edited_where_the_prompts_enter(family, method):
     denoiser = wrap_pipeline(build_family(family))
     before = weights(denoiser.module)
-    result = edit(denoiser, PROMPTS, build_recipe({"concept": "cat", "method": {"name": method}}).method)
+    result = edit(denoiser, PROMPTS.rows, build_recipe({"concept": "cat", "method": {"name": method}}).method)
     changed = {name for name, value in denoiser.module.state_dict().items() if not torch.equal(value, before[name])}
     ends = ("attn2.to_k.weight", "attn2.to_v.weight", "embedder.weight", "embedder.linear_1.weight", "linear_1.weight")
     assert changed and all(name.endswith(ends) for name in changed)
@@ -54,7 +54,7 @@ def test_every_family_is_edited_where_the_prompts_enter(family, method):
     if family != "sd1":
         return
     again = wrap_pipeline(build_family(family))
-    edit(again, PROMPTS, build_recipe({"concept": "cat", "method": {"name": method}}).method)
+    edit(again, PROMPTS.rows, build_recipe({"concept": "cat", "method": {"name": method}}).method)
     assert all(
         torch.equal(value, again.module.state_dict()[name]) for name, value in denoiser.module.state_dict().items()
     )
@@ -120,7 +120,7 @@ def test_the_api_takes_them_and_a_warm_start(tmp_path):
     file.write_text("forget,retain\n" + "".join(f"a cat {i},a dog {i}\n" for i in range(4)))
     audits = {"images": 1, "retain_train_images": 1, "alignment": False}
     common = {"prompts": {"file": str(file)}, "num_inference_steps": 2, "audits": audits}
-    done = turpentine.unlearn(build_tiny_pipeline(), "cat", out=tmp_path / "uce", method="uce", **common)
+    done = turpentine.unlearn(build_tiny_pipeline(), "cat", out=tmp_path / "edited", method="uce", **common)
     assert done.results.training.steps == 0
     ways = {
         warm: turpentine.unlearn(

@@ -196,7 +196,8 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
         if split not in parts:
             raise UserError(f"row {number}: split must be train or test, got {split!r}.")
         parts[split].append(PromptPair(forget=forget, retain=retain, anchor=anchor or None))
-    prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
+    made = {"source": "file", "usual_anchor": False}
+    prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | made)
     prompts.check()
     unnamed = [number for number, (_, forget, *_) in numbered if not prompts.names_concept(forget)]
     warnings = tables.told(unnamed, "forget prompt", f"without {prompts.concept!r}", "row")
