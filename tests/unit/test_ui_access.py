@@ -121,6 +121,7 @@ def test_every_free_text_is_plain_checked_or_closed(access):
         ("audits", "nudity_labels"),
         ("audits", "alignment_model"),
         ("prompts", "replace_with"),
+        ("data", "forget_images"),
     }
     assert ("prompts", "file") not in opened and ("prompts", "llm_url") not in opened
     assert ("training", "steps") in opened
@@ -163,6 +164,13 @@ def test_uploads_are_checked(tmp_path):
     for path in (str(large), str(other), "", None, 3):
         with pytest.raises(UserError, match="expected a file"):
             upload(path, (".csv",), 50)
+
+
+def test_pictures_that_cannot_be_kept_are_told_by_their_names(access, tmp_path):
+    (tmp_path / "fake.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"^expected an image at fake\.png, but"):
+        access.keep_pictures([str(tmp_path / "fake.png")])
+    assert list(access.runs.glob("pictures-*")) == []
 
 
 def test_texts_are_short():
