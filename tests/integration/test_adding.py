@@ -334,10 +334,10 @@ def copy(tmp_path_factory):
     (package / "pipeline" / "methods" / "push.py").write_text(METHOD)
     registry = package / "pipeline" / "methods" / "registry.py"
     text = registry.read_text()
-    assert text.count('"restricted")') == 1
-    registry.write_text(text.replace('"restricted")', '"restricted", "push")'))
+    assert text.count('"speed")') == 1
+    registry.write_text(text.replace('"speed")', '"speed", "push")'))
     for file, module, name, last in (
-        ("audits/registry.py", "brightness", "BrightnessAudit", "ClassAudit)"),
+        ("audits/registry.py", "brightness", "BrightnessAudit", "ResemblanceAudit)"),
         ("worlds/__init__.py", "forest", "Forest", "Classes())"),
     ):
         path = package / "pipeline" / file
