@@ -72,7 +72,15 @@ class DiversePromptSet(Node):
                     "tooltip": "diverse: many different pairs (RGD). uniform: one pair repeated (RG, SalUn).",
                 },
             ),
-            "replace_with": ("STRING", {"default": "", "tooltip": sentence(known["replace_with"].help)}),
+            "replace_with": (
+                "STRING",
+                {
+                    "default": "",
+                    "tooltip": sentence(
+                        known["replace_with"].help, "Empty: auto, if the method draws something instead."
+                    ),
+                },
+            ),
         }
         return {"required": required, "optional": optional}
 

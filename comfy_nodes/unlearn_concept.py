@@ -17,6 +17,19 @@ _ADVANCED = ("method", "training", "samples", "audits", "output")
 _SKIP = ("method.data", *_BASIC, "audits.distance_features")  # the last is of class-conditional models
 _OPTIONS = "TURPENTINE_OPTIONS"
 
+_ORDER = """
+    forget_limit retain_weight mask_share mask_guidance_scale mask negative_guidance start_guidance start_steps
+    projection num_inference_steps guidance_scale training_guidance_scale scheduler sample_batch_size image_size
+    early_stop batch_size retain_batch proportion_empty_prompts gradient_accumulation_steps warmup_steps
+    lr_scheduler parameters adapter_rank adapter_alpha adapter_targets metric guard precision gradient_checkpointing
+    optimizer forget_gradient torch_compile channels_last max_grad_norm checkpoint_every preview_every audit_images
+    audit_retain_train_images nudity nudity_threshold nudity_labels alignment alignment_model accuracy
+    audit_class_judge formats dtype lora_rank lora_energy forget ascend_share push retain combine budget warm_start
+    erase_scale preserve_scale lamb rounds regularisation threshold retain_scale invariant_lamb aug_num
+    training_num_inference_steps
+""".split()
+"""The widgets of Unlearn Options as they came to be. A saved graph keeps values by position: new ones go to the end."""
+
 
 class UnlearnOptions(Node):
     """Offers every setting of a recipe that Unlearn Concept doesn't show itself."""
@@ -33,7 +46,9 @@ class UnlearnOptions(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Widgets from the recipe's fields."""
-        return {"required": {}, "optional": widgets(*_ADVANCED, skip=_SKIP, advanced=False)}
+        found = widgets(*_ADVANCED, skip=_SKIP, advanced=False)
+        ordered = sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+        return {"required": {}, "optional": {name: found[name] for name in ordered}}
 
     def work(self, **inputs: Any) -> Any:  # noqa: D102
         return (chosen(inputs, *_ADVANCED, skip=_SKIP),)
@@ -74,7 +89,11 @@ class UnlearnConcept(Node):
                 ),
                 "method": (
                     names(),
-                    {"default": "rgd", "tooltip": "How to unlearn. rgd: restricted gradient, diversified data."},
+                    {
+                        "default": "rgd",
+                        "tooltip": "How to unlearn. rgd: restricted gradient, diversified data. uce, rece and speed: "
+                        "an edit in seconds, without steps.",
+                    },
                 ),
                 **widgets(*_BASIC, advanced=False),
                 "seed": seed_widget(sentence(fields()["seed"].help)),

@@ -30,7 +30,7 @@ _NAMED = 60
 """Longest name of a concept."""
 
 _PICTURES = re.compile(r"pictures-[0-9a-f]{12}")
-_LARGEST_PICTURE = 20_000_000
+_LARGEST_PICTURE = 5_000_000
 """Bytes of one uploaded picture."""
 _MOST_PICTURES = 500
 """Pictures and captions that are uploaded at once."""
@@ -181,10 +181,14 @@ class Access:
                 shutil.copyfile(path, partial)
         try:
             check_pictures(folder)
-        except UserError:
+        except UserError as error:
             shutil.rmtree(folder)
-            raise
+            raise UserError(self.without_folders(str(error))) from None
         return folder
+
+    def without_folders(self, text: str) -> str:
+        """A message without the folders of dropped pictures, which no visitor knows."""
+        return re.sub(rf"{re.escape(str(self.runs))}/(?:{_PICTURES.pattern}/)?", "", text)
 
     def pictures(self, name: object) -> Path:
         """Find kept pictures by the name of their folder, or its path.

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from ..canvas import (
     CONCEPTS,
+    GRACEFUL,
     STORE,
     accuracies,
     cell,
@@ -79,13 +80,17 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     ])  # fmt: skip
 
 
+_OPTIONS = {"rgd": "rgd --forget ascend", GRACEFUL: "rgd"}
+"""Rows by the words that a user would write."""
+
+
 def headline(records: Mapping[str, Record]) -> str:
     """Write one line a method for the README: accuracies, and the change of alignment on held-out retain prompts."""
     concepts = list(dict.fromkeys(record.labels["concept"] for record in records.values()))
     header = ["method", *(text for name in concepts for text in (f"{name}: UA / IRA / CRA ↑", "alignment"))]
     table = []
     for row in rows():
-        line = [f"`{row}`"]
+        line = [f"`{_OPTIONS.get(row, row)}`"]
         for concept in concepts:
             found = pick(records.values(), concept=concept)
             own, base = pick(found, row=row), pick(found, row="none")

@@ -34,11 +34,17 @@ class ClosedFormConfig(MethodConfig):
     A few dozen prompts say what there is to say: embedding them is most of the time that an edit takes.
     """
 
-    recipe: ClassVar[Mapping[str, Mapping[str, object]]] = {"prompts": {"n": 64}}
+    recipe: ClassVar[Mapping[str, Mapping[str, object]]] = {"prompts": {"n": 64, "replace_with": "auto"}}
     terms: ClassVar[tuple[str, ...]] = ()
     closed_form: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
+    sees_forget_images: ClassVar[bool] = False
+
+    @property
+    def redirects(self) -> bool:
+        """Always: forget prompts are read as their anchors."""
+        return True
 
 
 SIZE = "lambda: weight of the size of the change"

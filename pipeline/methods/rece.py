@@ -7,8 +7,8 @@ After an edit, the embedding c' that the edited layers read as the original ones
 and the next round edits c' in place of c.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -19,7 +19,12 @@ from .registry import register
 
 
 class RECEConfig(ScaledConfig):
-    """Options of `rece`."""
+    """Options of `rece`.
+
+    With one anchor for all prompts its rounds also took from what should stay, so its anchors are the retain prompts.
+    """
+
+    recipe: ClassVar[Mapping[str, Mapping[str, object]]] = {"prompts": {"n": 64}}
 
     name: Literal["rece"] = "rece"
     lamb: float = Field(default=0.1, gt=0, le=1000, description=SIZE)

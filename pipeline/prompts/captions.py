@@ -57,7 +57,8 @@ def caption_set(
     )
     closed = bool(find_world(world).words)
     known = [(name, kind) for name in names if not closed or find_world(world).find(name)]
-    if not known and replace_with == AUTO:
+    usual = replace_with == AUTO
+    if not known and usual:
         replace_with = None
     replace_with = chosen(replace_with, [(names[0], kind)], composer, kept, None)
     replace = rule_of(replace_with, [(names[0], kind)], composer, more, kept, None)
@@ -70,6 +71,7 @@ def caption_set(
         world=world,
         synonyms=part.names,
         replace_with=replace_with,
+        usual_anchor=usual and replace_with is not None,
         source="file",
         seed=seed,
         train=tuple(train),

@@ -74,6 +74,7 @@ class PromptSet(BaseModel):
     attribute_of: str | None = Field(default=None, description="the object whose attribute the concept is")
     keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
     replace_with: str | None = Field(default=None, description="what is drawn instead; none: the retain prompts")
+    usual_anchor: bool = Field(default=False, description="whether nobody named that thing, so that the world chose it")
     source: Source = "template"
     seed: int = 0
     train: tuple[PromptPair, ...]
@@ -90,7 +91,8 @@ class PromptSet(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent_anchor(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write a set without anchors as sets were written before there were any."""
-        return {name: value for name, value in write(self).items() if name != "replace_with" or value is not None}
+        later = ("replace_with", "usual_anchor")
+        return {name: value for name, value in write(self).items() if name not in later or value not in (None, False)}
 
     @property
     def concept(self) -> str:
@@ -206,6 +208,7 @@ class PromptSet(BaseModel):
         kept = with_kinds(keep_forgotten, kind, composer)
         scope = Scope(structure, seed, llm, allow_fallback)
         targets = list(zip(names, kinds, strict=True))
+        usual = replace_with == AUTO
         replace_with = chosen(replace_with, targets, composer, kept, attribute_of)
         replace = rule_of(replace_with, targets, composer, more, kept, attribute_of)
         parts = [
@@ -241,6 +244,7 @@ class PromptSet(BaseModel):
             attribute_of=attribute_of,
             keep_forgotten=tuple(name for name in keep_forgotten if name not in unguarded),
             replace_with=replace_with,
+            usual_anchor=usual and replace_with is not None,
             source="llm" if any(part.from_llm for part in parts) else "template",
             seed=seed,
             train=tuple(train),
@@ -275,7 +279,8 @@ class PromptSet(BaseModel):
         if concept not in names:
             raise UserError(f"expected the name of a class, one of {list(names)}; got {concept!r}.")
         others = [name for name in names if name != concept]
-        if replace_with == AUTO:
+        usual = replace_with == AUTO
+        if usual:
             replace_with = others[0]
         if replace_with is not None and replace_with not in others:
             raise UserError(f"replace_with: expected another class, one of {others}; got {replace_with!r}.")
@@ -290,6 +295,7 @@ class PromptSet(BaseModel):
             world=Classes.name,
             synonyms=(concept,),
             replace_with=replace_with,
+            usual_anchor=usual,
             seed=seed,
             train=rows(n),
             test=rows(n_test),

@@ -111,6 +111,20 @@ def without_guards(prompts: "PromptSet") -> list[PromptPair]:
     ]
 
 
+def without_usual_anchor(prompts: Prompts) -> Prompts:
+    """Let a set draw its retain prompts instead, but in the rows that guard: theirs ask for something else."""
+    kept = forgotten_words(prompts)
+    train, test = (
+        tuple(
+            pair if named_in(pair.retain, kept) is not None else pair.model_copy(update={"anchor": None})
+            for pair in pairs
+        )
+        for pairs in (prompts.train, prompts.test)
+    )
+    more = {"replace_with": None, "usual_anchor": False}
+    return prompts.model_copy(update={"train": train, "test": test, **more})
+
+
 def replaced(
     prompts: Prompts, text: str, world: str, synonyms: Sequence[str] = (), kept: Sequence[str] = ()
 ) -> Prompts:

@@ -141,7 +141,8 @@ def verdict(results: Results) -> Verdict:
     wreckage = _wreckage(results)
     forgetting, first = _forgetting(results, wreckage)
     keeping, second = _keeping(results)
-    return Verdict(forgetting, keeping, f"{first}; {second}.", bool(wreckage))
+    instead = f" To be drawn instead: {results.instead}." if results.instead else ""
+    return Verdict(forgetting, keeping, f"{first}; {second}.{instead}", bool(wreckage))
 
 
 def course(training: TrainingResult) -> str:

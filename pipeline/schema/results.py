@@ -246,6 +246,9 @@ class Results(Record):
     concept: str
     kind: Literal["object", "style", "nudity", "class"]
     method: str
+    instead: str | None = Field(
+        default=None, description="what is drawn instead; None where the method, or each pair, says it"
+    )
     recipe: dict[str, Any] = Field(description="the complete recipe; a run is reproduced from it")
     model: ModelInfo
     training: TrainingResult

@@ -4,7 +4,9 @@ import json
 import re
 from urllib.error import HTTPError
 
+import numpy as np
 import pytest
+from PIL import Image
 from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 
 from .comfy_graphs import WORKFLOWS, draw, native, node, shipped, short
@@ -66,6 +68,83 @@ def test_cancel_leaves_the_model_and_the_next_run_goes_on(comfy, comfy_base):
     done, total = zip(*finished.progress("4"), strict=True)
     assert (12, 12) in zip(done, total, strict=True)
     assert max(picture.width for picture in finished.previews) > 400  # loss curves, and pictures before and now
+
+
+def _removal(**unlearn):
+    """tiny-canvas, of which a cat is removed for a horse, and its held-out pictures before and after."""
+    graph = {
+        "model": node("TurpentineModelFromDiffusers", model="tiny-canvas"),
+        "set": node(
+            "TurpentineDiversePromptSet",
+            concept="cat", kind="object", world="tiny-canvas", seed=0, replace_with="a horse",
+        ),
+        "before": node(
+            "TurpentineGenerate", model=["model", 0], prompts=["set", 0], which="forget_test", images=2, seed=0
+        ),
+        "unlearn": node(
+            "TurpentineUnlearnConcept",
+            model=["model", 0], prompts=["set", 0], method="rgd", steps=2, learning_rate=1e-3, seed=3,
+            save_as="delta", measure=False,
+        ),
+        "after": node(
+            "TurpentineGenerate", model=["unlearn", 0], prompts=["set", 0], which="forget_test", images=2, seed=0
+        ),
+        "p": node("PreviewImage", images=["before", 0]),
+        "q": node("PreviewImage", images=["after", 0]),
+    }  # fmt: skip
+    graph = short(graph)
+    graph["unlearn"]["inputs"] |= unlearn
+    return graph
+
+
+def test_what_is_drawn_instead_is_measured_and_the_removal_taken_back(comfy, comfy_base):
+    graph = _removal(measure=True)
+    graph["clip"] = node(
+        "TurpentineAuditAlignment",
+        images=["after", 0], prompts=["after", 1], anchors=["after", 2], other_images=["before", 0],
+        model="tiny-canvas", allow_download=False,
+    )  # fmt: skip
+    graph["show"] = node("PreviewAny", source=["after", 2])
+    graph["report"] = node("TurpentineReport", model=["unlearn", 0])
+    done = comfy.run(graph)
+    assert done.status == "success", done.error
+    assert "horse" in done.text("show") and "cat" not in done.text("show")
+    assert "with what should be drawn instead" in done.text("clip")
+    assert "scene kept" in done.text("report")
+    assert "no effect" not in done.text("unlearn")
+    before, after = done.pixels("p"), done.pixels("q")
+    assert abs(after - before).max() > 0
+    path = re.search(r"Weights: (.*)", done.text("unlearn"))[1]
+    back = {id_: graph[id_] for id_ in ("model", "set", "unlearn", "unlearno", "after", "q")} | {
+        "back": node(
+            "TurpentineTakeBack", model=["unlearn", 0], file=f"loras/{path.rpartition('/')[2]}", any_base=False
+        ),
+        "told": node("PreviewAny", source=["back", 2]),
+    }
+    back["after"] = node("TurpentineGenerate", **graph["after"]["inputs"] | {"model": ["back", 0]})
+    done = comfy.run(back)
+    assert done.status == "success", done.error
+    assert "Taken back: cat; bit for bit" in done.text("told")
+    assert (done.pixels("q") == before).all()
+
+
+def test_by_pictures_and_in_closed_form(comfy, comfy_base):
+    """Neither is told of a text that nobody gave."""
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(comfy_base / "input" / "logo.png")
+    graph = _removal(forget_images=["logo", 0], save_as="nothing")
+    graph["logo"] = node("LoadImage", image="logo.png")
+    graph["edit"] = node(
+        "TurpentineUnlearnConcept", **graph["unlearn"]["inputs"] | {"method": "uce", "steps": -1, "learning_rate": -1}
+    )
+    del graph["edit"]["inputs"]["forget_images"]
+    graph["set"]["inputs"]["replace_with"] = ""
+    done = comfy.run(graph)
+    assert done.status == "success", done.error
+    assert "1 picture to forget" in done.text("unlearn") and done.pixels("q").std() > 1
+    assert "no effect" not in done.text("unlearn") + done.text("edit")
+    (kept,) = (comfy_base / "output" / "turpentine").glob("pictures-*/*.png")
+    assert (np.asarray(Image.open(kept)) == pixels).all()
 
 
 def recipe(run):
@@ -131,6 +210,18 @@ def _mistakes():
     names = graph(loaded, x=node("TurpentineSavePromptSet", prompts=["2", 0], name="cats", format="json"))
     names["2"]["inputs"] |= {"text": "an astronaut | another astronaut", "n_test": 100}
     yield "expected a retain prompt without", names
+    anchor = graph(names)
+    anchor["2"]["inputs"] |= {"text": "", "replace_with": "an astronaut"}
+    yield "replace_with: expected", anchor
+    batch = node("EmptyImage", width=64, height=64, batch_size=8, color=255)
+    pictures = {id_: graph(tiny)[id_] for id_ in ("1", "2", "4", "16")}
+    pictures["4"]["inputs"]["forget_images"] = ["batch", 0]
+    yield "a training pair for each of 8 pictures", graph(pictures, batch=batch)
+    pictures = graph(pictures, batch=batch)
+    pictures["2"]["inputs"]["concept"] = "astronaut + pop art"
+    yield "goes with one concept", pictures
+    back = node("TurpentineTakeBack", model=["1", 0], file="loras/gone.safetensors", any_base=False)
+    yield "Choose another file", graph(loaded, b=back, x=save("b"))
     clip = graph(tiny)
     clip["8"]["inputs"]["model"] = "ViT-B-32/laion2b_s34b_b79k"
     yield "no node does unasked", clip
@@ -155,11 +246,19 @@ def _mistakes():
 
 
 @pytest.mark.parametrize(("message", "graph"), list(_mistakes()), ids=lambda it: it if isinstance(it, str) else "")
-def test_mistakes_are_explained(message, graph, comfy):
+def test_mistakes_are_explained(message, graph, comfy, comfy_base):
+    before = half_written(comfy_base)
     done = comfy.run(graph)
     assert done.status == "error"
     assert message in done.error and "\n" not in done.error
     assert done.messages["execution_error"]["exception_type"].endswith("UserError")
+    assert half_written(comfy_base) == before
+
+
+def half_written(base):
+    """Runs without results, weights and other files without their end, in ComfyUI's output folder."""
+    runs = {path for path in (base / "output/turpentine/runs").glob("*") if not (path / "results.json").is_file()}
+    return runs | set((base / "output").rglob(".*.partial*"))
 
 
 def test_a_diffusers_model_wired_into_a_sampler_is_explained(comfy):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import turpentine
+from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 
 from .comfy_editor import CHROMIUM, open_editor
 from .comfy_graphs import SHORT, WORKFLOWS
@@ -24,6 +25,21 @@ def test_example_workflows_open_as_they_were_made(comfy):
             assert set(wanted) == set(shown)
             for id_, each in wanted.items():
                 assert each["inputs"].items() <= shown[id_]["inputs"].items(), (path.stem, id_)
+
+
+def test_a_graph_of_before_means_the_same(comfy):
+    """Saved before there was anything to draw instead, it opens with the values that were saved."""
+    saved = json.loads((Path(__file__).parent / "saved" / "1-bundled-demo.json").read_text())
+    wanted = json.loads(WORKFLOWS[0].read_text())
+    with open_editor(comfy) as editor:
+        assert editor.open(saved, "saved") == []
+        shown = editor.prompt()
+    assert set(wanted) == set(shown)
+    for id_, each in wanted.items():
+        assert each["inputs"].items() <= shown[id_]["inputs"].items(), id_
+    options = NODE_CLASS_MAPPINGS["TurpentineUnlearnOptions"].INPUT_TYPES()["optional"]
+    defaults = {name: settings["default"] for name, (_, settings) in options.items()}
+    assert shown["16"]["inputs"] == defaults | wanted["16"]["inputs"]
 
 
 def settled(editor):

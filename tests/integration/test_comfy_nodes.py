@@ -10,6 +10,8 @@ from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS
 from turpentine.comfy_nodes.pictures import live_preview, loss_curves
 from turpentine.comfy_nodes.unlearning import make_recipe, run_name
 from turpentine.pipeline.methods import find, names
+from turpentine.pipeline.run.preflight import preflight
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.weights import read_header, snapshot
 
@@ -90,6 +92,28 @@ def test_prompt_set_says_what_is_drawn_instead():
     assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
     with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
         call("DiversePromptSet", **settings, replace_with="a dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "options", "anchor", "told"),
+    [
+        ("", "rgd", {}, "auto", False),
+        ("", "salun", {}, "auto", False),
+        ("", "finetune", {}, None, False),
+        ("", "rgd", {"forget": "ascend"}, None, False),
+        ("a horse", "rgd", {}, "a horse", False),
+        ("a horse", "finetune", {}, "a horse", True),
+        ("a horse", "rgd", {"forget": "ascend"}, "a horse", True),
+    ],
+)
+def test_only_what_was_said_is_told_to_have_no_effect(text, method, options, anchor, told, model):
+    made, *_ = call("DiversePromptSet", concept="cat", world="tiny-canvas", n=4, n_test=4, replace_with=text)
+    (chosen,) = call("UnlearnOptions", **options)
+    recipe = make_recipe(model, made, method, chosen, measure=False)
+    assert recipe.prompts.replace_with == anchor
+    warnings = preflight(resolve(recipe), made, model.denoiser).warnings
+    assert any("replace_with" in warning for warning in warnings) == told
+    assert told or warnings == ()
 
 
 def test_a_bar_in_brackets_belongs_to_the_prompt():

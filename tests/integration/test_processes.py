@@ -50,6 +50,10 @@ DIRECTIONS = {
         "strategy": "fsdp", "method": "rgd", "options": {"combine": "famo", "forget": "redirect"},
         "training": {"gradient_accumulation_steps": 2},
     },
+    "ddp-distil": {
+        "strategy": "ddp", "method": "rgd", "options": {"forget": "redirect", "retain": "distil", "push": 1.0},
+        "training": {"gradient_accumulation_steps": 2},
+    },
     "ddp-sago": {"strategy": "ddp", "method": "rgd", "options": {"combine": "sago"}, "training": {"guard": True}},
     "fsdp-budget": {
         "strategy": "fsdp", "method": "rgd", "options": {"combine": "budget"}, "training": {"batch_size": 3},

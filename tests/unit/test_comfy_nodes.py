@@ -13,11 +13,14 @@ from turpentine.comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPIN
 from turpentine.comfy_nodes.inputs import AUTO, chosen, widgets
 from turpentine.comfy_nodes.networks import mmdit_config, unet_config
 from turpentine.comfy_nodes.pictures import from_image
+from turpentine.comfy_nodes.unlearn_concept import _ORDER, UnlearnOptions
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.fields import fields_of
 from turpentine.pipeline.support.errors import UserError
 
 ROOT = Path(turpentine.__file__).parent
+SAVED = json.loads((ROOT / "tests" / "e2e" / "saved" / "1-bundled-demo.json").read_text(encoding="utf-8"))
+"""A graph that an older version saved."""
 NODES = sorted(NODE_CLASS_MAPPINGS.items())
 SECTIONS = ("method", "training", "samples", "audits", "output", "prompts")
 
@@ -95,6 +98,26 @@ def test_every_input_is_one_that_comfyui_knows(id_, node):
             else:
                 assert kind in wires | {"STRING", "BOOLEAN"}, name
     assert json.dumps(node.INPUT_TYPES())
+
+
+@pytest.mark.parametrize("saved", SAVED["nodes"], ids=lambda node: f"{node['type']}-{node['id']}")
+def test_graphs_of_before_find_their_widgets(saved):
+    """A graph keeps values by position, so what came later stands behind what was there."""
+    if saved["type"] in NODE_CLASS_MAPPINGS:
+        inputs = [each for group in NODE_CLASS_MAPPINGS[saved["type"]].INPUT_TYPES().values() for each in group.items()]
+        values = ("STRING", "INT", "FLOAT", "BOOLEAN")
+        now = [
+            name
+            for name, (kind, settings) in inputs
+            if (isinstance(kind, list) or kind in values) and not settings.get("forceInput")
+        ]
+        before = [slot["name"] for slot in saved["inputs"] if "widget" in slot]
+        assert len(before) == len(saved.get("widgets_values", []))
+        assert now[: len(before)] == before
+
+
+def test_every_setting_has_its_place_in_unlearn_options():
+    assert list(UnlearnOptions.INPUT_TYPES()["optional"]) == _ORDER
 
 
 def test_no_help_page_without_a_node():

@@ -266,7 +266,7 @@ def test_auto_is_one_thing_for_all_pairs(concept, kind, world, expected):
     made = PromptSet.build(concept, kind, n=6, n_test=3, world=world, replace_with="auto")
     assert made.replace_with == expected
     chosen = PromptSet.build(concept, kind, n=6, n_test=3, world=world, replace_with=expected)
-    assert made == chosen
+    assert made.usual_anchor and made.model_copy(update={"usual_anchor": False}) == chosen
     assert not any(made.names_concept(text) for text in (*made.anchor_train, *made.anchor_test))
 
 
@@ -281,6 +281,25 @@ def test_auto_leaves_what_pairs_say_themselves(tmp_path):
     saved = tmp_path / "own.json"
     PromptSet.build("cat", n=4, n_test=2, replace_with="a horse").save(saved)
     assert PromptSet.load(saved, replace_with="auto").replace_with == "a horse"
+
+
+def test_what_nobody_chose_counts_only_where_something_is_drawn_instead(tmp_path):
+    usual, own = (
+        PromptSet.build("cat", n=8, n_test=2, world="tiny-canvas", replace_with=text, keep_forgotten=["horse"])
+        for text in ("auto", "an astronaut")
+    )
+    assert usual.train == own.train and usual.usual_anchor and not own.usual_anchor
+    usual.save(tmp_path / "p.json")
+    assert PromptSet.load(tmp_path / "p.json") == usual
+
+    def checked(prompts, method):
+        return preflight(resolve(recipe_of(model="tiny-canvas", method=method, audits={"alignment": False})), prompts)
+
+    assert checked(usual, "salun").prompts == usual
+    plain = checked(usual, "finetune")
+    assert plain.prompts.anchor_test == plain.prompts.retain_test and plain.prompts.replace_with is None
+    assert not plain.prompts.own_anchors and not any("anchors" in text for text in plain.warnings)
+    assert any("anchors of the prompts have no effect" in text for text in checked(own, "finetune").warnings)
 
 
 def test_auto_keeps_clear_of_what_must_stay_forgotten():

@@ -21,6 +21,8 @@ from ..studio import seed_of
 from .prompts import own_pairs
 
 _BEFORE_AFTER = "before | after"
+_FIRST_PROMPT = "a photo of an astronaut on a beach"
+"""Gives way to a prompt of the run that is shown, unless the visitor wrote another."""
 
 
 def build(page: Page) -> None:
@@ -39,9 +41,7 @@ def build(page: Page) -> None:
     gallery = gr.HTML(elem_id="gallery")
     gr.Markdown("### Draw a prompt with both models")
     with gr.Row():
-        prompt = gr.Textbox(
-            label="Prompt", value="a photo of an astronaut on a beach", elem_id="free-prompt", scale=3, max_length=500
-        )
+        prompt = gr.Textbox(label="Prompt", value=_FIRST_PROMPT, elem_id="free-prompt", scale=3, max_length=500)
         seed = gr.Number(label="Seed", value=0, elem_id="free-seed")
         draw = gr.Button("Draw both", elem_id="free-draw")
     both = gr.ImageSlider(label=_BEFORE_AFTER, interactive=False, elem_id="free-images", max_height=420, type="pil")
@@ -59,15 +59,16 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
     draw, prompt, seed, both = free
 
     @told
-    def show(name: str | None) -> tuple[Any, ...]:
+    def show(name: str | None, written: str) -> tuple[Any, ...]:
         if not name:
-            return note("No run yet."), *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None)
+            return note("No run yet."), *[gr.update(visible=False)] * 2, gr.Dropdown(choices=[], value=None), gr.skip()
         run = page.access.run(name)
         listed = [text for texts in run_prompts(run.path).values() for text in texts]
         choices = list(dict.fromkeys(listed)) if (run.path / "images" / AFTER).exists() else []
         flagged = gr.update(value=False, visible=sensitive(run.begun_with()))
         listing = gr.Dropdown(choices=choices, value=choices[0] if choices else None)
-        return figures_html(run.path), flagged, gr.update(visible=bool(choices)), listing
+        own = choices[0] if choices and written == _FIRST_PROMPT else gr.skip()
+        return figures_html(run.path), flagged, gr.update(visible=bool(choices)), listing, own
 
     @told
     def show_pictures(name: str | None, revealed: bool) -> str:
@@ -98,7 +99,7 @@ def _wire(page: Page, figures: Any, pictures: tuple[Any, ...], free: tuple[Any, 
         recipe = page.recipe(values)
         return page.runner.submit(recipe, "audit", own_pairs(base, rows_, recipe))
 
-    page.follow(show, [figures, reveal, compared, chosen])
+    page.follow(show, [figures, reveal, compared, chosen, prompt], [prompt])
     page.follow(lambda name: show_pictures(name, False), [gallery])
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
     reveal.input(show_pictures, [page.run, reveal], gallery, **shared)

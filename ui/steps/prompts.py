@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...pipeline.data.pictures import find_pictures
 from ...pipeline.prompts import PromptPair, PromptSet, tables
 from ...pipeline.run.prompts import prompts_of
 from ...pipeline.schema.idle import idle_options
@@ -15,6 +16,7 @@ from ...pipeline.schema.recipe import Recipe
 from ...pipeline.schema.resolve import resolve
 from ...pipeline.support.errors import UserError
 from ...pipeline.support.files import file_name
+from ...pipeline.support.text import counted
 from ..access import upload
 from ..page import PRIVATE, Page, told, why
 from ..pictures import diversity
@@ -37,7 +39,7 @@ def build(page: Page) -> None:
         controls.add(
             ("prompts", "replace_with"),
             label="Draw instead",
-            info="e.g. 'a dog', 'clothed', 'a plain photo'; 'nothing': the scene without it",
+            info="e.g. 'a horse', 'clothed', 'a plain photo'; 'nothing': the scene without it; 'auto': one thing that fits",
             placeholder="empty: what the retain prompts show",
             max_length=200,
         )
@@ -45,7 +47,7 @@ def build(page: Page) -> None:
     with gr.Accordion("Or by pictures", open=False, elem_id="by-pictures"):
         gr.Markdown(
             "For what has no name: one person, a logo, a single artwork. Drop its pictures, and beside them a caption "
-            "each as NAME.txt if you have them. The concept is then what they are called."
+            "each as NAME.txt if you have them. *Remove* then says what they show. A file has at most 5 MB."
         )
         dropped = gr.File(
             label="Pictures to forget",
@@ -53,6 +55,7 @@ def build(page: Page) -> None:
             file_types=["image", ".txt"],
             elem_id="forget-pictures",
         )
+        told_of = gr.Markdown(elem_id="pictures-kept")
         controls.add(FLIP)
         pictures = controls.add(PICTURES, visible=False)
     with gr.Accordion("Prompt settings", open=False):
@@ -66,7 +69,7 @@ def build(page: Page) -> None:
         wrap=True,
         max_height=420,
         show_search="search",
-        column_widths=["80px", "32%", "32%", "32%"],
+        column_widths=["10%", "30%", "30%", "30%"],
         column_count=len(HEADERS),
         elem_id="pairs",
         label="Prompt pairs: change, add or delete rows",
@@ -84,7 +87,7 @@ def build(page: Page) -> None:
     page.next_button(3)
     fields = [component for path, component in controls.components.items() if path[0] == "prompts"]
     page.after_build(lambda: _wire(page, [concept, kind, *fields], checks, imported, export, again, exported, picture))
-    page.after_build(lambda: _wire_pictures(page, dropped, pictures))
+    page.after_build(lambda: _wire_pictures(page, dropped, pictures, told_of))
 
 
 def _wire(
@@ -101,7 +104,7 @@ def _wire(
             setting = resolve(recipe)
             prompts = prompts_of(setting)
         except UserError as error:
-            return *empty, problem(str(error)), ""
+            return *empty, problem(page.access.without_folders(str(error))), ""
         idle = idle_options(setting, ("prompts.replace_with",))
         return rows_of(prompts), prompts, verdict(prompts, idle), diversity(prompts)
 
@@ -144,15 +147,21 @@ def _wire(
     export.click(write, [page.table, page.base], exported, **quiet)
 
 
-def _wire_pictures(page: Page, dropped: Any, pictures: Any) -> None:
-    """Keep what is dropped, and name it in the recipe."""
+def _wire_pictures(page: Page, dropped: Any, pictures: Any, told_of: Any) -> None:
+    """Keep what is dropped, and name it in the recipe. What can't be kept leaves the page, so that none looks kept."""
 
     @told
-    def keep(files: list[str] | None) -> str:
-        return str(page.access.keep_pictures(files)) if files else "none"
+    def keep(files: list[str] | None) -> tuple[str, str]:
+        if not files:
+            return "none", ""
+        folder = page.access.keep_pictures(files)
+        return str(folder), f"To be forgotten: {counted(len(find_pictures(folder)), 'picture')}."
 
     shared: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
-    gr.on([dropped.upload, dropped.clear, dropped.delete], keep, dropped, pictures, **shared).success(**page.remake)
+    kept = gr.on([dropped.upload, dropped.clear, dropped.delete], keep, dropped, [pictures, told_of], **shared)
+    kept.success(**page.remake)
+    none = kept.failure(lambda: (None, "none", ""), None, [dropped, pictures, told_of], **shared)
+    none.success(**page.remake)
 
 
 def rows_of(prompts: PromptSet) -> list[list[str]]:
@@ -184,7 +193,8 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
         if split not in parts:
             raise UserError(f"row {number}: split must be train or test, got {split!r}.")
         parts[split].append(PromptPair(forget=forget, retain=retain, anchor=anchor or None))
-    prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | {"source": "file"})
+    made = {"source": "file", "usual_anchor": False}
+    prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | made)
     prompts.check()
     unnamed = [number for number, (_, forget, *_) in numbered if not prompts.names_concept(forget)]
     warnings = tables.told(unnamed, "forget prompt", f"without {prompts.concept!r}", "row")

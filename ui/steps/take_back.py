@@ -23,7 +23,8 @@ def build(page: Page) -> None:
             label="Removed from this model, the last first",
             choices=[],
             elem_id="removed",
-            info="the last one comes back bit for bit; of an earlier one the change alone is subtracted",
+            info="gives a model to download, and leaves this run as it is. The last one comes back bit for bit; of an "
+            "earlier one the change alone is subtracted",
         )
         with gr.Row():
             take = gr.Button("Take it back", elem_id="take")

@@ -69,7 +69,7 @@ def build(page: Page) -> None:
         cancel = gr.Button("Cancel", interactive=False, variant="stop", elem_id="cancel")
     with gr.Row():
         axes = {"x": "step", "color": "term", "color_map": _COLOURS, "height": 220, "x_title": "step"}
-        losses = gr.LinePlot(None, y="loss", y_title="denoising loss", title="Losses", elem_id="losses", **axes)
+        losses = gr.LinePlot(None, y="loss", y_title="loss", title="Losses", elem_id="losses", **axes)
         conflict = gr.LinePlot(
             None,
             x="step",
