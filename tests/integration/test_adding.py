@@ -404,7 +404,7 @@ def test_a_model_family_is_a_file_and_a_line(copy):
         "recognised": "toy",
         "checkpoint": ["toy.first", "toy.rest"],
         "lora": ["lora_unet_first.alpha", "lora_unet_first.lora_down.weight", "lora_unet_first.lora_up.weight"],
-        "delta": ["lora_unet_first.diff"],
+        "delta": ["lora_unet_first.diff", "turpentine.rest.gaps", "turpentine.rest.values"],
         "guidance": 3.5,
         "attention": True,
         "plans": True,

@@ -91,6 +91,7 @@ def test_hub_ids_only_where_allowed(access, tmp_path):
         {"audits": {"alignment_model": "ViT-B-32/other"}},
         {"audits": {"alignment_model": "../../secret"}},
         {"model": "/etc"},
+        {"data": {"forget_images": "/etc"}},
         {"device": "x" * 600},
         {"concept": "x" * 61},
         {"nonsense": 1},
@@ -121,6 +122,7 @@ def test_every_free_text_is_plain_checked_or_closed(access):
         ("audits", "nudity_labels"),
         ("audits", "alignment_model"),
         ("prompts", "replace_with"),
+        ("data", "forget_images"),
     }
     assert ("prompts", "file") not in opened and ("prompts", "llm_url") not in opened
     assert ("training", "steps") in opened
