@@ -334,10 +334,10 @@ def copy(tmp_path_factory):
     (package / "pipeline" / "methods" / "push.py").write_text(METHOD)
     registry = package / "pipeline" / "methods" / "registry.py"
     text = registry.read_text()
-    assert text.count('"restricted")') == 1
-    registry.write_text(text.replace('"restricted")', '"restricted", "push")'))
+    assert text.count('"speed")') == 1
+    registry.write_text(text.replace('"speed")', '"speed", "push")'))
     for file, module, name, last in (
-        ("audits/registry.py", "brightness", "BrightnessAudit", "ClassAudit)"),
+        ("audits/registry.py", "brightness", "BrightnessAudit", "ResemblanceAudit)"),
         ("worlds/__init__.py", "forest", "Forest", "Classes())"),
     ):
         path = package / "pipeline" / file
@@ -404,7 +404,7 @@ def test_a_model_family_is_a_file_and_a_line(copy):
         "recognised": "toy",
         "checkpoint": ["toy.first", "toy.rest"],
         "lora": ["lora_unet_first.alpha", "lora_unet_first.lora_down.weight", "lora_unet_first.lora_up.weight"],
-        "delta": ["lora_unet_first.diff"],
+        "delta": ["lora_unet_first.diff", "turpentine.rest.gaps", "turpentine.rest.values"],
         "guidance": 3.5,
         "attention": True,
         "plans": True,

@@ -9,7 +9,7 @@ import pytest
 import turpentine
 from PIL import Image
 from turpentine.benchmarks.bench import bench
-from turpentine.benchmarks.canvas import PICTURED, PICTURES, rows, settings_of
+from turpentine.benchmarks.canvas import GRACEFUL, PICTURED, PICTURES, rows, settings_of
 from turpentine.benchmarks.store import Store
 from turpentine.benchmarks.table import Cell, Options, Record
 from turpentine.benchmarks.tables import canvas, concepts, grids, sweeps, tradeoff
@@ -121,8 +121,9 @@ def test_transformer(measured, monkeypatch):
 def test_rows_come_from_the_registry_and_settings_from_the_shipped_recipes():
     assert set(names()) <= set(rows()) and {"rgd, metric adam", "rgd, guard"} <= set(rows()) | {"rgd"}
     assert {cell.labels["row"] for cell in canvas.cells(Options())} == {"none", *names()}
+    assert settings_of("rgd", "cat", 0, Options())["method"]["forget"] == "ascend", "the paper's, not the default"
     for method in names():
-        settings = settings_of(method, "pop art", 3, Options())
+        settings = settings_of(GRACEFUL if method == "rgd" else method, "pop art", 3, Options())
         assert settings["seed"] == 3 and settings["kind"] == "style"
         for section, fields in defaults_for("tiny-canvas", method).items():
             for name, value in fields.items() if isinstance(fields, dict) else ():

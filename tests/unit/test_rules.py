@@ -78,13 +78,17 @@ def test_equals_torchjd(name, seed, scale, lean):
 def test_restricted_is_upgrad_with_a_preference(seed, scale, lean):
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
+    norms = matrix.norm(dim=1)
+    exact = QuadprogProjector(norm_eps=0.0, reg_eps=1e-13)  # by default they add 1e-4 to the diagonal
     for weight in (1.0, 2.5):
-        exact = QuadprogProjector(norm_eps=0.0, reg_eps=1e-13)  # by default they add 1e-4 to the diagonal
-        theirs = UPGrad(torch.tensor([1.0, weight], dtype=torch.float64), projector=exact)(matrix)
+        preference = norms * torch.tensor([1.0, weight], dtype=torch.float64)
+        theirs = UPGrad(preference, projector=exact)(matrix / norms[:, None])  # their solver is exact near length 1
         ours = flat(direction("restricted", grads, weight))
-        assert (ours - theirs).norm() <= 1e-6 * matrix.norm()  # of their solver
-        alike = 2 * UPGrad(projector=exact)(matrix) if weight == 1 else ours
-        assert (ours - alike).norm() <= 1e-6 * matrix.norm()  # of their solver
+        assert (ours - theirs).norm() <= 1e-6 * matrix.norm()
+    grads = pair(seed, 1.0, lean)
+    matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
+    alike = 2 * UPGrad(projector=exact)(matrix)
+    assert (flat(direction("restricted", grads, 1.0)) - alike).norm() <= 1e-6 * matrix.norm()
 
 
 @random_pairs

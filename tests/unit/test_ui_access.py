@@ -91,6 +91,7 @@ def test_hub_ids_only_where_allowed(access, tmp_path):
         {"audits": {"alignment_model": "ViT-B-32/other"}},
         {"audits": {"alignment_model": "../../secret"}},
         {"model": "/etc"},
+        {"data": {"forget_images": "/etc"}},
         {"device": "x" * 600},
         {"concept": "x" * 61},
         {"nonsense": 1},
