@@ -39,7 +39,8 @@ def build(page: Page) -> None:
         controls.add(
             ("prompts", "replace_with"),
             label="Draw instead",
-            info="e.g. 'a horse', 'clothed', 'a plain photo'; 'nothing': the scene without it; 'auto': one thing that fits",
+            info="e.g. 'a horse', 'clothed', 'a plain photo'; 'nothing': the scene without it; "
+            "'auto': one thing that fits",
             placeholder="empty: what the retain prompts show",
             max_length=200,
         )
