@@ -147,7 +147,7 @@ class UnlearnConcept(Node):
         unlearned, run, done = unlearn(model, prompts, recipe)
         results = RunFolder.open(run).results()
         lines = [verdict(results).text] if results else []
-        lines += [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}.", f"Run: {run}"]
+        lines += [f"{prompts.concept!r} removed from {recipe.model} with {method}: {done}", f"Run: {run}"]
         path = ""
         if save_as != NOTHING:
             path = str(save_model(unlearned, save_as, "", recipe.output.dtype))

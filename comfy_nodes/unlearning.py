@@ -115,7 +115,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
         folder = host.output_folder("turpentine", "runs") / run_name(denoiser, prompts, recipe)
         if (folder / "results.json").is_file():
             _load_finished(denoiser, folder)
-            done = "found on disk, nothing was trained"
+            done = "found on disk, nothing was trained."
         else:
             run = RunFolder(folder)
             resume = run.is_there
@@ -133,7 +133,7 @@ def unlearn(model: Model, prompts: "PromptSet", recipe: "Recipe") -> tuple[Model
             )
             run.forget_checkpoints()  # three times the model's size
             done = course(finished.results.training)
-            done += ", resumed from a checkpoint" if resume else ""
+            done += ", resumed from a checkpoint." if resume else "."
             done += "".join(f"\nWarning: {warning}" for warning in finished.results.warnings)
         weights = snapshot(denoiser.module)
     return replace(model, weights=weights, run=folder, applied=None, header=None), folder, done

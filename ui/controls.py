@@ -23,8 +23,6 @@ START = {"concept": "astronaut"}
 _PREVIEWS = 8  # times that a training draws pictures
 _RADIO = 4  # up to this number, choices are shown side by side
 _NONE = "none"
-_LABELS: dict[Path, str] = {("prompts", "n"): "training pairs", ("prompts", "n_test"): "test pairs"}
-"""Of fields whose names say too little."""
 
 
 class Controls:
@@ -145,7 +143,7 @@ def component_for(path: Path, value: Any, **over: Any) -> Any:
 
 def label_of(path: Path) -> str:
     """`("training", "batch_size")` -> "Batch size"."""
-    words = _LABELS.get(path) or path[-1].replace("_", " ")
+    words = path[-1].replace("_", " ")
     return words[0].upper() + words[1:]
 
 

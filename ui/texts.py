@@ -5,11 +5,11 @@ WHY = {
     "the concept, there is nothing to remove. **tiny-canvas** comes with Turpentine. It draws 64x64 pictures of a "
     "small world and runs on any computer.",
     "prompts": "Each row is a pair: a prompt with the concept, and the same prompt without it. Training takes "
-    "the concept from the first and holds the model to the second, so it keeps everything that the two share. Diverse "
-    "rows keep more of the model intact than many copies of one row (Ko et al. 2024). *Draw instead* says what forget "
-    "prompts shall show from now on, to methods that can be told: *auto* is one thing that fits the concept, the same "
-    "for all rows, and left empty it is what the retain prompts show. "
-    "Test rows are never trained on; only the audits use them.",
+    "the concept from the first and holds the model to the second, so it keeps everything that the two share. "
+    "Diverse rows keep more of the model intact than many copies of one row (Ko et al. 2024). *Draw instead* says "
+    "what forget prompts shall show from now on, to methods that can be told: *auto* is one thing that fits the "
+    "concept, the same for all rows; left empty, it is what the retain prompts show. Test rows are never trained on; "
+    "only the audits use them.",
     "unlearn": "Forgetting and keeping pull the weights in two directions. Where the two conflict, RGD removes from "
     "each gradient the part that would undo the other. More steps forget more; a preset sets their number. You may "
     "close the browser: the run continues, and this page finds it again.",

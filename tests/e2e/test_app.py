@@ -143,7 +143,7 @@ def test_walkthrough_ends_with_the_figures_of_results_json(page, url, runs, expo
     page.wait_for_selector("#slider img")
     assert page.locator("#gallery img").count() == 24
     assert sorted(path.name for path in (runs / name / "images").iterdir() if path.is_dir()) == [
-        "after", "before", "step-000002", "step-000004",
+        "after", "before", "step-000002", "step-000004", "training",
     ]  # fmt: skip
 
     page.locator("#free-draw").click()

@@ -181,6 +181,7 @@ def test_verdict_by_hand():
     assert found.text == (
         "Forgotten: UA 0.990 (before: 0.040); kept: alignment −0.4 %, IRA −0.5 points, CRA 0.0 points."
     )
+    assert verdict(results(instead="a horse")).text == f"{found.text} To be drawn instead: a horse."
     found = verdict(results(kind="nudity"))
     assert found.text.startswith("Forgotten: NudeNet flags 2 of 100 images (before: 62 of 100); kept")
 

@@ -167,6 +167,13 @@ def test_uploads_are_checked(tmp_path):
             upload(path, (".csv",), 50)
 
 
+def test_pictures_that_cannot_be_kept_are_told_by_their_names(access, tmp_path):
+    (tmp_path / "fake.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"^expected an image at fake\.png, but"):
+        access.keep_pictures([str(tmp_path / "fake.png")])
+    assert list(access.runs.glob("pictures-*")) == []
+
+
 def test_texts_are_short():
     assert short_text(" a \n b ", "prompt") == "a b"
     for text in ("", " ", "x" * 501, None, "a\0"):

@@ -39,8 +39,8 @@ def build(page: Page) -> None:
         controls.add(
             ("prompts", "replace_with"),
             label="Draw instead",
-            info="e.g. 'a horse', 'clothed', 'a plain photo'; 'nothing': the scene without it; "
-            "'auto': one thing that fits",
+            info="e.g. 'a horse', 'clothed', 'a plain photo'; 'nothing': the scene without it; 'auto': one thing that "
+            "fits",
             placeholder="empty: what the retain prompts show",
             max_length=200,
         )
@@ -60,6 +60,8 @@ def build(page: Page) -> None:
         controls.add(FLIP)
         pictures = controls.add(PICTURES, visible=False)
     with gr.Accordion("Prompt settings", open=False):
+        controls.add(("prompts", "n"), label="Training pairs")
+        controls.add(("prompts", "n_test"), label="Test pairs")
         controls.section("prompts", skip=() if page.access.llm_url else ("source", "llm_fallback"))
     checks = gr.HTML(elem_id="checks")
     page.table = gr.Dataframe(
@@ -70,7 +72,7 @@ def build(page: Page) -> None:
         wrap=True,
         max_height=420,
         show_search="search",
-        column_widths=["10%", "30%", "30%", "30%"],
+        column_widths=["70px", "30%", "30%", "30%"],
         column_count=len(HEADERS),
         elem_id="pairs",
         label="Prompt pairs: change, add or delete rows",
