@@ -7,6 +7,7 @@ from ..support.errors import UserError
 from ..support.text import fold
 from ..worlds import find_world
 from .banks import find_concept, known_kind, main_name
+from .compose import composer_of
 from .concepts import read_concepts
 from .naming import named_in
 
@@ -48,6 +49,10 @@ def check_rows(prompts: "PromptSet") -> None:
         raise UserError(f"the concept must be at least one word, got {prompts.concept!r}.")
     if prompts.kind != "class":
         read_concepts(prompts.concepts)
+    if prompts.source != "file":
+        composer = composer_of(prompts.world)
+        for name in prompts.concepts:
+            composer.check(name, prompts.kind if len(prompts.concepts) == 1 else composer.kind_of(name, prompts.kind))
     if not prompts.train:
         raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
     kept = forgotten_words(prompts)

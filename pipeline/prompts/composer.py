@@ -61,6 +61,14 @@ class Composer(ABC):
         """Give the kind of one of several concepts: the one it is known as, else `kind`."""
 
     @abstractmethod
+    def check(self, concept: str, kind: Kind) -> None:
+        """Refuse a concept that this world can't compose prompts of.
+
+        Raises:
+            UserError: this world can't draw it, or it is of another kind.
+        """
+
+    @abstractmethod
     def compose(
         self,
         concept: str,

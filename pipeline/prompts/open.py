@@ -19,6 +19,9 @@ class OpenComposer(Composer):
         """Look the concept up in the tables."""
         return known_kind(concept) or kind
 
+    def check(self, concept: str, kind: Kind) -> None:
+        """Any words are taken."""
+
     def compose(
         self,
         concept: str,

@@ -29,6 +29,10 @@ class TinyComposer(Composer):
         """Take the kind of the concept's dimension."""
         return kind_of(concept, kind)
 
+    def check(self, concept: str, kind: Kind) -> None:
+        """Look the concept up among the values."""
+        find(concept, kind)
+
     def compose(
         self,
         concept: str,
