@@ -80,7 +80,12 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     ])  # fmt: skip
 
 
-_OPTIONS = {"rgd": "rgd --forget ascend", GRACEFUL: "rgd"}
+_OPTIONS = {
+    "rgd": "rgd --forget ascend",
+    GRACEFUL: "rgd",
+    "rgd, metric adam": "rgd --forget ascend --metric adam",
+    "rgd, guard": "rgd --forget ascend --guard true",
+}
 """Rows by the words that a user would write."""
 
 

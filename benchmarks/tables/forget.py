@@ -87,19 +87,19 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     parts = [
         f"**{concept}**\n\n"
         + markdown(
-            header,
-            [[form, *_figures(pick(found, concept=concept), base)] for form, found in by_form.items()],
+            header, [[form, *_figures(own, base)] for form in FORMS if (own := pick(by_form[form], concept=concept))]
         )
         for concept in panel
     ]
     everywhere = list(dict.fromkeys(record.labels["concept"] for record in base))
-    whole = [
-        [form, *_figures(by_form[form], base)] for form in (BEFORE, NOW)
-    ] + [[f"{form}, worst", *_worst(by_form[form], base)] for form in (BEFORE, NOW)]  # fmt: skip
+    shown = {f"{form}, {len(by_form[form])} concepts": by_form[form] for form in (BEFORE, NOW) if by_form[form]}
+    whole = [[name, *_figures(own, base)] for name, own in shown.items()]
+    whole += [[f"{name}, worst", *_worst(own, base)] for name, own in shown.items()]
     each = [
-        [f"{concept}, {form}", *_figures(pick(by_form[form], concept=concept), base)]
+        [f"{concept}, {form}", *_figures(own, base)]
         for concept in everywhere
         for form in (BEFORE, NOW)
+        if (own := pick(by_form[form], concept=concept))
     ]
     transformer = pick(records.values(), row=GRACEFUL, tag=DIT)
     beside = [
@@ -108,7 +108,7 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     ]
     return (
         f"{_EXPLAINED}\n\n## Forms of the loss\n\n" + "\n\n".join(parts) + "\n\n"
-        f"## The default, before and now\n\nMeans over {len(everywhere)} concepts, and the worst of them in each "
+        f"## The default, before and now\n\nMeans over concepts, and the worst of them in each "
         f"figure.\n\n{markdown(header, whole)}\n\n{markdown(header, each)}\n\n"
         f"## The default on {DIT}\n\n{markdown(header, beside)}"
     )
@@ -129,8 +129,6 @@ def _steps() -> str:
 
 def _figures(found: Sequence[Record], base: Sequence[Record]) -> list[str]:
     """A form's figures in the mean over records."""
-    if not found:
-        return ["–"] * (len(METRICS) + 3)
     values = [_values(record, base) for record in found]
     middle = {name: fmean(value[name] for value in values) for name in values[0]}
     back = " / ".join(f"{middle[f'back {step}']:.2f}" for step in STEPS)
@@ -139,8 +137,6 @@ def _figures(found: Sequence[Record], base: Sequence[Record]) -> list[str]:
 
 def _worst(found: Sequence[Record], base: Sequence[Record]) -> list[str]:
     """The worst of each figure over concepts."""
-    if not found:
-        return ["–"] * (len(METRICS) + 3)
     values = [_values(record, base) for record in found]
     back = " / ".join(f"{min(value[f'back {step}'] for value in values):.2f}" for step in STEPS)
     lows = [f"{min(value[name] for value in values):.3f}" for name in METRICS]
