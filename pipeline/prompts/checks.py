@@ -49,10 +49,10 @@ def check_rows(prompts: "PromptSet") -> None:
         raise UserError(f"the concept must be at least one word, got {prompts.concept!r}.")
     if prompts.kind != "class":
         read_concepts(prompts.concepts)
-    if prompts.source != "file":
-        composer = composer_of(prompts.world)
-        for name in prompts.concepts:
-            composer.check(name, prompts.kind if len(prompts.concepts) == 1 else composer.kind_of(name, prompts.kind))
+        if prompts.source != "file":
+            composer, kind = composer_of(prompts.world), prompts.kind
+            for name in prompts.concepts:
+                composer.check(name, kind if len(prompts.concepts) == 1 else composer.kind_of(name, kind))
     if not prompts.train:
         raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
     kept = forgotten_words(prompts)
