@@ -40,7 +40,6 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         UserError: prompts of another world, invalid values, an audit that would use the network, or what `preflight`
             finds.
     """
-    from ..pipeline.prompts.anchors import AUTO
     from ..pipeline.run.preflight import preflight
     from ..pipeline.schema.defaults import build_recipe, merge
     from ..pipeline.schema.presets import with_previews
@@ -56,16 +55,14 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         "prompts": {
             "n": len(prompts.train),
             "n_test": max(1, len(prompts.test)),
-            "replace_with": None if prompts.usual_anchor else prompts.replace_with,
         },
         "output": {"formats": ["denoiser"]},
     }
+    if not prompts.usual_anchor:  # else the method decides whether it keeps what the world chose
+        base["prompts"]["replace_with"] = prompts.replace_with
     if not measure:
         base["audits"] = UNMEASURED
     recipe = build_recipe(merge(base, chosen))
-    if prompts.usual_anchor and recipe.method.redirects:
-        spec = recipe.prompts.model_copy(update={"replace_with": AUTO})
-        recipe = recipe.model_copy(update={"prompts": spec})
     world = resolve(recipe).world.name
     if prompts.world != world:
         raise UserError(

@@ -98,7 +98,7 @@ def test_prompt_set_says_what_is_drawn_instead():
     ("text", "method", "options", "anchor", "told"),
     [
         ("", "rgd", {}, "auto", False),
-        ("", "salun", {}, "auto", False),
+        ("", "salun", {}, None, False),
         ("", "finetune", {}, None, False),
         ("", "rgd", {"forget": "ascend"}, None, False),
         ("a horse", "rgd", {}, "a horse", False),
