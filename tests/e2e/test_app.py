@@ -307,7 +307,7 @@ def test_the_api_answers(client):
     whole = client.predict(short_recipe(), api_name="/recipe")
     assert whole["training"]["steps"] == 4 and whole["audits"]["alignment_model"] == "tiny-canvas"
     pairs = client.predict(short_recipe(), api_name="/prompts")
-    assert len(pairs) == 14 and pairs[0][0] == "train" and len(pairs[0]) == 3
+    assert len(pairs) == 14 and pairs[0][0] == "train" and len(pairs[0]) == 4, "split, forget, retain, anchor"
     picture = client.predict("tiny-canvas", "a photo of a cat", 3, api_name="/generate")
     assert len(picture) == 64 and len(picture[0]) == 64 and len(picture[0][0]) == 3
 
