@@ -247,7 +247,8 @@ class SampleSet:
             tensors["anchors"] = self.anchors
         for term, samples in (("forget", self.forget), ("retain", self.retain)):
             tensors |= {f"{term}.latents": samples.latents, f"{term}.rows": samples.rows}
-            tensors |= {f"{term}.conditioning.{name}": value for name, value in samples.conditioning.items()}
+            shared = samples.conditioning.items()  # by both terms, where they are of classes
+            tensors |= {f"{term}.conditioning.{name}": value.clone() for name, value in shared}
         with replacing(path, lasting=True) as partial:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
 

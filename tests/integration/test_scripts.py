@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline
+from PIL import Image
 from turpentine.pipeline.audits import ClipModel
 from turpentine.pipeline.audits.class_judge import ClassJudge
 from turpentine.pipeline.models import BUNDLED
@@ -20,6 +21,8 @@ BENCHMARKS = {
     "data_making": ["--quick"],
     "quality": ["--images", "4", "--num-inference-steps", "2"],
     "real_size": ["--limit", "4"],
+    "closed_size": ["--pairs", "1"],
+    "before_after": ["run", "picture.jpg"],
 }
 MAKING = {
     "tiny_canvas.train_autoencoder": ["--steps", "2", "--batch", "2"],
@@ -94,6 +97,30 @@ def test_real_size(run, monkeypatch, tmp_path):
     found = json.loads((tmp_path / "real.json").read_text())
     assert found["step"]["procedure"] == "ours" and found["step"]["peak"] > found["step"]["held"]
     assert set(found["combination"]) == {"ours", "reference"}
+
+
+def test_closed_size(run, monkeypatch, tmp_path):
+    """Two of the layers, as all of them take half a minute."""
+    attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    layers = {f"{attention}.{name}.weight": torch.randn(320, 768) for name in ("to_k", "to_v")}
+    module = benchmark("closed_size", monkeypatch, RESULTS=tmp_path / "closed.json", weights_of_sd14=lambda: layers)
+    run(module, *BENCHMARKS["closed_size"])
+    found = json.loads((tmp_path / "closed.json").read_text())
+    assert (found["pairs"], found["layers"]) == (1, 2) and all(found[name] > 0 for name in ("uce", "rece", "speed"))
+
+
+def test_before_after(run, monkeypatch, tmp_path):
+    module = benchmark("before_after", monkeypatch)
+    for number, when in enumerate(("before", "after")):
+        for name in ("forget_test", "retain_test"):
+            for place in range(module.COLUMNS):
+                path = tmp_path / "run" / "images" / when / f"{name}-{place:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (64, 64), (200 * number, 20 * place, 0)).save(path)
+    run(module, *BENCHMARKS["before_after"])
+    with Image.open(tmp_path / "picture.jpg") as picture:
+        assert picture.size == (2 * module.COLUMNS * module.SIDE, 2 * module.SIDE)
+        assert picture.getpixel((5, 5))[0] < 40 and picture.getpixel((5, 2 * module.SIDE - 5))[0] > 160
 
 
 @pytest.fixture

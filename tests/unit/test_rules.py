@@ -125,12 +125,14 @@ def test_bisector_has_the_direction_of_torchjds_nash_mtl(seed, scale, lean):
 @random_pairs
 @settings(deadline=None, max_examples=40)
 def test_cagrad_equals_torchjd(seed, scale, lean):
-    """Their solver stops at about 1e-8; without `norm_eps` it solves the problem itself, not one nearby."""
+    """Both reach the same for the worse-off. Their solver stops there at 1e-8, where directions differ by its root."""
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
     ours = flat(direction("cagrad", grads))
     theirs = 2 * CAGrad(c=CAGRAD_RADIUS, norm_eps=0.0)(matrix)
-    assert (ours - theirs).norm() <= 1e-6 * matrix.norm()
+    reached, there = (matrix @ ours).min(), (matrix @ theirs).min()
+    assert abs(reached - there) <= 1e-6 * matrix.norm() ** 2
+    assert (ours - theirs).norm() <= 1e-3 * matrix.norm()
 
 
 @random_pairs
