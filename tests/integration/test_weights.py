@@ -57,8 +57,9 @@ def write(denoiser, folder, formats=BOTH, dtype="fp32", metadata=None):
 def made(denoiser):
     """A header with figures."""
     return header(
-        denoiser, BaseHashes("0" * 64), BaseHashes("1" * 64), model=RECIPE.model, lineage=lineage_of(RECIPE.model), concepts=RECIPE.concepts,
-        method="rgd", seed=RECIPE.seed, recipe=RECIPE.to_yaml(), figures={"alignment": {"forget": 0.25}},
+        denoiser, BaseHashes("0" * 64), BaseHashes("1" * 64), model=RECIPE.model,
+        lineage=lineage_of(RECIPE.model), concepts=RECIPE.concepts, method="rgd", seed=RECIPE.seed,
+        recipe=RECIPE.to_yaml(), figures={"alignment": {"forget": 0.25}},
     )  # fmt: skip
 
 
