@@ -297,7 +297,7 @@ def test_what_nobody_chose_counts_only_where_something_is_drawn_instead(tmp_path
 
     assert checked(usual, "rgd").prompts == usual and checked(own, "salun").prompts == own
     paired = checked(usual, "salun").prompts
-    assert paired.replace_with is None and paired.anchor_train == paired.retain_train, "the default of this method"
+    assert paired.replace_with is None and paired.anchor_test == paired.retain_test, "the default of this method"
     plain = checked(usual, "finetune")
     assert plain.prompts.anchor_test == plain.prompts.retain_test and plain.prompts.replace_with is None
     assert not plain.prompts.own_anchors and not any("anchors" in text for text in plain.warnings)
