@@ -52,10 +52,7 @@ def make_recipe(model: Model, prompts: "PromptSet", method: str, chosen: dict[st
         "device": host.compute_device(),
         "method": {"name": method, "data": "uniform" if len({*prompts.train}) == 1 < len(prompts.train) else "diverse"},
         "attribute_of": prompts.attribute_of,
-        "prompts": {
-            "n": len(prompts.train),
-            "n_test": max(1, len(prompts.test)),
-        },
+        "prompts": {"n": len(prompts.train), "n_test": max(1, len(prompts.test))},
         "output": {"formats": ["denoiser"]},
     }
     if not prompts.usual_anchor:  # else the method decides whether it keeps what the world chose

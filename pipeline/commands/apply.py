@@ -3,7 +3,7 @@
 import argparse
 
 from ..schema.defaults import build_part
-from .options import add_recipe_options, check_folder, chosen, path_of
+from .options import add_folder_options, add_recipe_options, check_folder, chosen, path_of
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -17,13 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="0 = nothing, 1 = as unlearned; default 1"
     )
-    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="new diffusers folder")
-    parser.add_argument(
-        "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format on disk; default fp32"
-    )
-    parser.add_argument(
-        "--any-base", action="store_true", help="go on even if the weights were made from another model"
-    )
+    add_folder_options(parser, "the weights were made from another model")
 
 
 def run(arguments: argparse.Namespace) -> None:

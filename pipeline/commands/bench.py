@@ -26,10 +26,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ...benchmarks.table import Options
 
     try:
-        seeds: tuple[int, ...] = tuple(int(seed) for seed in (arguments.seeds or "0").split(","))
+        seeds = tuple(int(seed) for seed in (arguments.seeds or "").split(","))
     except ValueError:
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+    if arguments.seeds is not None and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
         raise UserError(
             f"expected different whole numbers from 0, joined by commas, for --seeds, got {arguments.seeds!r}."
         )
@@ -37,12 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
         if folder is not None:
             check_folder(folder)
     with TerminalProgress()() as progress:
-        pages = bench(
-            arguments.table,
-            Options(arguments.quick, seeds if arguments.seeds else ()),
-            progress,
-            arguments.results,
-            arguments.pages,
-        )
+        pages = bench(arguments.table, Options(arguments.quick, seeds), progress, arguments.results, arguments.pages)
     for page in pages:
         console.print(f"page: {escaped(page)}", soft_wrap=True)

@@ -129,6 +129,20 @@ def check_free(file: FilePath) -> None:
         raise UserError(f"{file} is there already and would be replaced. Choose another --out, or move it away.")
 
 
+def add_folder_options(parser: argparse.ArgumentParser, even_if: str) -> None:
+    """Add where a command writes a model, in which number format, and whether it takes one that nothing vouches for.
+
+    Args:
+        parser: of a command that changes the weights of a model.
+        even_if: what `--any-base` goes on in spite of.
+    """
+    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="new diffusers folder")
+    parser.add_argument(
+        "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format on disk; default fp32"
+    )
+    parser.add_argument("--any-base", action="store_true", help=f"go on even if {even_if}")
+
+
 def check_folder(path: FilePath) -> None:
     """The same of a folder.
 

@@ -3,7 +3,7 @@
 import argparse
 
 from ..schema.defaults import build_part
-from .options import add_recipe_options, check_folder, chosen, path_of
+from .options import add_folder_options, add_recipe_options, check_folder, chosen, path_of
 from .terminal import console, escaped
 
 EXAMPLES = """examples:
@@ -20,13 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_recipe_options(parser, "model_config_folder", "device")
     parser.add_argument("--base", metavar="MODEL", help="the model that the run started from, if it has moved")
-    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="new diffusers folder")
-    parser.add_argument(
-        "--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format on disk; default fp32"
-    )
-    parser.add_argument(
-        "--any-base", action="store_true", help="go on even if nothing shows that the model holds the removal"
-    )
+    add_folder_options(parser, "nothing shows that the model holds the removal")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -272,6 +272,6 @@ class Method(Generic[Config]):
         """Remember what a checkpoint kept."""
 
 
-def descend(loss: Tensor) -> Loss:
-    """A loss that goes down as it is."""
-    return Loss(loss, loss.item())
+def descend(loss: Tensor, is_distance: bool = False) -> Loss:
+    """A loss that goes down as it is; `is_distance` as `Loss` has it."""
+    return Loss(loss, loss.item(), is_distance=is_distance)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..models.protocol import Denoiser
-from .base import Batch, Context, Loss, Method, prediction_and_target
+from .base import Batch, Context, Loss, Method, descend, prediction_and_target
 from .closed_form import ClosedForm, check_warm_start, warm_start
 from .config import ForgetLimit, RetainWeight
 from .distances import distillation_loss, redirect_loss
@@ -138,12 +138,12 @@ class Forgetting(Method[Config]):
     def loss(self, term: str, denoiser: Denoiser, batch: Batch) -> Loss:
         """L_f of this part of the run, or L_r."""
         if term == "retain" and self.config.retain == "distil":
-            return _distance(distillation_loss(denoiser, batch, self.teacher))
+            return descend(distillation_loss(denoiser, batch, self.teacher), is_distance=True)
         if term == "retain":
             return super().loss(term, denoiser, batch)
         if batch.done >= self.config.ascending:
-            pushes = self.config.push > 0
-            return _distance(redirect_loss(denoiser, batch, self.teacher if pushes else None, self.config.push))
+            push = self.config.push
+            return descend(redirect_loss(denoiser, batch, self.teacher if push else None, push), is_distance=True)
         return self._ascend(denoiser, batch)
 
     def _ascend(self, denoiser: Denoiser, batch: Batch) -> Loss:
@@ -155,7 +155,3 @@ class Forgetting(Method[Config]):
             return Loss(-forget.loss, forget.denoising.item())
         mean = limit.mean().item() if isinstance(limit, Tensor) else limit
         return Loss(-forget.loss, forget.denoising.item(), forget.above_limit, mean, forget.above_limit == 1)
-
-
-def _distance(loss: Tensor) -> Loss:
-    return Loss(loss, loss.item(), is_distance=True)

@@ -21,7 +21,7 @@ from ..maths.parameters import largest
 from ..maths.rules import combine
 from ..models.protocol import Denoiser
 from ..support.places import user_path
-from .base import Batch, Context, Loss, Method, guided_prediction
+from .base import Batch, Context, Loss, Method, descend, guided_prediction
 from .config import DATA, RetainWeight
 from .distances import redirect_loss
 from .mask import MASK_FILE, load_mask, read_mask, save_mask
@@ -106,8 +106,7 @@ class SalUn(Method[SalUnConfig]):
         """The distance on forget images, the denoising loss on retain images."""
         if term == "retain":
             return super().loss(term, denoiser, batch)
-        distance = redirect_loss(denoiser, batch)
-        return Loss(distance, distance.item(), is_distance=True)
+        return descend(redirect_loss(denoiser, batch), is_distance=True)
 
     def combine(
         self, grads: Mapping[str, Gradient], weights: Tensors | None = None, reduce: Reduce | None = None
