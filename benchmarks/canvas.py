@@ -81,6 +81,8 @@ QUICK: dict[str, Any] = {
     "audits": {"images": 4, "retain_train_images": 2},
 }
 
+_FEWER: dict[str, Any] = {"audits": {"images": 60, "retain_train_images": 2, "nudity": "off"}}
+
 LEAST_UA = 0.5
 """Below this UA a method counts as having forgotten little."""
 
@@ -118,6 +120,11 @@ def recipe_of(concept: str, changes: Mapping[str, Any] = {}, **fields: Any) -> R
     found = dimension_of(concept)
     kind = "style" if found and found[0] == "style" else "object"
     return build_recipe(merge({"concept": concept, "kind": kind, **fields}, changes))
+
+
+def fewer(options: Options) -> dict[str, Any]:
+    """Fewer pictures than a run measures, for tables of many cells."""
+    return merge(_FEWER, QUICK if options.quick else {})
 
 
 def settings_of(row: str, concept: str, seed: int, options: Options, changes: Mapping[str, Any] = {}) -> dict[str, Any]:

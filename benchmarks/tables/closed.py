@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..canvas import GRACEFUL, cell, mean, mean_text, pick, settings_of
+from ...pipeline.schema.defaults import merge
+from ..canvas import GRACEFUL, cell, fewer, mean, mean_text, pick, settings_of
 from ..show import claims, markdown
 from ..table import Cell, Options, Record, Table
 
@@ -21,8 +22,9 @@ _THIRD = 1 / 3
 def cells(options: Options) -> list[Cell]:
     """The base model and the closed forms, then RGD: whole, at a third of its steps, and warm-started at a third."""
     runs = list(product(options.seeds, CONCEPTS[:1] if options.quick else CONCEPTS))
-    quick = [cell(row, c, s, options, relearns=row != "none") for s, c in runs for row in ("none", *CLOSED)]
-    return quick + [one for seed, concept in runs for one in _trained(concept, seed, options)]
+    sizes = fewer(options)
+    edits = [cell(row, c, s, options, sizes, relearns=row != "none") for s, c in runs for row in ("none", *CLOSED)]
+    return edits + [one for seed, concept in runs for one in _trained(concept, seed, options)]
 
 
 def _trained(concept: str, seed: int, options: Options) -> list[Cell]:
@@ -30,7 +32,10 @@ def _trained(concept: str, seed: int, options: Options) -> list[Cell]:
     third: dict[str, Any] = {"training": {"steps": max(1, round(steps * _THIRD))}}
     warm = {**third, "method": {"name": "rgd", "forget": "redirect", "warm_start": WARM}}
     changes = {"": {}, "a third": third, "warm": warm}
-    return [cell(GRACEFUL, concept, seed, options, own, tag, relearns=True) for tag, own in changes.items()]
+    sizes = fewer(options)
+    return [
+        cell(GRACEFUL, concept, seed, options, merge(sizes, own), tag, relearns=True) for tag, own in changes.items()
+    ]
 
 
 ROWS: dict[str, tuple[str, str]] = {

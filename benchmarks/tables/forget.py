@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from ...pipeline.schema.defaults import merge
-from ..canvas import GRACEFUL, PAPERS, QUICK, VARIANTS, cell, every_concept, pick
+from ..canvas import GRACEFUL, PAPERS, QUICK, VARIANTS, cell, every_concept, fewer, pick
 from ..relearning import STEPS
 from ..show import markdown
 from ..table import Cell, Options, Record, Table
@@ -39,9 +39,6 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 DIT = "tiny-canvas-dit"
 """The bundled transformer, on which the default is measured too."""
 
-FEWER: Mapping[str, Any] = {"audits": {"images": 60, "retain_train_images": 2, "nudity": "off"}}
-"""Fewer pictures than a run measures, so that there is time for more cells."""
-
 METRICS = ("UA", "IRA", "CRA", "scene")
 
 
@@ -49,19 +46,18 @@ def cells(options: Options) -> list[Cell]:
     """Every form on the panel, and the default before and now on every concept."""
     everywhere = every_concept()
     chosen = {form: everywhere if form in (BEFORE, NOW) else PANEL for form in FORMS}
-    sizes = QUICK if options.quick else {}
-    fewer = merge(FEWER, sizes)
+    quick, sizes = QUICK if options.quick else {}, fewer(options)
     if options.quick:
         everywhere = list(PANEL[:1])
         chosen = dict.fromkeys(FORMS, everywhere)
-    base = [cell("none", concept, seed, options, fewer) for seed in options.seeds for concept in everywhere]
+    base = [cell("none", concept, seed, options, sizes) for seed in options.seeds for concept in everywhere]
     forms = [
         cell(
             "rgd" if form == BEFORE else GRACEFUL,
             concept,
             seed,
             options,
-            merge(merge(FORMS[form], fewer), sizes),
+            merge(merge(FORMS[form], sizes), quick),
             form,
             relearns=True,
         )
@@ -70,7 +66,7 @@ def cells(options: Options) -> list[Cell]:
         for concept in concepts
     ]
     transformer = [
-        cell(row, concept, seed, options, {"model": DIT, **fewer}, DIT, relearns=row != "none")
+        cell(row, concept, seed, options, {"model": DIT, **sizes}, DIT, relearns=row != "none")
         for seed in options.seeds
         for concept in (PANEL[:1] if options.quick else PANEL)
         for row in ("none", GRACEFUL)

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ...pipeline.maths.choices import RULES
-from ..canvas import cell, mean, pick
+from ..canvas import cell, fewer, mean, pick
 from ..pareto import beaten, front
 from ..relearning import STEPS
 from ..show import figure, markdown
@@ -45,13 +45,14 @@ FIGURES = {
 def cells(options: Options) -> list[Cell]:
     """The base model, and every rule with either loss, concept by concept."""
     concepts, rules = (CONCEPTS[:1], ("sum", "restricted", "famo")) if options.quick else (CONCEPTS, tuple(RULES))
+    sizes = fewer(options)
     found = []
     for seed in options.seeds:
         for concept in concepts:
-            found.append(cell("none", concept, seed, options))
+            found.append(cell("none", concept, seed, options, sizes))
             for loss, chosen in LOSSES.items():
                 for rule in rules:
-                    changes = {"method": {**chosen, "combine": rule}}
+                    changes = {"method": {**chosen, "combine": rule}, **sizes}
                     found.append(cell("rgd", concept, seed, options, changes, f"{loss}, {rule}", relearns=True))
     return found
 
