@@ -1,4 +1,4 @@
-"""What forgetting means: forms of the two losses on a panel, and the default, before and now, on every concept."""
+"""What forgetting means: forms of the two losses on a panel; the default, the paper's and an edit on every concept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,9 @@ PANEL = ("astronaut", "pop art", "rocket")
 """An object, a style, and an object that the judge takes wreckage for."""
 
 BEFORE, NOW = "ascend (the paper's)", "the default"
+EDIT, WARM = "uce, an edit in closed form", "a third of the steps, after that edit"
+EVERYWHERE = (BEFORE, NOW, EDIT, WARM)
+"""Forms that are measured on every concept."""
 
 FORMS: Mapping[str, Mapping[str, Any]] = {
     BEFORE: PAPERS,
@@ -33,8 +36,12 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "samples": {"training_num_inference_steps": None},
         "training": {"steps": 200},
     },
+    EDIT: {"method": {"name": "uce"}},
+    WARM: {"method": {"warm_start": "uce"}, "training": {"steps": 50}},
 }
-"""Form -> what it changes in the shipped recipe of `rgd`: of the default, but for the first."""
+"""Form -> what it changes in the shipped recipe: of the default, but for the paper's method and the edit."""
+
+_ROWS = {BEFORE: "rgd", EDIT: "uce"}
 
 DIT = "tiny-canvas-dit"
 """The bundled transformer, on which the default is measured too."""
@@ -43,9 +50,9 @@ METRICS = ("UA", "IRA", "CRA", "scene")
 
 
 def cells(options: Options) -> list[Cell]:
-    """Every form on the panel, and the default before and now on every concept."""
+    """Every form on the panel, and some on every concept."""
     everywhere = every_concept()
-    chosen = {form: everywhere if form in (BEFORE, NOW) else PANEL for form in FORMS}
+    chosen = {form: everywhere if form in EVERYWHERE else PANEL for form in FORMS}
     quick, sizes = QUICK if options.quick else {}, fewer(options)
     if options.quick:
         everywhere = list(PANEL[:1])
@@ -53,7 +60,7 @@ def cells(options: Options) -> list[Cell]:
     base = [cell("none", concept, seed, options, sizes) for seed in options.seeds for concept in everywhere]
     forms = [
         cell(
-            "rgd" if form == BEFORE else GRACEFUL,
+            _ROWS.get(form, GRACEFUL),
             concept,
             seed,
             options,
@@ -75,7 +82,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def page(records: Mapping[str, Record], folder: Path) -> str:
-    """Write the forms on each concept of the panel, and every concept under the default before and now."""
+    """Write the forms on each concept of the panel, and those that were measured on every concept."""
     by_form = {form: pick(records.values(), tag=form) for form in FORMS}
     base = pick(records.values(), row="none", tag="")
     panel = [concept for concept in PANEL if pick(base, concept=concept)]
@@ -88,13 +95,13 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
         for concept in panel
     ]
     everywhere = list(dict.fromkeys(record.labels["concept"] for record in base))
-    shown = {f"{form}, {len(by_form[form])} concepts": by_form[form] for form in (BEFORE, NOW) if by_form[form]}
+    shown = {f"{form}, {len(by_form[form])} concepts": by_form[form] for form in EVERYWHERE if by_form[form]}
     whole = [[name, *_figures(own, base)] for name, own in shown.items()]
     whole += [[f"{name}, worst", *_worst(own, base)] for name, own in shown.items()]
     each = [
         [f"{concept}, {form}", *_figures(own, base)]
         for concept in everywhere
-        for form in (BEFORE, NOW)
+        for form in EVERYWHERE
         if (own := pick(by_form[form], concept=concept))
     ]
     transformer = pick(records.values(), row=GRACEFUL, tag=DIT)
@@ -104,18 +111,18 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     ]
     return (
         f"{_EXPLAINED}\n\n## Forms of the loss\n\n" + "\n\n".join(parts) + "\n\n"
-        f"## The default, before and now\n\nMeans over concepts, and the worst of them in each "
+        f"## On every concept\n\nMeans over concepts, and the worst of them in each "
         f"figure.\n\n{markdown(header, whole)}\n\n{markdown(header, each)}\n\n"
         f"## The default on {DIT}\n\n{markdown(header, beside)}"
     )
 
 
 _EXPLAINED = (
-    "Every row is `rgd`. *Scene kept* is the share of forget pictures in which the judge still sees what the prompt "
-    "names beside the concept (style and place of an object, subject and place of a style). *Lost* is the relative "
-    "fall of the mean image-text cosine of held-out retain prompts against the base model. *Back*: the unlearned "
-    "model is trained on 16 pictures of the concept with Adam, and UA is measured again after some steps; what falls "
-    "slowly is harder to undo."
+    "Every row is `rgd`, but for the edit. *Scene kept* is the share of forget pictures in which the judge still sees "
+    "what the prompt names beside the concept (style and place of an object, subject and place of a style). *Lost* is "
+    "the relative fall of the mean image-text cosine of held-out retain prompts against the base model. *Back*: the "
+    "unlearned model is trained on 16 pictures of the concept with Adam, and UA is measured again after some steps; "
+    "what falls slowly is harder to undo."
 )
 
 
