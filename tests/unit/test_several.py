@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from turpentine.pipeline.commands.options import add_recipe_options, chosen
 from turpentine.pipeline.models.lineage import Lineage, lineage_of
-from turpentine.pipeline.prompts import PromptSet
+from turpentine.pipeline.prompts import PromptPair, PromptSet
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
 from turpentine.pipeline.prompts.concepts import split_concepts
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.options import add_recipe_options, chosen
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.worlds.tiny_canvas import labels_of
@@ -114,9 +114,11 @@ def test_attributes_are_refused_where_they_make_no_sense():
 
 
 def test_every_fourth_retain_prompt_guards():
-    rows = guard([(f"f{i}", f"r{i}") for i in range(9)], ["x", "y"])
-    assert [retain for _, retain in rows] == ["r0", "r1", "r2", "x", "r4", "r5", "r6", "y", "r8"]
-    assert [forget for forget, _ in rows] == [f"f{i}" for i in range(9)]
+    pairs = [PromptPair(forget=f"f{i}", retain=f"r{i}") for i in range(9)]
+    rows = guard(pairs, ["x", "y"])
+    assert [pair.retain for pair in rows] == ["r0", "r1", "r2", "x", "r4", "r5", "r6", "y", "r8"]
+    assert [(pair.forget, pair.instead) for pair in rows] == [(pair.forget, pair.instead) for pair in pairs]
+    assert guard(pairs, []) == pairs
 
 
 @pytest.mark.parametrize("structure", ["diverse", "uniform"])
