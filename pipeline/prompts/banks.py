@@ -52,10 +52,6 @@ class Named:
     synonyms: tuple[str, ...] = ()
     attribute_of: str | None = None
 
-    def alone(self) -> "Named":
-        """The name and the kind, without what was said beside them."""
-        return Named(self.name, self.kind)
-
     def find(self) -> "Concept":
         """Look it up, see `find_concept`."""
         return find_concept(self.name, self.kind, self.synonyms)

@@ -112,7 +112,7 @@ def build_set(
         -(-n // GUARD_EVERY),
         seed,
         composer,
-        [target.alone() for target in targets],
+        targets,
         lambda text: composer.names(text, targets, words),
     )
     guarded = tuple(name for name in keep_forgotten if name not in unguarded)

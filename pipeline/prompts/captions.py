@@ -1,6 +1,7 @@
 """The prompt set of pictures: their captions, prompts near them, and the captions' neighbours to retain."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..worlds import find_world
 from .anchors import AUTO
@@ -51,7 +52,7 @@ def caption_set(
     more, _, before = other_names(names, synonyms, None, keep_forgotten)
     target, kept = Named(names[0], kind, more), composer.guarded(before, kind)
     part = composer.caption_rows(captions, target, Scope(count, n_test, structure, seed), kept)
-    known = [Named(name, kind) for name in filter(find_world(world).can_say, names)]
+    known = [replace(target, name=name) for name in filter(find_world(world).can_say, names)]
     instead = None if replace_with == AUTO and not known else chosen(replace_with, [target], composer, kept)
     rule = rule_of(instead, [target], composer, kept)
     guards, unguarded = guard_prompts(

@@ -34,7 +34,7 @@ def chosen(text: str | None, targets: Sequence[Named], composer: Composer, kept:
         return None
     gone = [*targets, *kept]
     return join_concepts(
-        [composer.usual_anchor(target.alone(), [other for other in gone if other != target]) for target in targets]
+        [composer.usual_anchor(target, [other for other in gone if other != target]) for target in targets]
     )
 
 

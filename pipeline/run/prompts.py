@@ -81,11 +81,10 @@ def make_prompts(
 def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     """Make the prompts that a recipe asks for; `denoiser` where its model is already loaded."""
     recipe = setting.recipe
-    spec = recipe.prompts
+    spec = recipe.prompts.model_copy(update={"replace_with": recipe.instead})
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
-    spec = spec.model_copy(update={"replace_with": recipe.instead})
     if recipe.data.forget_images is not None and spec.file is None:
         return _captioned(setting, spec)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}
