@@ -90,9 +90,7 @@ def starting_recipe(chosen: Mapping[str, Any], preset: str = "balanced") -> Reci
     Raises:
         UserError: the preset or the method is unknown.
     """
-    method = chosen.get("method") or {}
-    options = {"name": "rgd", **method} if isinstance(method, Mapping) else {"name": str(method)}
-    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), options)
+    base = preset_for(preset, str(chosen.get("model") or "tiny-canvas"), chosen.get("method") or {})
     return with_previews(build_recipe(merge(base, chosen)), _PREVIEWS)
 
 

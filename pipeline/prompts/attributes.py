@@ -4,29 +4,28 @@ import itertools
 
 from ..support.errors import UserError
 from .banks import Concept, template_banks, without_concept
+from .composer import Scope
 from .naming import named_in
-from .templates import PromptRow, Scene, Split, Structure, draw, generator
+from .templates import PromptRow, Scene, Split, draw, generator
 from .text import capitalized, fix_articles, indefinite_article
 
 FORMS = ("with {attribute}", "wearing {attribute}")
 """How a forget prompt says that the object has the attribute."""
 
 
-def rows(
-    attribute: Concept, bearer: Concept, n: int, n_test: int, seed: int, structure: Structure
-) -> tuple[list[PromptRow], list[PromptRow]]:
+def rows(attribute: Concept, bearer: Concept, scope: Scope) -> tuple[list[PromptRow], list[PromptRow]]:
     """Compose train and test rows; a retain prompt is its forget prompt without the attribute.
 
     Raises:
         UserError: the attribute and the object name each other, or too few combinations.
     """
     check_names(attribute, bearer)
-    test = _diverse(attribute, bearer, n_test, "test", seed)
-    if structure == "uniform":
+    test = _diverse(attribute, bearer, scope.n_test, "test", scope.seed)
+    if scope.structure == "uniform":
         phrase = _phrases(attribute)[0]
         plain = f"a photo of {indefinite_article(bearer.words[0])} {bearer.words[0]}"
-        return [(f"{plain} {phrase}", plain)] * n, test
-    return _diverse(attribute, bearer, n, "train", seed), test
+        return [(f"{plain} {phrase}", plain)] * scope.n, test
+    return _diverse(attribute, bearer, scope.n, "train", scope.seed), test
 
 
 def check_names(attribute: Concept, bearer: Concept) -> None:

@@ -37,6 +37,27 @@ class Bank:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A concept as somebody names it, before it is looked up.
+
+    Attributes:
+        name: for example "cat", "Van Gogh" or "nudity".
+        kind: decides the sentences.
+        synonyms: more words for it, beside those that the tables know.
+        attribute_of: the object whose attribute it is.
+    """
+
+    name: str
+    kind: Kind
+    synonyms: tuple[str, ...] = ()
+    attribute_of: str | None = None
+
+    def find(self) -> "Concept":
+        """Look it up, see `find_concept`."""
+        return find_concept(self.name, self.kind, self.synonyms)
+
+
+@dataclass(frozen=True)
 class Concept:
     """A concept to forget, with the words that prompts use for it.
 

@@ -1,17 +1,16 @@
 """The prompt set of pictures: their captions, prompts near them, and the captions' neighbours to retain."""
 
 from collections.abc import Sequence
-from itertools import cycle
+from dataclasses import replace
 
 from ..worlds import find_world
 from .anchors import AUTO
-from .banks import Kind
-from .compose import GUARD_EVERY, composer_of, guard_prompts, unguarded_warnings
+from .banks import Kind, Named
+from .compose import GUARD_EVERY, composer_of, guard, guard_prompts, unguarded_warnings
 from .composer import Caption, Scope
-from .concepts import other_names, plural_warnings, read_concepts
-from .pair import PromptPair
+from .concepts import join_concepts, other_names, plural_warnings, read_concepts
 from .prompt_set import PromptSet
-from .replacing import anchored, chosen, rule_of
+from .replacing import chosen, paired, rule_of
 from .templates import Structure
 
 
@@ -51,43 +50,36 @@ def caption_set(
     composer, count = composer_of(world), max(n, len(captions))
     names = read_concepts(concept)
     more, _, before = other_names(names, synonyms, None, keep_forgotten)
-    kept = [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in before]
-    part = composer.caption_rows(
-        captions, names[0], kind, count, n_test, Scope(structure, seed), synonyms=more or None, avoid=kept
-    )
-    closed = bool(find_world(world).words)
-    known = [(name, kind) for name in names if not closed or find_world(world).find(name)]
-    usual = replace_with == AUTO
-    if not known and usual:
-        replace_with = None
-    replace_with = chosen(replace_with, [(names[0], kind)], composer, kept, None)
-    replace = rule_of(replace_with, [(names[0], kind)], composer, more, kept, None)
-    train, test = (
-        list(anchored([PromptPair(forget=f, retain=r) for f, r in rows], replace)) for rows in (part.train, part.test)
+    target, kept = Named(names[0], kind, more), composer.guarded(before, kind)
+    part = composer.caption_rows(captions, target, Scope(count, n_test, structure, seed), kept)
+    known = [replace(target, name=name) for name in filter(find_world(world).can_say, names)]
+    instead = None if replace_with == AUTO and not known else chosen(replace_with, [target], composer, kept)
+    rule = rule_of(instead, [target], composer, kept)
+    guards, unguarded = guard_prompts(
+        kept,
+        -(-count // GUARD_EVERY),
+        seed,
+        composer,
+        known,
+        lambda text: composer.names(text, composer.targets(names, kind), part.names),
     )
     made = PromptSet(
         concept=names,
         kind=kind,
         world=world,
         synonyms=part.names,
-        replace_with=replace_with,
-        usual_anchor=usual and replace_with is not None,
+        keep_forgotten=tuple(name for name in before if name not in unguarded),
+        replace_with=instead,
+        usual_anchor=replace_with == AUTO and instead is not None,
         source="file",
         seed=seed,
-        train=tuple(train),
-        test=tuple(test),
-        warnings=(*plural_warnings([*names, *more, *before]), *part.warnings),
+        train=tuple(guard(paired(part.train, rule), guards)),
+        test=paired(part.test, rule),
+        warnings=(
+            *plural_warnings([*names, *more, *before]),
+            *part.warnings,
+            *unguarded_warnings(unguarded, join_concepts(names)),
+        ),
     )
-    if kept:
-        guards, unguarded = guard_prompts(kept, -(-count // GUARD_EVERY), seed, composer, known, made.names_concept)
-        for row, guard in zip(range(GUARD_EVERY - 1, count, GUARD_EVERY), cycle(guards), strict=False):
-            train[row] = train[row].model_copy(update={"retain": guard, "anchor": train[row].instead})
-        made = made.model_copy(
-            update={
-                "train": tuple(train),
-                "keep_forgotten": tuple(name for name in before if name not in unguarded),
-                "warnings": (*made.warnings, *unguarded_warnings(unguarded, made.concept)),
-            }
-        )
     made.check()
     return made

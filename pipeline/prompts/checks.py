@@ -50,9 +50,9 @@ def check_rows(prompts: "PromptSet") -> None:
     if prompts.kind != "class":
         read_concepts(prompts.concepts)
         if prompts.source != "file":
-            composer, kind = composer_of(prompts.world), prompts.kind
-            for name in prompts.concepts:
-                composer.check(name, kind if len(prompts.concepts) == 1 else composer.kind_of(name, kind))
+            composer = composer_of(prompts.world)
+            for target in composer.targets(prompts.concepts, prompts.kind):
+                composer.check(target)
     if not prompts.train:
         raise UserError("expected at least one train row, got none. Add a forget and a retain prompt.")
     kept = forgotten_words(prompts)

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ..support.text import counted
 from ..worlds import WORLDS
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
-from .banks import Kind
+from .banks import Named
 from .composer import Composer, Scope
 from .concepts import join_concepts
 from .open import OpenComposer
@@ -43,6 +44,12 @@ def shares(total: int, parts: int) -> list[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
+def shared(scope: Scope, parts: int) -> list[Scope]:
+    """Split the rows of a scope among so many concepts."""
+    counts = zip(shares(scope.n, parts), shares(scope.n_test, parts), strict=True)
+    return [replace(scope, n=n, n_test=n_test) for n, n_test in counts]
+
+
 def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
     """Take items in turn.
 
@@ -54,30 +61,29 @@ def interleave(parts: Sequence[Sequence[Item]]) -> list[Item]:
 
 
 def guard_prompts(
-    kept: Sequence[tuple[str, Kind]],
+    kept: Sequence[Named],
     count: int,
     seed: int,
     composer: Composer,
-    avoid: Sequence[tuple[str, Kind]],
+    avoid: Sequence[Named],
     named: Callable[[str], bool],
 ) -> tuple[list[str], list[str]]:
     """Make prompts that ask for what was forgotten before.
 
     Args:
-        kept: these concepts, with their kinds.
+        kept: these concepts.
         count: of prompts, shared among the concepts.
         seed: decides which.
         composer: of the world whose words they use.
-        avoid: concepts with their kinds that no prompt may name.
+        avoid: what no prompt may name.
         named: tells whether a prompt names one of these all the same, since "cat girl" can't be said without "cat".
 
     Returns:
         The prompts, and the concepts that no prompt can ask for.
     """
-    scope = Scope("diverse", seed)
     made = {
-        one[0]: [forget for forget, _ in composer.compose(*one, rows, 0, scope, avoid=avoid).train if not named(forget)]
-        for one, rows in zip(kept, shares(max(count, len(kept)), len(kept)), strict=True)
+        one.name: [forget for forget, _ in composer.compose(one, scope, avoid).train if not named(forget)]
+        for one, scope in zip(kept, shared(Scope(max(count, len(kept)), 0, "diverse", seed), len(kept)), strict=True)
     }
     return interleave(list(made.values())), [name for name, prompts in made.items() if not prompts]
 
@@ -90,13 +96,15 @@ def unguarded_warnings(names: Sequence[str], concept: str) -> tuple[str, ...]:
     )
 
 
-def guard(train: Sequence[PromptPair], kept: Sequence[str]) -> list[PromptPair]:
+def guard(train: Sequence[PromptPair], guards: Sequence[str]) -> list[PromptPair]:
     """Let every GUARD_EVERY-th retain prompt ask for what was forgotten before, so that it stays so.
 
     The model draws its own retain images, so these show what it draws now, not the concept. What is drawn instead of
     the concept stays.
     """
-    prompts = itertools.cycle(kept)
+    if not guards:
+        return list(train)
+    prompts = itertools.cycle(guards)
     return [
         _guarding(pair, next(prompts)) if index % GUARD_EVERY == GUARD_EVERY - 1 else pair
         for index, pair in enumerate(train)
@@ -117,17 +125,14 @@ def few_rows_warnings(names: Sequence[str], n: int) -> tuple[str, ...]:
     )
 
 
-def guard_beside(train: Sequence[PromptPair], kept: Sequence[str]) -> list[PromptPair]:
+def guard_beside(train: Sequence[PromptPair], guards: Sequence[str]) -> list[PromptPair]:
     """Put a guarding row behind every GUARD_EVERY - 1 rows of the user's own, of which none is lost.
 
     A guarding row has the forget prompt of the row before it, and its anchor.
     """
-    prompts = itertools.cycle(kept)
+    if not guards:
+        return list(train)
+    prompts = itertools.cycle(guards)
     step = GUARD_EVERY - 1
-    groups = [list(train[start : start + step]) for start in range(0, len(train), step)]
+    groups = [train[start : start + step] for start in range(0, len(train), step)]
     return [pair for group in groups for pair in (*group, _guarding(group[-1], next(prompts)))]
-
-
-def with_kinds(kept: Sequence[str], kind: Kind, composer: Composer) -> list[tuple[str, Kind]]:
-    """Concepts to guard, with the kinds they are known as; others are of the kind that is removed now, or objects."""
-    return [(name, composer.kind_of(name, "object" if kind == "nudity" else kind)) for name in kept]

@@ -1,12 +1,12 @@
 """The protocol of a composer, which makes the prompts of a world."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from .anchors import Replace
-from .banks import Kind
+from .banks import Kind, Named
 from .llm import LLMSource
 from .templates import PromptRow, Structure
 
@@ -32,15 +32,19 @@ class Caption(NamedTuple):
 
 @dataclass(frozen=True)
 class Scope:
-    """How rows are made, whatever the concept.
+    """How many rows are made, and how, whatever the concept.
 
     Attributes:
+        n: train rows.
+        n_test: test rows.
         structure: many pairs, or one repeated.
         seed: decides which combinations are drawn.
         llm: asked for the sub-concepts; None: the templates.
         allow_fallback: use the templates, with a warning, where the LLM fails.
     """
 
+    n: int
+    n_test: int
     structure: Structure
     seed: int
     llm: LLMSource | None = None
@@ -58,10 +62,24 @@ class Composer(ABC):
 
     @abstractmethod
     def kind_of(self, concept: str, kind: Kind) -> Kind:
-        """Give the kind of one of several concepts: the one it is known as, else `kind`."""
+        """Give the kind that a concept is known as, else `kind`."""
+
+    def known_as(self, names: Iterable[str], kind: Kind) -> list[Named]:
+        """Give each of some concepts the kind that it is known as, else `kind`."""
+        return [Named(name, self.kind_of(name, kind)) for name in names]
+
+    def targets(
+        self, names: Sequence[str], kind: Kind, synonyms: tuple[str, ...] = (), attribute_of: str | None = None
+    ) -> list[Named]:
+        """Give the concepts to forget: a single one is of the kind that was given, several as they are known."""
+        return [Named(names[0], kind, synonyms, attribute_of)] if len(names) == 1 else self.known_as(names, kind)
+
+    def guarded(self, names: Sequence[str], kind: Kind) -> list[Named]:
+        """Give the concepts to guard: as they are known, else of the kind that is removed now, or objects."""
+        return self.known_as(names, "object" if kind == "nudity" else kind)
 
     @abstractmethod
-    def check(self, concept: str, kind: Kind) -> None:
+    def check(self, concept: Named) -> None:
         """Refuse a concept that this world can't compose prompts of.
 
         Raises:
@@ -69,29 +87,13 @@ class Composer(ABC):
         """
 
     @abstractmethod
-    def compose(
-        self,
-        concept: str,
-        kind: Kind,
-        n: int,
-        n_test: int,
-        scope: Scope,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        avoid: Sequence[tuple[str, Kind]] = (),
-        attribute_of: str | None = None,
-    ) -> Composed:
+    def compose(self, concept: Named, scope: Scope, avoid: Sequence[Named] = ()) -> Composed:
         """Make the rows of one concept.
 
         Args:
             concept: what is to be forgotten.
-            kind: decides the sentences.
-            n: train rows.
-            n_test: test rows.
-            scope: structure, seed, source.
-            synonyms: more words for it, beside those that the tables know.
-            avoid: concepts with their kinds that no prompt may name.
-            attribute_of: the object whose attribute the concept is.
+            scope: how many rows, and how.
+            avoid: what no prompt may name.
 
         Raises:
             UserError: a concept that this world lacks, or too few combinations.
@@ -99,31 +101,18 @@ class Composer(ABC):
 
     @abstractmethod
     def caption_rows(
-        self,
-        captions: Sequence[Caption],
-        concept: str,
-        kind: Kind,
-        n: int,
-        n_test: int,
-        scope: Scope,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        avoid: Sequence[tuple[str, Kind]] = (),
+        self, captions: Sequence[Caption], concept: Named, scope: Scope, avoid: Sequence[Named] = ()
     ) -> Composed:
         """Make rows for pictures: row i belongs to picture i modulo their number.
 
         In every other round through the pictures the forget prompt is the caption itself, in the others a prompt near
-        it. Retain prompts are neighbours of the captions.
+        it. Retain prompts are neighbours of the captions, and test rows are near them.
 
         Args:
             captions: of the pictures, in their order; without one, a plain sentence by the kind of the concept.
             concept: what is to be forgotten.
-            kind: of the concept.
-            n: train rows.
-            n_test: test rows, near the captions.
-            scope: see `compose`.
-            synonyms: see `compose`.
-            avoid: see `compose`.
+            scope: how many rows, and how.
+            avoid: what no prompt may name.
 
         Raises:
             UserError: a caption that names nothing to be forgotten.
@@ -131,46 +120,35 @@ class Composer(ABC):
 
     @abstractmethod
     def replacement(
-        self,
-        text: str,
-        concept: str,
-        kind: Kind,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        removed: Sequence[tuple[str, Kind]] = (),
-        kept: Sequence[tuple[str, Kind]] = (),
+        self, text: str, concept: Named, removed: Sequence[Named] = (), kept: Sequence[Named] = ()
     ) -> Replace:
         """Give the rule that puts another thing in a concept's place.
 
         Args:
             text: what is drawn instead.
             concept: what is to be forgotten.
-            kind: of the concept.
-            synonyms: as `compose` takes them.
-            removed: further concepts that are to be forgotten, with their kinds.
-            kept: concepts with their kinds that must stay forgotten.
+            removed: what else is to be forgotten.
+            kept: what must stay forgotten.
 
         Raises:
             UserError: this world can't draw it, or it names what is removed or must stay forgotten.
         """
 
     @abstractmethod
-    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+    def usual_anchor(self, concept: Named, gone: Sequence[Named] = ()) -> str:
         """Give what is drawn instead of a concept where nobody says it, as `replacement` takes it.
 
         Args:
             concept: what is to be forgotten.
-            kind: of the concept.
-            gone: concepts with their kinds that must not be drawn either.
+            gone: what must not be drawn either.
         """
 
     @abstractmethod
-    def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
+    def names(self, prompt: str, concepts: Sequence[Named], synonyms: Sequence[str]) -> bool:
         """Tell whether a prompt names one of the concepts.
 
         Args:
             prompt: any text.
-            concepts: as `compose` took them.
-            kind: of a single concept; several have those that `kind_of` gives.
-            synonyms: every word for the concepts.
+            concepts: which.
+            synonyms: every word for them.
         """

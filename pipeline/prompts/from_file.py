@@ -4,12 +4,11 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from ..support.errors import UserError
 from ..support.text import counted
 from . import attributes, tables
-from .banks import Concept, Kind, find_concept, known_kind, template_banks
+from .banks import Concept, Named, find_concept, template_banks
 from .naming import named_in
 from .pair import PromptPair
 from .templates import retain_for
@@ -20,7 +19,6 @@ class PairsRead:
     """The pairs of a file, and what was noticed about them."""
 
     concept: Concept
-    kind: Kind
     train: tuple[PromptPair, ...]
     test: tuple[PromptPair, ...]
     warnings: tuple[str, ...]
@@ -35,24 +33,19 @@ class _Line:
     split: str | None
 
 
-def read_pairs(
-    path: Path,
-    concept: str,
-    kind: Kind | None,
-    n_test: int | None,
-    seed: int,
-    synonyms: tuple[str, ...] | None,
-    attribute_of: str | None = None,
-) -> PairsRead:
+def read_pairs(path: Path, concept: Named, n_test: int | None, seed: int) -> PairsRead:
     """Read rows, make the retain prompts that are absent, and split the rows.
+
+    Args:
+        path: a .csv or .txt file.
+        concept: what is to be forgotten.
+        n_test: rows at the end to test on, where there is no split column; a ninth if left out.
+        seed: decides what takes the place of an object or a style.
 
     Raises:
         UserError: the file can't be read, or a row is wrong.
     """
-    if kind is not None and kind not in get_args(Kind):
-        raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}.")
-    kind = kind or known_kind(concept) or "object"
-    found = find_concept(concept, kind, synonyms)
+    found, attribute_of = concept.find(), concept.attribute_of
     lines, comments = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
     if attribute_of is not None:
         _check_attribute(found, attribute_of, lines, path)
@@ -85,7 +78,7 @@ def read_pairs(
             )
         cut = len(different) - count
         train, test = different[:cut], different[cut:]
-    return PairsRead(found, kind, _pairs(train), _pairs(test), tuple(warnings))
+    return PairsRead(found, _pairs(train), _pairs(test), tuple(warnings))
 
 
 def _pairs(rows: Iterable[tuple[str, str, str | None]]) -> tuple[PromptPair, ...]:

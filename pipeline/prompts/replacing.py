@@ -1,34 +1,28 @@
 """From a text that says what is drawn instead to the anchors of a prompt set."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..support.errors import UserError
 from ..worlds import find_world
 from ..worlds.open import Open
 from . import tables
 from .anchors import AUTO, NOTHING, Replace, read_replacements
-from .banks import Kind
+from .banks import Named
 from .checks import forgotten_words
-from .compose import composer_of, with_kinds
+from .compose import composer_of
 from .composer import Composer
 from .concepts import different_concepts, join_concepts
 from .naming import named_in
 from .pair import PromptPair
+from .templates import PromptRow
 
 if TYPE_CHECKING:
     from .prompt_set import PromptSet
 
-Prompts = TypeVar("Prompts", bound="PromptSet")
 
-
-def chosen(
-    text: str | None,
-    targets: Sequence[tuple[str, Kind]],
-    composer: Composer,
-    kept: Sequence[tuple[str, Kind]] = (),
-    attribute_of: str | None = None,
-) -> str | None:
+def chosen(text: str | None, targets: Sequence[Named], composer: Composer, kept: Sequence[Named] = ()) -> str | None:
     """Give what is drawn instead: the text, or with "auto" one thing for each concept, the same in all of its pairs.
 
     A model that redirects many prompts to one thing draws that; one that redirects each to another thing learns their
@@ -36,31 +30,24 @@ def chosen(
     """
     if text != AUTO:
         return text
-    if attribute_of is not None:
+    if targets[0].attribute_of is not None:
         return None
     gone = [*targets, *kept]
     return join_concepts(
-        [composer.usual_anchor(*target, gone=[other for other in gone if other != target]) for target in targets]
+        [composer.usual_anchor(target, [other for other in gone if other != target]) for target in targets]
     )
 
 
 def rule_of(
-    text: str | None,
-    targets: Sequence[tuple[str, Kind]],
-    composer: Composer,
-    synonyms: Sequence[str] = (),
-    kept: Sequence[tuple[str, Kind]] = (),
-    attribute_of: str | None = None,
+    text: str | None, targets: Sequence[Named], composer: Composer, kept: Sequence[Named] = ()
 ) -> Replace | None:
     """Give the rule that makes the anchor of a forget prompt; one that names no concept stays as it is.
 
     Args:
         text: what is drawn instead of the concepts.
-        targets: the concepts with their kinds.
+        targets: the concepts.
         composer: of the world whose words the prompts use.
-        synonyms: more words for a single concept.
-        kept: concepts with their kinds that must stay forgotten.
-        attribute_of: the object whose attribute the concept is.
+        kept: what must stay forgotten.
 
     Returns:
         None where the retain prompts are the anchors: without a text, and for an attribute that is left out.
@@ -70,33 +57,32 @@ def rule_of(
     """
     if text is None:
         return None
-    texts = read_replacements(text, [name for name, _ in targets])
-    if attribute_of is not None and texts == (NOTHING,):
+    texts = read_replacements(text, [target.name for target in targets])
+    if targets[0].attribute_of is not None and texts == (NOTHING,):
         return None
     rules = [
-        composer.replacement(
-            one,
-            *target,
-            synonyms=tuple(synonyms) or None if len(targets) == 1 else None,
-            removed=[other for other in targets if other != target],
-            kept=kept,
-        )
+        composer.replacement(one, target, [other for other in targets if other != target], kept)
         for one, target in zip(texts, targets, strict=True)
     ]
 
-    def replace(prompt: str) -> str:
+    def anchor(prompt: str) -> str:
         for rule in rules:
             prompt = rule(prompt)
         return prompt
 
-    return replace
+    return anchor
 
 
-def anchored(pairs: Sequence[PromptPair], replace: Replace | None) -> tuple[PromptPair, ...]:
+def paired(rows: Sequence[PromptRow], rule: Replace | None) -> tuple[PromptPair, ...]:
+    """Make pairs of rows, with their anchors."""
+    return anchored([PromptPair(forget=forget, retain=retain) for forget, retain in rows], rule)
+
+
+def anchored(pairs: Sequence[PromptPair], rule: Replace | None) -> tuple[PromptPair, ...]:
     """Give an anchor to each pair that has none and whose forget prompt names a concept."""
     return tuple(
         pair
-        if replace is None or pair.anchor is not None or (made := replace(pair.forget)) == pair.forget
+        if rule is None or pair.anchor is not None or (made := rule(pair.forget)) == pair.forget
         else pair.model_copy(update={"anchor": made})
         for pair in pairs
     )
@@ -111,7 +97,7 @@ def without_guards(prompts: "PromptSet") -> list[PromptPair]:
     ]
 
 
-def without_usual_anchor(prompts: Prompts) -> Prompts:
+def without_usual_anchor(prompts: "PromptSet") -> "PromptSet":
     """Let a set draw its retain prompts instead, but in the rows that guard: theirs ask for something else."""
     kept = forgotten_words(prompts)
     train, test = (
@@ -126,8 +112,8 @@ def without_usual_anchor(prompts: Prompts) -> Prompts:
 
 
 def replaced(
-    prompts: Prompts, text: str, world: str, synonyms: Sequence[str] = (), kept: Sequence[str] = ()
-) -> Prompts:
+    prompts: "PromptSet", text: str, world: str, synonyms: tuple[str, ...] = (), kept: Sequence[str] = ()
+) -> "PromptSet":
     """Make the anchors that a set lacks.
 
     Args:
@@ -142,20 +128,19 @@ def replaced(
     """
     if prompts.kind == "class":
         raise UserError(f"replace_with: a file about classes names them itself, got {text!r}. Leave it out.")
-    kind: Kind = prompts.kind
-    known = all(not find_world(world).words or find_world(world).find(name) for name in prompts.concepts)
-    composer = composer_of(world if known else Open.name)
-    single = len(prompts.concepts) == 1 and composer.takes_llm
-    targets = [(name, kind if single else composer.kind_of(name, kind)) for name in prompts.concepts]
-    before = with_kinds(different_concepts([*prompts.keep_forgotten, *kept]), kind, composer)
-    replace = rule_of(text, targets, composer, synonyms, before, prompts.attribute_of)
-    train, test = anchored(without_guards(prompts), replace), anchored(prompts.test, replace)
+    composer = composer_of(world if all(map(find_world(world).can_say, prompts.concepts)) else Open.name)
+    targets = composer.targets(prompts.concepts, prompts.kind, synonyms, prompts.attribute_of)
+    if not composer.takes_llm:  # a world whose words have one kind each
+        targets = [replace(target, kind=composer.kind_of(target.name, target.kind)) for target in targets]
+    before = composer.guarded(different_concepts([*prompts.keep_forgotten, *kept]), prompts.kind)
+    rule = rule_of(text, targets, composer, before)
+    train, test = anchored(without_guards(prompts), rule), anchored(prompts.test, rule)
     rows = [*train, *test]
-    retained = [number for number, pair in enumerate(rows, start=1) if replace and pair.anchor is None]
+    retained = [number for number, pair in enumerate(rows, start=1) if rule and pair.anchor is None]
     warnings = tables.told(
         retained, "forget prompt", f"without {prompts.concept!r}, with the retain prompt drawn instead", "row"
     )
-    if replace and not retained and rows == [*prompts.train, *prompts.test]:
+    if rule and not retained and rows == [*prompts.train, *prompts.test]:
         warnings = (f"replace_with {text!r} has no effect: every row says what is drawn instead",)
     made = {"train": train, "test": test, "replace_with": text, "warnings": (*prompts.warnings, *warnings)}
     return prompts.model_copy(update=made)

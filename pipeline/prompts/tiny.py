@@ -9,12 +9,15 @@ from ..support.errors import UserError
 from ..support.text import squeezed
 from ..worlds import tiny_canvas as canvas
 from .anchors import NOTHING, Replace
-from .banks import Kind, plain_name
+from .banks import Kind, Named, plain_name
 from .composer import Caption, Composed, Composer, Scope
 from .concepts import singular
 from .naming import named_in
 from .templates import PromptRow, Scene, Split, draw, generator
 from .text import like, swapped, unique, with_replacement
+
+Value = tuple[str, str]
+"""A dimension of this world, and one of its values."""
 
 _HALF = {"train": slice(0, 2), "test": slice(2, 4)}
 """Split -> its phrases of each value; those of the concept belong to both splits, as in the paper."""
@@ -29,84 +32,58 @@ class TinyComposer(Composer):
         """Take the kind of the concept's dimension."""
         return kind_of(concept, kind)
 
-    def check(self, concept: str, kind: Kind) -> None:
+    def check(self, concept: Named) -> None:
         """Look the concept up among the values."""
-        find(concept, kind)
+        find(concept)
 
-    def compose(
-        self,
-        concept: str,
-        kind: Kind,
-        n: int,
-        n_test: int,
-        scope: Scope,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        avoid: Sequence[tuple[str, Kind]] = (),
-        attribute_of: str | None = None,
-    ) -> Composed:
+    def compose(self, concept: Named, scope: Scope, avoid: Sequence[Named] = ()) -> Composed:
         """Combine phrases of this world; attributes it has none."""
-        if attribute_of is not None:
+        if concept.attribute_of is not None:
             raise UserError(
-                f"tiny-canvas draws no attributes, got {concept!r} from {attribute_of!r}. Use a larger model."
+                f"tiny-canvas draws no attributes, got {concept.name!r} from {concept.attribute_of!r}. "
+                "Use a larger model."
             )
-        values = {find(name, kind_of_it) for name, kind_of_it in avoid}
-        names = names_of(concept, kind)
-        _check_synonyms(concept, kind, synonyms or ())
-        test = diverse_rows(concept, kind, n_test, "test", scope.seed, values)
+        gone, value = set(map(find, avoid)), find(concept)
+        names = names_of(value)
+        _check_synonyms(value, concept.synonyms)
+        test = diverse_rows(value, scope.n_test, "test", scope.seed, gone)
         if scope.structure == "uniform":
-            train = [uniform_row(concept, kind, values)] * n
+            train = [uniform_row(value, gone)] * scope.n
         else:
-            train = diverse_rows(concept, kind, n, "train", scope.seed, values)
-        return Composed(" ".join(concept.split()), names, train, test)
+            train = diverse_rows(value, scope.n, "train", scope.seed, gone)
+        return Composed(" ".join(concept.name.split()), names, train, test)
 
     def caption_rows(
-        self,
-        captions: Sequence[Caption],
-        concept: str,
-        kind: Kind,
-        n: int,
-        n_test: int,
-        scope: Scope,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        avoid: Sequence[tuple[str, Kind]] = (),
+        self, captions: Sequence[Caption], concept: Named, scope: Scope, avoid: Sequence[Named] = ()
     ) -> Composed:
         """Change the concept's value in the captions; of a concept without a name here, any value that they name."""
-        values = {find(name, kind_of_it) for name, kind_of_it in avoid}
-        known = canvas.dimension_of(concept)
-        plain = uniform_row(concept, kind)[0] if known else concept
-        said = [_Caption.read(text or plain, where, known) for text, where in captions]
+        gone = set(map(find, avoid))
+        value = find(concept) if canvas.dimension_of(concept.name) else None
+        plain = uniform_row(value)[0] if value else concept.name
+        said = [_Caption.read(text or plain, where, value) for text, where in captions]
         rng, train = generator(scope.seed, "train"), []
-        for row in range(n):
+        for row in range(scope.n):
             turn, place = divmod(row, len(said))
-            retain = said[place].neighbour(rng, "train", values)
+            retain = said[place].neighbour(rng, "train", gone)
             train.append((said[place].near(rng) if turn % 2 else said[place].text, retain))
-        if known:
-            near = self.compose(concept, kind, n, n_test, scope, synonyms=synonyms, avoid=avoid)
-            turns = [(row // len(said)) % 2 for row in range(n)]
+        if value:
+            near = self.compose(concept, scope, avoid)
+            turns = [(row // len(said)) % 2 for row in range(scope.n)]
             mixed = [other if turn else own for turn, own, other in zip(turns, train, near.train, strict=True)]
             return replace(near, train=mixed)
         rng = generator(scope.seed, "test")
-        tested = [said[row % len(said)] for row in range(n_test)]
-        test = [(each.near(rng), each.neighbour(rng, "test", values)) for each in tested]
-        return Composed(" ".join(concept.split()), (concept.lower(), *(synonyms or ())), train, test)
+        tested = [said[row % len(said)] for row in range(scope.n_test)]
+        test = [(each.near(rng), each.neighbour(rng, "test", gone)) for each in tested]
+        name = concept.name
+        return Composed(" ".join(name.split()), (name.lower(), *concept.synonyms), train, test)
 
     def replacement(
-        self,
-        text: str,
-        concept: str,
-        kind: Kind,
-        *,
-        synonyms: tuple[str, ...] | None = None,
-        removed: Sequence[tuple[str, Kind]] = (),
-        kept: Sequence[tuple[str, Kind]] = (),
+        self, text: str, concept: Named, removed: Sequence[Named] = (), kept: Sequence[Named] = ()
     ) -> Replace:
         """Put a phrase of another value of the concept's dimension in its place."""
-        dimension, value = find(concept, kind)
-        gone = {canvas.dimension_of(name) for name, _ in (*removed, *kept)}
-        phrase, name = _instead(text, dimension, value, gone)
-        words, phrases = names_of(concept, kind), set(map(squeezed, canvas.DIMENSIONS[dimension][value]))
+        value = dimension, own = find(concept)
+        phrase, name = _instead(text, value, {canvas.dimension_of(other.name) for other in (*removed, *kept)})
+        words, phrases = names_of(value), set(map(squeezed, canvas.DIMENSIONS[dimension][own]))
         if dimension == "subject":
             return lambda prompt: with_replacement(prompt, words, phrase)
         # a phrase gives way to a phrase, a bare name to a bare name
@@ -114,20 +91,19 @@ class TinyComposer(Composer):
             prompt, swapped(prompt, words, lambda named: phrase if squeezed(named.text) in phrases else name)
         )
 
-    def usual_anchor(self, concept: str, kind: Kind, gone: Sequence[tuple[str, Kind]] = ()) -> str:
+    def usual_anchor(self, concept: Named, gone: Sequence[Named] = ()) -> str:
         """The first other value of the concept's dimension: a photo for a style."""
-        dimension, value = find(concept, kind)
-        away = {(dimension, value), *(find(*each) for each in gone)}
+        dimension, own = find(concept)
+        away = {(dimension, own), *map(find, gone)}
         choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in away]
         if not choices:
-            raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+            raise UserError(f"nothing is left to take the place of {own!r}. Forget fewer concepts at once.")
         return choices[0]
 
-    def names(self, prompt: str, concepts: Sequence[str], kind: Kind, synonyms: Sequence[str]) -> bool:
+    def names(self, prompt: str, concepts: Sequence[Named], synonyms: Sequence[str]) -> bool:
         """Read the values that the prompt shows, then look for the words in any other spelling."""
-        kinds = [kind if len(concepts) == 1 else kind_of(name, kind) for name in concepts]
-        targets = [each for each in zip(concepts, kinds, strict=True) if canvas.dimension_of(each[0])]
-        shown = any(names_concept(prompt, *target) for target in targets)
+        labels, known = canvas.labels_of(prompt), [each for each in concepts if canvas.dimension_of(each.name)]
+        shown = any(labels.get(dimension) == value for dimension, value in map(find, known))
         return shown or named_in(prompt, synonyms) is not None
 
 
@@ -146,13 +122,13 @@ class _Caption:
     changes: tuple[str, ...]
 
     @classmethod
-    def read(cls, text: str, where: str, known: tuple[str, str] | None) -> "_Caption":
+    def read(cls, text: str, where: str, known: Value | None) -> "_Caption":
         """Read a caption.
 
         Args:
             text: of the caption.
             where: it stands, for messages.
-            known: (dimension, value) of the concept, if this world has it.
+            known: the concept's value, if this world has it.
 
         Raises:
             UserError: it doesn't name the concept, or names nothing that tiny-canvas knows.
@@ -171,12 +147,12 @@ class _Caption:
         """The same in other words."""
         return _sentence({name: rng.choice(canvas.DIMENSIONS[name][value]) for name, value in self.labels.items()})
 
-    def neighbour(self, rng: random.Random, split: Split, avoid: Collection[tuple[str, str]]) -> str:
+    def neighbour(self, rng: random.Random, split: Split, avoid: Collection[Value]) -> str:
         """A prompt that differs in one or two of the values."""
         changed = rng.sample(self.changes, min(len(self.changes), rng.choice((1, 2))))
         words = {name: rng.choice(canvas.DIMENSIONS[name][value]) for name, value in self.labels.items()}
         for name in changed:
-            value = rng.choice(_allowed(name, self.labels[name], avoid)[name])
+            value = rng.choice(_allowed((name, self.labels[name]), avoid)[name])
             words[name] = rng.choice(canvas.DIMENSIONS[name][value][_HALF[split]])
         return _sentence(words)
 
@@ -187,23 +163,24 @@ def _sentence(words: dict[str, str]) -> str:
     return " ".join(canvas.compose(style or canvas.STYLES["photo"][0], words["subject"], place, time).split())
 
 
-def find(concept: str, kind: Kind) -> tuple[str, str]:
-    """Find the (dimension, value) that a concept names.
+def find(concept: Named) -> Value:
+    """Find the value that a concept names.
 
     Raises:
         UserError: this world can't draw it, or it is of another kind.
     """
-    if not concept.strip():
-        raise UserError(f"the concept must be at least one word, got {concept!r}.")
-    found = canvas.dimension_of(concept)
+    name, kind = concept.name, concept.kind
+    if not name.strip():
+        raise UserError(f"the concept must be at least one word, got {name!r}.")
+    found = canvas.dimension_of(name)
     if found is None:
         values = "; ".join(f"{dimension}: {', '.join(values)}" for dimension, values in canvas.DIMENSIONS.items())
-        raise UserError(f"tiny-canvas can't draw {concept!r}. Use one of its own concepts ({values}).")
+        raise UserError(f"tiny-canvas can't draw {name!r}. Use one of its own concepts ({values}).")
     dimension, value = found
     if kind == "nudity" and dimension != "subject":
         raise UserError(
             f"tiny-canvas has no nudity, expected one of its subjects ({', '.join(canvas.SUBJECTS)}) as a stand-in, "
-            f"got {concept!r}, a {dimension}. Use a subject or another kind."
+            f"got {name!r}, a {dimension}. Use a subject or another kind."
         )
     if kind != "nudity" and (kind == "style") != (dimension == "style"):
         right = "style" if dimension == "style" else "object"
@@ -223,8 +200,8 @@ def kind_of(concept: str, kind: Kind) -> Kind:
     return kind if kind == "nudity" and found[0] == "subject" else "object"
 
 
-def _instead(text: str, dimension: str, value: str, gone: Collection[tuple[str, str] | None]) -> tuple[str, str]:
-    """Find the phrase and the value that a text names, of the concept's dimension.
+def _instead(text: str, value: Value, gone: Collection[Value | None]) -> tuple[str, str]:
+    """Find the phrase and the other value that a text names, of the same dimension.
 
     The models draw a subject, a place and a time in every picture: one that a prompt leaves out they choose, and it
     may be the one that is removed. A prompt without a style is a photo to them.
@@ -232,75 +209,63 @@ def _instead(text: str, dimension: str, value: str, gone: Collection[tuple[str, 
     Raises:
         UserError: the text names no other value of this dimension.
     """
-    choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in {*gone, (dimension, value)}]
+    dimension, own = value
+    choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in {*gone, value}]
     use = f"Use one of {', '.join(choices)}." if choices else "Forget fewer concepts at once."
     if text == NOTHING and dimension != "style":
         raise UserError(
             f"replace_with: tiny-canvas draws a {dimension} in every picture, so nothing can't stand in the place of "
-            f"{value!r}. {use}"
+            f"{own!r}. {use}"
         )
     bare = "photo" if text == NOTHING else plain_name(plain_name(text, "object"), "style").removeprefix("plain ")
     names = [text, bare, singular(bare) or bare]
     found = next(filter(None, map(canvas.dimension_of, names)), None)
     if found is None or found[0] != dimension or found[1] not in choices:
         raise UserError(
-            f"replace_with: expected another {dimension} of tiny-canvas in the place of {value!r}, got {text!r}. {use}"
+            f"replace_with: expected another {dimension} of tiny-canvas in the place of {own!r}, got {text!r}. {use}"
         )
     phrases, named = canvas.DIMENSIONS[dimension][found[1]], set(map(squeezed, names))
     return next((phrase for phrase in phrases if squeezed(phrase) in named), phrases[0]), found[1]
 
 
-def names_of(concept: str, kind: Kind) -> tuple[str, ...]:
-    """List all words for a concept; the value's bare name only where no other value's phrase contains it."""
-    dimension, value = find(concept, kind)
+def names_of(value: Value) -> tuple[str, ...]:
+    """List all words for a value; its bare name only where no other value's phrase contains it."""
+    dimension, name = value
     others = (
         phrase
         for other_dimension, values in canvas.DIMENSIONS.items()
         for other, phrases in values.items()
-        if (other_dimension, other) != (dimension, value)
+        if (other_dimension, other) != value
         for phrase in phrases
     )
-    bare = [] if any(named_in(phrase, [value]) for phrase in others) else [value]
-    return tuple(unique([*bare, *canvas.DIMENSIONS[dimension][value]]))
+    bare = [] if any(named_in(phrase, [name]) for phrase in others) else [name]
+    return tuple(unique([*bare, *canvas.DIMENSIONS[dimension][name]]))
 
 
-def _check_synonyms(concept: str, kind: Kind, synonyms: Sequence[str]) -> None:
+def _check_synonyms(value: Value, synonyms: Sequence[str]) -> None:
     """Refuse words that this world doesn't know; those that it knows are used anyway."""
-    dimension, value = find(concept, kind)
-    phrases = canvas.DIMENSIONS[dimension][value]
-    known = {squeezed(word) for word in (*phrases, value)}
+    dimension, name = value
+    phrases = canvas.DIMENSIONS[dimension][name]
+    known = {squeezed(word) for word in (*phrases, name)}
     if any(squeezed(word) not in known for word in synonyms):
-        raise UserError(f"synonyms of {value!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}.")
+        raise UserError(f"synonyms of {name!r} in tiny-canvas must be among {list(phrases)}, got {list(synonyms)}.")
 
 
-def names_concept(prompt: str, concept: str, kind: Kind) -> bool:
-    """Tell whether a prompt shows the concept's value."""
-    dimension, value = find(concept, kind)
-    return canvas.labels_of(prompt).get(dimension) == value
+def diverse_rows(value: Value, n: int, split: Split, seed: int, avoid: Collection[Value] = ()) -> list[PromptRow]:
+    """Compose `n` different rows; the retain prompt has another value of the same dimension.
 
-
-def diverse_rows(
-    concept: str,
-    kind: Kind,
-    n: int,
-    split: Split,
-    seed: int,
-    avoid: Collection[tuple[str, str]] = (),
-) -> list[PromptRow]:
-    """Compose `n` different rows; the retain prompt has another value at the concept's dimension.
-
-    `avoid` lists the (dimension, value)s that no prompt may show.
+    `avoid` lists the values that no prompt may show.
 
     Raises:
         UserError: too few combinations.
     """
-    dimension, value = find(concept, kind)
+    dimension, name = value
     phrases = {
-        name: [phrase for key in keys for phrase in canvas.DIMENSIONS[name][key][_HALF[split]]]
-        for name, keys in _allowed(dimension, value, avoid).items()
+        each: [phrase for key in keys for phrase in canvas.DIMENSIONS[each][key][_HALF[split]]]
+        for each, keys in _allowed(value, avoid).items()
     }
     others = phrases.pop(dimension)
-    words = [(word, other) for other in others for word in canvas.DIMENSIONS[dimension][value]]
+    words = [(word, other) for other in others for word in canvas.DIMENSIONS[dimension][name]]
 
     def compose(scene: Scene, pair: PromptRow) -> PromptRow:
         chosen = dict(zip(phrases, scene, strict=True))
@@ -310,26 +275,26 @@ def diverse_rows(
     return draw(generator(seed, split), list(phrases.values()), words, compose, n, f"tiny-canvas {split}")
 
 
-def uniform_row(concept: str, kind: Kind, avoid: Collection[tuple[str, str]] = ()) -> PromptRow:
-    """Give one short pair: the concept's first phrase against the first other value's.
+def uniform_row(value: Value, avoid: Collection[Value] = ()) -> PromptRow:
+    """Give one short pair: the value's first phrase against the first other value's.
 
     Raises:
         UserError: `avoid` leaves nothing to put in its place.
     """
-    dimension, value = find(concept, kind)
-    stand_ins = {name: keys[0] for name, keys in _allowed(dimension, value, avoid).items()}
-    forget, retain = (_short({**stand_ins, dimension: key}, dimension) for key in (value, stand_ins[dimension]))
+    dimension, name = value
+    stand_ins = {each: keys[0] for each, keys in _allowed(value, avoid).items()}
+    forget, retain = (_short({**stand_ins, dimension: key}, dimension) for key in (name, stand_ins[dimension]))
     return forget, retain
 
 
-def _allowed(dimension: str, value: str, avoid: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+def _allowed(value: Value, avoid: Collection[Value]) -> dict[str, list[str]]:
     """Values of each dimension that prompts may show; of the concept's own, those that may take its place."""
     allowed = {
-        name: [key for key in values if (name, key) not in avoid and (name, key) != (dimension, value)]
-        for name, values in canvas.DIMENSIONS.items()
+        dimension: [key for key in values if (dimension, key) not in {*avoid, value}]
+        for dimension, values in canvas.DIMENSIONS.items()
     }
     if not all(allowed.values()):
-        raise UserError(f"nothing is left to take the place of {value!r}. Forget fewer concepts at once.")
+        raise UserError(f"nothing is left to take the place of {value[1]!r}. Forget fewer concepts at once.")
     return allowed
 
 

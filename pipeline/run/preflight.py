@@ -80,7 +80,7 @@ def preflight(
     given = recipe.data.forget_images
     told = check_pictures(given) if given is not None else []
     prompts = prompts or prompts_of(setting, denoiser)
-    if prompts.usual_anchor and (recipe.prompts.replace_with != AUTO or not recipe.method.redirects):
+    if prompts.usual_anchor and recipe.instead != AUTO:
         prompts = without_usual_anchor(prompts)
     told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))

@@ -6,7 +6,6 @@ from typing import Literal
 from ..data.pictures import find_pictures
 from ..models import Denoiser, class_names
 from ..prompts import Caption, LLMSource, PromptSet, caption_set
-from ..prompts.anchors import AUTO
 from ..prompts.concepts import join_concepts
 from ..schema.defaults import defaults_for
 from ..schema.recipe import PromptSection
@@ -82,12 +81,10 @@ def make_prompts(
 def prompts_of(setting: Setting, denoiser: Denoiser | None = None) -> PromptSet:
     """Make the prompts that a recipe asks for; `denoiser` where its model is already loaded."""
     recipe = setting.recipe
-    spec = recipe.prompts
+    spec = recipe.prompts.model_copy(update={"replace_with": recipe.instead})
     if recipe.kind == "class":
         names = denoiser.pipeline.class_names if denoiser else class_names(recipe.model)
         return PromptSet.of_classes(recipe.concept, names, spec.n, spec.n_test, recipe.seed, spec.replace_with)
-    if spec.replace_with == AUTO and not recipe.method.redirects:
-        spec = spec.model_copy(update={"replace_with": None})
     if recipe.data.forget_images is not None and spec.file is None:
         return _captioned(setting, spec)
     usual = defaults_for(recipe.model, recipe.method.name).get("prompts", {}) if spec.file else {}

@@ -98,10 +98,10 @@ def defaults_for(model: str, method: str | Mapping[str, Any], pipeline_class: st
 
     Args:
         model: as a recipe names it.
-        method: the name of a registered one, or with its options as far as they were chosen.
+        method: the name of a registered one, or its options as far as they were chosen; RGD's without a name.
         pipeline_class: name of the model's diffusers class, where it is known; else it is looked up.
     """
-    options = {"name": method} if isinstance(method, str) else method
+    options = {"name": _RGD, **method} if isinstance(method, Mapping) else {"name": str(method)}
     config = find(options["name"]).config
     variant = options.get(config.variants)
     files = ("all", options["name"], *([f"{options['name']}-{variant}"] if variant else []))
@@ -135,10 +135,8 @@ def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -
     Raises:
         UserError: an unknown key or a value out of range, one line each.
     """
-    method = chosen.get("method") or {}
-    options = {"name": _RGD, **method} if isinstance(method, Mapping) else {"name": str(method)}
     model = str(chosen.get("model", Recipe.model_fields["model"].default))
-    base = defaults_for(model, options, pipeline_class or _class_behind(chosen))
+    base = defaults_for(model, chosen.get("method") or {}, pipeline_class or _class_behind(chosen))
     try:
         return Recipe.model_validate(merge(base, chosen))
     except ValidationError as error:

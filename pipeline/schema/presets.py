@@ -51,7 +51,7 @@ def preset_for(name: str, model: str, method: str | Mapping[str, Any]) -> dict[s
     Args:
         name: of the preset.
         model: as a recipe names it.
-        method: its name, or with its options as far as they were chosen.
+        method: see `defaults_for`.
 
     Raises:
         UserError: an unknown preset or method.
@@ -60,7 +60,7 @@ def preset_for(name: str, model: str, method: str | Mapping[str, Any]) -> dict[s
         raise UserError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
     preset, base = PRESETS[name], defaults_for(model, method)
     if preset.strength is None:
-        chosen = method if isinstance(method, str) else method["name"]
+        chosen = base["method"]["name"]
         config = find(chosen).config.model_validate({"name": chosen})
         sections = {"training": TrainingSection().model_dump(), "prompts": {"replace_with": None}}
         return merge(base, {"method": config.model_dump(mode="json"), **sections})

@@ -22,6 +22,7 @@ from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
+from ..prompts.anchors import AUTO
 from ..prompts.concepts import Concepts, join_concepts, read_concepts
 from ..support.errors import UserError
 from ..support.files import write_text
@@ -410,6 +411,12 @@ class Recipe(Section):
     def concept(self) -> str:
         """The concepts as one text, for titles and file names: "cat + pop art"."""
         return join_concepts(self.concepts)
+
+    @property
+    def instead(self) -> str | None:
+        """What is drawn instead of the concept; "auto", the world's choice, only where the method draws it."""
+        text = self.prompts.replace_with
+        return None if text == AUTO and not self.method.redirects else text
 
     def save(self, path: Path) -> None:
         """Write as YAML, every field spelled out."""

@@ -32,6 +32,10 @@ class World:
         """Give the (dimension, value) that a name or phrase stands for; None if this world has none."""
         return None
 
+    def can_say(self, concept: str) -> bool:
+        """Tell whether prompts of this world can name a concept."""
+        return not self.words or self.find(concept) is not None
+
     def find_concept(self, concept: str) -> tuple[str, str]:
         """Give the (dimension, value) of a concept.
 

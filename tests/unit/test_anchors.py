@@ -5,7 +5,7 @@ import itertools
 import pytest
 from turpentine.pipeline.prompts import PromptSet
 from turpentine.pipeline.prompts.anchors import read_replacements, replacement
-from turpentine.pipeline.prompts.banks import find_concept, template_banks
+from turpentine.pipeline.prompts.banks import Named, find_concept, template_banks
 from turpentine.pipeline.prompts.tiny import TinyComposer, kind_of
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.worlds import tiny_canvas as canvas
@@ -147,7 +147,7 @@ def test_tiny_canvas_puts_phrase_for_phrase(dimension, value):
     others = {key: phrases for key, phrases in canvas.DIMENSIONS[dimension].items() if key != value}
     for other, phrases in others.items():
         for said, expected in [(other, phrases[0]), *((phrase, phrase) for phrase in phrases)]:
-            make = TinyComposer().replacement(said, value, kind)
+            make = TinyComposer().replacement(said, Named(value, kind))
             for phrase in canvas.DIMENSIONS[dimension][value]:
                 made = make(canvas.compose(**{**first, dimension: phrase}))
                 assert made == canvas.compose(**{**first, dimension: expected})
@@ -167,7 +167,8 @@ def test_tiny_canvas_puts_phrase_for_phrase(dimension, value):
     ],
 )
 def test_tiny_canvas_understands_what_is_meant(concept, text, prompt, expected):
-    assert TinyComposer().replacement(text, concept, kind_of(concept, "object"))(prompt) == expected
+    target = Named(concept, kind_of(concept, "object"))
+    assert TinyComposer().replacement(text, target)(prompt) == expected
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_tiny_canvas_understands_what_is_meant(concept, text, prompt, expected):
 )
 def test_tiny_canvas_refuses_what_it_cannot_draw(concept, text, message):
     with pytest.raises(UserError, match=message) as caught:
-        TinyComposer().replacement(text, concept, kind_of(concept, "object"))
+        TinyComposer().replacement(text, Named(concept, kind_of(concept, "object")))
     assert "\n" not in str(caught.value)
 
 

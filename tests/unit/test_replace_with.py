@@ -312,6 +312,19 @@ def test_auto_keeps_clear_of_what_must_stay_forgotten():
     assert PromptSet.of_classes("3", ["0", "1", "3"], 2, 1, replace_with="auto").replace_with == "0"
 
 
+def test_auto_keeps_clear_of_synonyms():
+    assert PromptSet.build("zorblax", n=8, n_test=2, replace_with="auto", synonyms=["dog"]).replace_with == "cat"
+    own = PromptSet.build("unclad", "nudity", n=8, n_test=2, replace_with="auto", synonyms=["unclothed"])
+    assert own.replace_with == "clothed", "a word that only its synonyms explain"
+
+
+def test_classes_too_have_what_nobody_chose_only_where_something_is_drawn_instead():
+    chosen = {"concept": "3", "model": "digits", "prompts": {"replace_with": "auto"}}
+    for forget, expected in (("redirect", "0"), ("ascend", None)):
+        made = prompts_of(resolve(build_recipe({**chosen, "method": {"name": "rgd", "forget": forget}})))
+        assert made.replace_with == expected and {pair.anchor for pair in made.train} == {expected}
+
+
 @pytest.mark.parametrize(("text", "expected"), [(None, None), ("1", 1.0), ("9", 9.0)])
 def test_a_class_is_drawn_instead_of_real_images(text, expected):
     """Also one that the images don't show."""

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from turpentine.pipeline.commands.options import add_recipe_options, chosen
 from turpentine.pipeline.models.lineage import Lineage, lineage_of
-from turpentine.pipeline.prompts import PromptSet
+from turpentine.pipeline.prompts import Caption, PromptPair, PromptSet, caption_set
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard, interleave, shares
 from turpentine.pipeline.prompts.concepts import split_concepts
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.options import add_recipe_options, chosen
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 from turpentine.pipeline.worlds.tiny_canvas import labels_of
@@ -114,9 +114,11 @@ def test_attributes_are_refused_where_they_make_no_sense():
 
 
 def test_every_fourth_retain_prompt_guards():
-    rows = guard([(f"f{i}", f"r{i}") for i in range(9)], ["x", "y"])
-    assert [retain for _, retain in rows] == ["r0", "r1", "r2", "x", "r4", "r5", "r6", "y", "r8"]
-    assert [forget for forget, _ in rows] == [f"f{i}" for i in range(9)]
+    pairs = [PromptPair(forget=f"f{i}", retain=f"r{i}") for i in range(9)]
+    rows = guard(pairs, ["x", "y"])
+    assert [pair.retain for pair in rows] == ["r0", "r1", "r2", "x", "r4", "r5", "r6", "y", "r8"]
+    assert [(pair.forget, pair.instead) for pair in rows] == [(pair.forget, pair.instead) for pair in pairs]
+    assert guard(pairs, []) == pairs
 
 
 @pytest.mark.parametrize("structure", ["diverse", "uniform"])
@@ -130,6 +132,17 @@ def test_guards_ask_for_what_was_forgotten_and_no_other_prompt_does(structure):
         assert labels_of(pair.retain).get("subject") != "cat"
     assert len({pair.retain for pair in made.train[GUARD_EVERY - 1 :: GUARD_EVERY]}) == 40 // GUARD_EVERY
     assert not any(one.names_concept(p) for one in before for p in made.retain_test + made.forget_test)
+
+
+@pytest.mark.parametrize("concept", ["Monet", "zorblax"])
+def test_guards_keep_clear_of_synonyms(concept):
+    """Of a name that the tables know as another kind, too: its synonyms say what is meant."""
+    captions = [Caption(f"a photo of a {concept}", "a.txt")]
+    own = {"synonyms": ["water lily", "park"], "keep_forgotten": ["cat"]}
+    for made in (build(concept, **own), caption_set(captions, concept, n=40, n_test=9, **own)):
+        guards = [pair.retain for pair in made.train[GUARD_EVERY - 1 :: GUARD_EVERY]]
+        assert made.keep_forgotten == ("cat",) and len(set(guards)) == len(guards)
+        assert not any(made.names_concept(prompt) for prompt in guards)
 
 
 def test_lineage_is_read_from_the_header(tmp_path):
