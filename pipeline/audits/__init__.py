@@ -6,6 +6,7 @@ from .base import Audit, AuditImages, ImageSet, Judges, Subject
 from .class_judge import ClassJudge
 from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, ClipModel
+from .concept import ConceptAudit
 from .figures import Bars, Evidence, Loss, Row, Section
 from .images import Images, to_uint8
 from .interference import interference
@@ -38,6 +39,7 @@ __all__ = [
     "ClassAudit",
     "ClassJudge",
     "ClipModel",
+    "ConceptAudit",
     "Detection",
     "Evidence",
     "ImageSet",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..maths.metrics import alignment, bootstrap_interval
 from ..models.load import choose_device
+from ..schema.choices import ImageTransform
 from ..schema.image_sets import FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
 from ..schema.recipe import AuditSection
 from ..schema.results import AlignmentResult, Interval, Record
@@ -17,7 +18,7 @@ from ..support.numbers import whole
 from ..support.progress import Progress, Silent
 from ..support.text import percent, relative
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel, Transform, check_clip, check_clip_name
+from .clip import ClipModel, check_clip, check_clip_name
 from .figures import Better, Evidence, Loss, Row, moved, stayed, with_interval
 from .images import Images, to_uint8
 
@@ -45,12 +46,12 @@ class AlignmentAudit(Audit[AlignmentResult]):
     def __init__(
         self,
         model: "str | ClipModel" = "tiny-canvas",
-        transform: Transform = "validation",
+        transform: ImageTransform = "validation",
         device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
-        if transform not in get_args(Transform):
-            raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
+        if transform not in get_args(ImageTransform):
+            raise UserError(f"transform must be one of {list(get_args(ImageTransform))}, got {transform!r}.")
         self.transform = transform
         self.seed = whole("seed", seed, 0)
         self._device = choose_device(str(device))
@@ -75,8 +76,8 @@ class AlignmentAudit(Audit[AlignmentResult]):
 
     @classmethod
     def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
-        """Score with the model that the options name."""
-        return cls(judges.clip(options.alignment_model))
+        """Score with the model and the transform that the options name."""
+        return cls(judges.clip(options.alignment_model), options.alignment_transform)
 
     @classmethod
     def check(

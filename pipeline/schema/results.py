@@ -147,6 +147,21 @@ class ResemblanceResult(Record):
     nearest: list[Nearest] = Field(description="for the first pictures, the forget test image nearest to each")
 
 
+class ConceptResult(Record):
+    """Whether a CLIP model still calls pictures by the concept, among others of its kind and "random noise"."""
+
+    UA: float = Field(description="share of the pictures that are called something else, in [0, 1]")
+    UA_interval: Interval
+    floor: float | None = Field(
+        default=None, description="share of *retain* test images that are called by the concept: false alarms"
+    )
+    noise: float = Field(description="share of the answers that are random noise")
+    instead: dict[str, float] = Field(description="share of the answers that are each name, the concept's among them")
+    among: list[str] = Field(description="every name that could be chosen")
+    model: str
+    images: int
+
+
 class ClassResult(Record):
     """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
 
@@ -180,6 +195,7 @@ class AuditResult(Record):
     alignment: AlignmentResult | None = None
     accuracy: AccuracyResult | None = None
     classes: ClassResult | None = None
+    concept: ConceptResult | None = None
     resemblance: ResemblanceResult | None = None
 
 

@@ -5,6 +5,9 @@ from typing import ClassVar, Literal
 
 from ..support.errors import UserError
 
+NOISE_CAPTION = "random noise"
+"""What a judge calls a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
+
 Words = Mapping[str, Mapping[str, tuple[str, ...]]]
 """Dimension -> value -> the phrases that prompts use for it."""
 
