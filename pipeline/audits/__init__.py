@@ -7,6 +7,7 @@ from .class_judge import ClassJudge
 from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, ClipModel
 from .concept import ConceptAudit
+from .evaluation import Evaluation
 from .figures import Bars, Evidence, Loss, Row, Section
 from .images import Images, to_uint8
 from .interference import interference
@@ -41,6 +42,7 @@ __all__ = [
     "ClipModel",
     "ConceptAudit",
     "Detection",
+    "Evaluation",
     "Evidence",
     "ImageSet",
     "Images",

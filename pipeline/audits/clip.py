@@ -23,7 +23,7 @@ from ..schema.choices import ImageTransform
 from ..support.errors import MissingExtra, UserError, given
 from ..support.numbers import whole
 from ..support.places import user_path
-from .images import Images, to_uint8
+from .images import Images, in_parts
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
 """Folder of the bundled model "tiny-canvas"."""
@@ -112,13 +112,12 @@ class ClipModel:
             Unit-norm features, float32 on the CPU, shape (N, D).
         """
         whole("batch_size", batch_size, 1)
-        pixels = to_uint8(images)
         prepare = self._transforms[transform]
         features = []
         with torch.random.fork_rng(devices=[]):  # torchvision draws its crops from the global state
             torch.manual_seed(seed)
-            for start in range(0, len(pixels), batch_size):
-                batch = [prepare(Image.fromarray(one)) for one in pixels[start : start + batch_size]]
+            for pixels in in_parts(images, batch_size):
+                batch = [prepare(Image.fromarray(one)) for one in pixels]
                 encoded = self.module.encode_image(torch.stack(batch).to(self._device))
                 features.append(F.normalize(encoded.float(), dim=-1).cpu())
                 if advance is not None:

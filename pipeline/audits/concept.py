@@ -23,7 +23,7 @@ from ..worlds.base import NOISE_CAPTION
 from .base import Audit, AuditImages, Judges, Subject
 from .clip import ClipModel, check_clip, check_clip_name
 from .figures import Bars, Evidence, Loss, Row, Section, misses, moved, with_interval
-from .images import Images
+from .images import Images, number_of
 
 
 class ConceptAudit(Audit[ConceptResult]):
@@ -81,7 +81,7 @@ class ConceptAudit(Audit[ConceptResult]):
         Returns:
             For each image the answer to each question.
         """
-        with (progress or Silent()).stage("zero-shot concept", len(images)) as advance:
+        with (progress or Silent()).stage("zero-shot concept", number_of(images)) as advance:
             features = self.clip.encode_images(images, advance=advance)
         chosen = []
         for question in self.questions:

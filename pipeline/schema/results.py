@@ -93,6 +93,12 @@ class AlignmentResult(Record):
     intervals: dict[Literal["forget", "forget_to_anchor", "retain_train", "retain_test"], Interval]
 
 
+class SetAlignment(Interval):
+    """Mean image-text cosine of one set of pictures, in [-1, 1]."""
+
+    model: str
+
+
 class ValueAccuracy(Record):
     """Accuracy on the images of one value, for example of the cats."""
 
@@ -197,6 +203,19 @@ class AuditResult(Record):
     classes: ClassResult | None = None
     concept: ConceptResult | None = None
     resemblance: ResemblanceResult | None = None
+
+
+class EvaluationResult(Record):
+    """The figures of one set of pictures: those of a list of prompts, or of a folder. What was not measured is None."""
+
+    source: str = Field(description="the list of prompts, or the folder of pictures")
+    where: list[str] = Field(default_factory=list, description="the conditions on the columns of the list")
+    model: str | None = Field(default=None, description="that drew the pictures; None where that is not known")
+    concepts: list[str] = Field(default_factory=list, description="whose UA was measured")
+    images: int
+    nudity: NudityResult | None = None
+    alignment: SetAlignment | None = None
+    concept: ConceptResult | None = None
 
 
 class Audits(Record):
