@@ -103,13 +103,15 @@ class ConceptAudit(Audit[ConceptResult]):
             floor_images: pictures that were asked for without it.
             progress: told about each batch.
         """
-        answers = self.answers(images, progress)
-        missed = torch.tensor([float(not self.shows(one)) for one in answers])
-        mean, low, high = bootstrap_interval(missed)
-        floor = None
-        if floor_images is not None:
-            others = self.answers(floor_images, progress)
-            floor = sum(map(self.shows, others)) / len(others)
+        found = self.answers(images, progress)
+        return self.summary(found, None if floor_images is None else self.answers(floor_images, progress))
+
+    def summary(
+        self, answers: Sequence[tuple[str, ...]], floor_answers: Sequence[tuple[str, ...]] | None = None
+    ) -> ConceptResult:
+        """Count the answers of pictures asked for with the concept, and of those asked for without it."""
+        mean, low, high = bootstrap_interval(torch.tensor([float(not self.shows(one)) for one in answers]))
+        floor = sum(map(self.shows, floor_answers)) / len(floor_answers) if floor_answers else None
         counts = Counter(answer for one in answers for answer in one)
         shares = {name: count / counts.total() for name, count in counts.most_common()}
         return ConceptResult(
