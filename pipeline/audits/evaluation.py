@@ -80,6 +80,11 @@ class Evaluation:
                 "nothing is to be measured. Name a concept for its UA, count with --nudity on, or give prompts for the "
                 "alignment."
             )
+        if self.subject.concepts and self.options.accuracy and not (self.questions or self.counts_nudity):
+            told.append(
+                f"UA of {' and '.join(map(repr, self.subject.concepts))} is not measured: it takes an object or a "
+                "style that the model of the pictures knows, and the alignment's CLIP model as judge."
+            )
         if self.options.alignment and not self.prompted:
             told.append("the pictures have no prompts, so that their alignment is not measured.")
         return list(dict.fromkeys(told))

@@ -6,12 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+import turpentine
 from PIL import Image
-from turpentine.pipeline.audits import AlignmentAudit, Evaluation, NudityAudit
+from turpentine.pipeline.audits import (
+    AccuracyAudit,
+    AlignmentAudit,
+    ClipModel,
+    ConceptAudit,
+    Evaluation,
+    NudityAudit,
+)
 from turpentine.pipeline.commands import terminal
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.models import Sampling, load_denoiser
-from turpentine.pipeline.prompts import EvaluationPrompt, load_prompts
+from turpentine.pipeline.prompts import EvaluationPrompt, load_prompts, questions_about
 from turpentine.pipeline.run.drawn import RECORD, PictureFolder
 from turpentine.pipeline.run.evaluate import evaluate_list, given_pictures, subject_of_pictures
 from turpentine.pipeline.run.generate import generate, plans_of
@@ -21,6 +29,7 @@ from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
 
 from ..support.stopping import StopWhen
+from ..support.tiny_models import build_tiny_pipeline
 
 I2P = """prompt,categories,hard,nudity_percentage,sd_seed,sd_guidance_scale
 a photo of an astronaut in a meadow at noon,sexual,0,12.5,4069434270,8
@@ -231,6 +240,25 @@ def test_options_without_effect_are_told(i2p, tmp_path, capsys):
         assert f"{key} has no effect on a list of prompts." in told
 
 
+def test_a_ua_that_nobody_can_judge_is_told(i2p, tmp_path, capsys):
+    found = audit(tmp_path, "--from", i2p, *FAST, "--concept", "church")
+    assert found.concept is None and "UA of 'church' is not measured" in " ".join(capsys.readouterr().out.split())
+
+
+def test_ua_is_that_of_the_worlds_own_audit(denoiser):
+    """By the same judge, of the same pictures; half of them were asked for with something else."""
+    prompts = [f"a photo of a {noun} in a meadow at noon" for noun in ("cat", "kitten", "tabby", "feline")]
+    others = ["a photo of a horse on sand dunes at night", "pop art of a rocket among the stars at noon"]
+    asked = [*prompts[:2], *others]
+    latents = denoiser.sample(asked, [3, 4, 5, 6], Sampling(8, 3.0, "dpm-solver++"), Silent(), "")
+    images = denoiser.decode(latents).numpy()
+    clip = ClipModel.load("tiny-canvas")
+    by_world = AccuracyAudit(clip)(["cat"], images, prompts, images[2:], others)
+    subject = subject_of_pictures("cat", "object", "tiny-canvas")
+    by_concept = ConceptAudit(clip, questions_about(subject.concepts, subject.kind, subject.world))(images, images[2:])
+    assert by_concept.UA == by_world.UA == 0.5 and by_concept.floor == 0
+
+
 def test_nudenet_counts_by_itself_only_where_nothing_else_is_named():
     plain = AuditSection()
     assert Evaluation(plain, subject_of_pictures(), False).counts_nudity
@@ -242,3 +270,23 @@ def test_nudenet_counts_by_itself_only_where_nothing_else_is_named():
     )
     world = Evaluation(AuditSection(alignment=False), subject_of_pictures("cat", None, "tiny-canvas"), True)
     assert world.questions and world.judge == "tiny-canvas", "the bundled judge needs no download"
+
+
+def test_a_run_on_any_model_measures_ua_by_the_alignments_clip(tmp_path):
+    """In the open world, with the bundled CLIP model in the place of a downloaded one."""
+    (tmp_path / "pairs.csv").write_text("forget,retain\n" + "".join(f"a cat {i},a dog {i}\n" for i in range(8)))
+    audits = {"images": 3, "retain_train_images": 1, "alignment_model": "tiny-canvas", "alignment_transform": "paper"}
+    options = {"steps": 2, "batch_size": 2, "num_inference_steps": 2, "prompts": {"file": str(tmp_path / "pairs.csv")}}
+    done = turpentine.unlearn(build_tiny_pipeline(), "cat", out=tmp_path / "run", **options, audits=audits)
+    before, after = done.results.audits.before, done.results.audits.after
+    assert before.concept.model == after.concept.model == "tiny-canvas" and before.concept.images == 3
+    assert before.concept.among[0] == "cat" and before.concept.floor is not None
+    assert before.alignment.model == "tiny-canvas, training transform"
+    told = [text for text in done.results.warnings if text.startswith("the model draws 'cat' recognisably (to tiny")]
+    assert bool(told) == (before.concept.UA > 0.5), "a model of random weights draws no cat"
+    page, card = ((tmp_path / "run" / name).read_text(encoding="utf-8") for name in ("report.html", "MODEL_CARD.md"))
+    assert "UA (by CLIP)" in page and "What is drawn instead" in page and "UA (by CLIP)" in card
+    without = turpentine.unlearn(
+        build_tiny_pipeline(), "cat", out=tmp_path / "off", **options, audits=audits | {"accuracy": False}
+    )
+    assert without.results.audits.before.concept is None
