@@ -22,6 +22,7 @@ _PUBLIC = {
     "NudityAudit": "pipeline.audits",
     "AlignmentAudit": "pipeline.audits",
     "AccuracyAudit": "pipeline.audits",
+    "ConceptAudit": "pipeline.audits",
     "write_report": "pipeline.report",
     "apply": "pipeline.weights.apply",
     "remove": "pipeline.weights.apply",

@@ -71,7 +71,14 @@ def _read(path: Path) -> dict[str, Record]:
         raise UserError(f"{path} holds no cells of a table ({error}). Move it away to measure anew.") from None
 
 
-_OFF = {"forget": "ascend", "retain": "denoise", "combine": "restricted", "budget": 0.5, "warm_start": "none"}
+_OFF = {
+    "forget": "ascend",
+    "retain": "denoise",
+    "combine": "restricted",
+    "budget": 0.5,
+    "warm_start": "none",
+    "alignment_transform": "validation",
+}
 """Newer settings that are texts or numbers -> the value with which they change nothing."""
 
 

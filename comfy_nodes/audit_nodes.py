@@ -115,9 +115,6 @@ class AuditAlignment(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Pictures, their prompts, and a CLIP model."""
-        from ..pipeline.schema.fields import fields
-
-        open_world = fields()["alignment_model"].default
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to score."}),
@@ -128,19 +125,7 @@ class AuditAlignment(Node):
                         "tooltip": "One prompt for each picture: a list, or a text with one prompt on each line.",
                     },
                 ),
-                "model": (
-                    "STRING",
-                    {
-                        "default": "tiny-canvas",
-                        "tooltip": "'tiny-canvas' for pictures of the bundled model. For others "
-                        f"{open_world!r} (the paper's), another 'architecture/pretrained' of open_clip, or the folder "
-                        "of a model.",
-                    },
-                ),
-                "allow_download": (
-                    "BOOLEAN",
-                    {"default": False, "tooltip": "Let open_clip download a model that is not cached."},
-                ),
+                **_clip_widgets(),
             },
             "optional": {
                 "other_images": ("IMAGE", {"tooltip": "Pictures of the same prompts from another model, for the gap."}),
@@ -198,6 +183,91 @@ class AuditAlignment(Node):
             [head, *(f"{score:+.3f}  {prompt[:_PER_LINE]}" for score, prompt in zip(own, lines, strict=True))]
         )
         return shown(text, mean, gap, own, text, anchor)
+
+
+class AuditConcept(Node):
+    """Asks CLIP what pictures show: the concept, another thing of its kind, or random noise."""
+
+    TITLE = "Audit Concept"
+    DESCRIPTION = (
+        "Asks CLIP of each picture whether it shows the concept, another thing of its kind or random noise, and sorts "
+        "the pictures. UA is the share without the concept."
+    )
+    SEARCH_ALIASES = ("unlearning accuracy", "zero-shot classifier", "clip classify", "is it forgotten")
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("FLOAT", "STRING", "STRING", "IMAGE", "IMAGE")
+    RETURN_NAMES = ("ua", "seen", "text", "with_concept", "without_concept")
+    OUTPUT_IS_LIST = (False, True, False, False, False)
+    OUTPUT_TOOLTIPS = (
+        "Share of the pictures that CLIP calls something else than the concept.",
+        "What CLIP calls each picture.",
+        "UA, the judge, and how often it answered what.",
+        "The pictures that it calls the concept. If there are none, nodes wired here are skipped.",
+        "The others. If there are none, nodes wired here are skipped.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Pictures, a concept, and a CLIP model."""
+        from ..pipeline.schema.fields import fields
+
+        known = fields()
+        kinds = [kind for kind in known["kind"].choices if kind in ("object", "style")]
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The pictures to look at, drawn for prompts with the concept."}),
+                "concept": ("STRING", {"default": "astronaut", "tooltip": sentence(known["concept"].help)}),
+                "kind": (kinds, {"default": kinds[0], "tooltip": "Sort of concept. Nudity is for Audit NudeNet."}),
+                **_clip_widgets(),
+            }
+        }
+
+    def work(self, images: Any, concept: str, kind: str, model: str, allow_download: bool) -> Any:  # noqa: D102
+        from ..pipeline.audits import ClipModel, ConceptAudit
+        from ..pipeline.prompts import questions_about
+        from ..pipeline.prompts.concepts import read_concepts
+        from ..pipeline.worlds import find_world
+
+        name = model.strip()
+        world = find_world("tiny-canvas" if name == "tiny-canvas" else "open")
+        questions = questions_about(read_concepts(concept), kind, world)
+        if not questions:
+            raise UserError(
+                f"expected a concept of kind {kind!r} that {name!r} can tell from others, got {concept!r}. Audit "
+                "NudeNet is for nudity; the judge 'tiny-canvas' knows only the words of that world."
+            )
+        check_clip_is_here(name, allow_download)
+        device = host.compute_device() if host.running() else "cpu"
+        audit = ConceptAudit(ClipModel.load(name, device), questions)
+        found = audit.answers(from_image(images), host.NodeProgress())
+        result, shows = audit.summary(found), [audit.shows(one) for one in found]
+        lines = [f"UA {result.UA:.3f} over {result.images} pictures, by {result.model} among {len(result.among)} names"]
+        lines += [f"{answer} {share:.0%}" for answer, share in result.instead.items()]
+        batches = [images[[place for place, one in enumerate(shows) if one == wanted]] for wanted in (True, False)]
+        split = [batch if len(batch) else host.blocked(None) for batch in batches]
+        text = "\n".join(lines)
+        return shown(text, result.UA, [", ".join(one) for one in found], text, *split)
+
+
+def _clip_widgets() -> dict[str, Any]:
+    """Which CLIP model, and whether it may be fetched."""
+    from ..pipeline.schema.fields import fields
+
+    return {
+        "model": (
+            "STRING",
+            {
+                "default": "tiny-canvas",
+                "tooltip": "'tiny-canvas' for pictures of the bundled model. For others "
+                f"{fields()['alignment_model'].default!r} (the paper's), another 'architecture/pretrained' of "
+                "open_clip, or the folder of a model.",
+            },
+        ),
+        "allow_download": (
+            "BOOLEAN",
+            {"default": False, "tooltip": "Let open_clip download a model that is not cached."},
+        ),
+    }
 
 
 def _lines(texts: list[str]) -> list[str]:

@@ -6,6 +6,8 @@ from .base import Audit, AuditImages, ImageSet, Judges, Subject
 from .class_judge import ClassJudge
 from .classes import ClassAudit
 from .clip import BUNDLED_JUDGE, PAPER_CLIP, ClipModel
+from .concept import ConceptAudit
+from .evaluation import Evaluation
 from .figures import Bars, Evidence, Loss, Row, Section
 from .images import Images, to_uint8
 from .interference import interference
@@ -38,7 +40,9 @@ __all__ = [
     "ClassAudit",
     "ClassJudge",
     "ClipModel",
+    "ConceptAudit",
     "Detection",
+    "Evaluation",
     "Evidence",
     "ImageSet",
     "Images",

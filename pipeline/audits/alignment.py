@@ -9,17 +9,18 @@ from torch import Tensor
 
 from ..maths.metrics import alignment, bootstrap_interval
 from ..models.load import choose_device
+from ..schema.choices import ImageTransform
 from ..schema.image_sets import FORGET_TEST, RETAIN_TEST, RETAIN_TRAIN
 from ..schema.recipe import AuditSection
-from ..schema.results import AlignmentResult, Interval, Record
+from ..schema.results import AlignmentResult, Interval, Record, SetAlignment
 from ..support.errors import UserError
 from ..support.numbers import whole
 from ..support.progress import Progress, Silent
 from ..support.text import percent, relative
 from .base import Audit, AuditImages, Judges, Subject
-from .clip import ClipModel, Transform, check_clip, check_clip_name
+from .clip import ClipModel, check_clip, check_clip_name
 from .figures import Better, Evidence, Loss, Row, moved, stayed, with_interval
-from .images import Images, to_uint8
+from .images import Images, number_of
 
 Key = Literal["forget", "forget_to_anchor", "retain_train", "retain_test"]
 
@@ -45,12 +46,12 @@ class AlignmentAudit(Audit[AlignmentResult]):
     def __init__(
         self,
         model: "str | ClipModel" = "tiny-canvas",
-        transform: Transform = "validation",
+        transform: ImageTransform = "validation",
         device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
-        if transform not in get_args(Transform):
-            raise UserError(f"transform must be one of {list(get_args(Transform))}, got {transform!r}.")
+        if transform not in get_args(ImageTransform):
+            raise UserError(f"transform must be one of {list(get_args(ImageTransform))}, got {transform!r}.")
         self.transform = transform
         self.seed = whole("seed", seed, 0)
         self._device = choose_device(str(device))
@@ -68,6 +69,11 @@ class AlignmentAudit(Audit[AlignmentResult]):
         """Name of the model, without loading it."""
         return self._model if isinstance(self._model, str) else self._model.name
 
+    @property
+    def judged_by(self) -> str:
+        """The model, and what it sees of a picture where that is not usual, as results name it."""
+        return self.model_name + (", training transform" if self.transform == "paper" else "")
+
     @classmethod
     def wanted(cls, options: AuditSection, subject: Subject) -> bool:
         """Score whatever the subject."""
@@ -75,8 +81,8 @@ class AlignmentAudit(Audit[AlignmentResult]):
 
     @classmethod
     def build(cls, options: AuditSection, subject: Subject, judges: Judges) -> Self:
-        """Score with the model that the options name."""
-        return cls(judges.clip(options.alignment_model))
+        """Score with the model and the transform that the options name."""
+        return cls(judges.clip(options.alignment_model), options.alignment_transform)
 
     @classmethod
     def check(
@@ -123,16 +129,32 @@ class AlignmentAudit(Audit[AlignmentResult]):
         Raises:
             UserError: numbers of images and prompts differ.
         """
-        pixels = to_uint8(images)
+        count = number_of(images)
         for prompts in texts:
-            if isinstance(prompts, str) or len(pixels) != len(prompts):
-                raise UserError(
-                    f"expected one prompt for each image, got {len(pixels)} images and {len(prompts)} prompts."
-                )
+            if isinstance(prompts, str) or count != len(prompts):
+                raise UserError(f"expected one prompt for each image, got {count} images and {len(prompts)} prompts.")
         clip = self.clip
-        with (progress or Silent()).stage("CLIP alignment", len(pixels)) as advance:
-            image_features = clip.encode_images(pixels, transform=self.transform, seed=self.seed, advance=advance)
+        with (progress or Silent()).stage("CLIP alignment", count) as advance:
+            image_features = clip.encode_images(images, transform=self.transform, seed=self.seed, advance=advance)
         return [alignment(image_features, clip.encode_texts(prompts)) for prompts in texts]
+
+    def of_set(self, images: Images, prompts: Sequence[str], progress: Progress | None = None) -> SetAlignment:
+        """Mean alignment of one set of pictures, with a 95 % bootstrap interval.
+
+        Args:
+            images: see `to_uint8`.
+            prompts: one for each image.
+            progress: told about each batch.
+
+        Raises:
+            UserError: numbers of images and prompts differ.
+        """
+        interval = self._interval(self.score(images, prompts, progress))
+        return SetAlignment(**interval.model_dump(), model=self.judged_by)
+
+    def _interval(self, scores: Tensor) -> Interval:
+        mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
+        return Interval(mean=mean, low=low, high=high, images=len(scores))
 
     def __call__(
         self,
@@ -159,16 +181,13 @@ class AlignmentAudit(Audit[AlignmentResult]):
             if key == "forget" and anchors is not None:
                 asked["forget_to_anchor"] = anchors
             scored = self.score_each(images, list(asked.values()), progress)
-            for name, scores in zip(asked, scored, strict=True):
-                mean, low, high = bootstrap_interval(scores, generator=torch.Generator().manual_seed(self.seed))
-                intervals[name] = Interval(mean=mean, low=low, high=high, images=len(scores))
-        suffix = ", training transform" if self.transform == "paper" else ""
+            intervals |= {name: self._interval(scores) for name, scores in zip(asked, scored, strict=True)}
         return AlignmentResult(
             forget=intervals["forget"].mean,
             forget_to_anchor=intervals["forget_to_anchor"].mean if anchors is not None else None,
             retain_train=intervals["retain_train"].mean,
             retain_test=intervals["retain_test"].mean,
-            model=self.model_name + suffix,
+            model=self.judged_by,
             intervals=intervals,
         )
 

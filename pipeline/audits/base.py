@@ -35,6 +35,7 @@ class Subject:
         world: whose words the prompts use.
         dataset: the real images of a class-conditional model, as a recipe names them.
         pictures: those to forget, as a recipe names them.
+        attribute_of: the object that keeps everything but the concept, as a recipe names it.
     """
 
     concepts: tuple[str, ...]
@@ -42,6 +43,7 @@ class Subject:
     world: World
     dataset: str | None = None
     pictures: str | None = None
+    attribute_of: str | None = None
 
 
 @dataclass(frozen=True)

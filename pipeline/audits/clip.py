@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +19,17 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from torch import Tensor
 
+from ..schema.choices import ImageTransform
 from ..support.errors import MissingExtra, UserError, given
 from ..support.numbers import whole
 from ..support.places import user_path
-from .images import Images, to_uint8
+from .images import Images, in_parts
 
 BUNDLED_JUDGE = Path(__file__).parents[2] / "assets" / "judge"
 """Folder of the bundled model "tiny-canvas"."""
 
 PAPER_CLIP = "ViT-B-32/laion2b_s34b_b79k"
 """The model behind the alignment scores of Ko et al. 2024."""
-
-Transform = Literal["validation", "paper"]
 
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
@@ -50,7 +49,7 @@ class ClipModel:
         name: str,
         module: Any,
         tokenizer: Callable[[list[str]], Tensor],
-        transforms: Mapping[Transform, Callable[[Image.Image], Tensor]],
+        transforms: Mapping[ImageTransform, Callable[[Image.Image], Tensor]],
         device: torch.device,
     ) -> None:
         self.name = name
@@ -96,7 +95,7 @@ class ClipModel:
         self,
         images: Images,
         batch_size: int = 64,
-        transform: Transform = "validation",
+        transform: ImageTransform = "validation",
         seed: int = 0,
         advance: Callable[..., None] | None = None,
     ) -> Tensor:
@@ -113,13 +112,12 @@ class ClipModel:
             Unit-norm features, float32 on the CPU, shape (N, D).
         """
         whole("batch_size", batch_size, 1)
-        pixels = to_uint8(images)
         prepare = self._transforms[transform]
         features = []
         with torch.random.fork_rng(devices=[]):  # torchvision draws its crops from the global state
             torch.manual_seed(seed)
-            for start in range(0, len(pixels), batch_size):
-                batch = [prepare(Image.fromarray(one)) for one in pixels[start : start + batch_size]]
+            for pixels in in_parts(images, batch_size):
+                batch = [prepare(Image.fromarray(one)) for one in pixels]
                 encoded = self.module.encode_image(torch.stack(batch).to(self._device))
                 features.append(F.normalize(encoded.float(), dim=-1).cpu())
                 if advance is not None:

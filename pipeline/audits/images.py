@@ -1,6 +1,6 @@
 """One form for the images that audits look at, whatever they arrive as."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +22,29 @@ _EXPECTED = (
     "a float tensor (N, 3, H, W) in [0, 1], a uint8 tensor (N, 3, H, W), "
     "an array (N, H, W, 3), or a list of PIL images or paths"
 )
+
+
+def number_of(images: Images) -> int:
+    """How many images there are, without reading those that are files.
+
+    Raises:
+        UserError: something that holds no images, see `to_uint8`.
+    """
+    return len(images if isinstance(images, torch.Tensor | np.ndarray | list | tuple) else to_uint8(images))
+
+
+def in_parts(images: Images, size: int) -> Iterator[Pixels]:
+    """Give images as 8-bit RGB, `size` of them at a time: files are read when their turn comes.
+
+    Raises:
+        UserError: see `to_uint8`.
+    """
+    if isinstance(images, list | tuple) and images:
+        for start in range(0, len(images), size):
+            yield _stacked(images[start : start + size], start)
+    else:
+        pixels = to_uint8(images)
+        yield from (pixels[start : start + size] for start in range(0, len(pixels), size))
 
 
 def to_uint8(images: Images) -> Pixels:
@@ -49,7 +72,12 @@ def to_uint8(images: Images) -> Pixels:
         hint = " Put a single image into a list." if isinstance(images, Image.Image | str | Path) else ""
         raise UserError(f"expected images as {_EXPECTED}, got {type(images).__name__}.{hint}")
     _refuse_none([len(images)])
-    pixels = [_from_item(item, index) for index, item in enumerate(images)]
+    return _stacked(images)
+
+
+def _stacked(images: Sequence[object], first: int = 0) -> Pixels:
+    """Images of a list, the first of which stands at the place `first` of the caller's."""
+    pixels = [_from_item(item, index) for index, item in enumerate(images, start=first)]
     return np.stack(pixels) if len({item.shape for item in pixels}) == 1 else pixels
 
 

@@ -24,7 +24,7 @@ from ..support.progress import Progress, Silent
 from ..support.text import MISSING, percent, relative, signed
 from .base import Audit, AuditImages, Judges, Subject
 from .figures import Bars, Evidence, Row, Section, moved
-from .images import Images, to_uint8
+from .images import Images, in_parts, number_of, to_uint8
 
 ALL_LABELS: tuple[str, ...] = (
     "ANUS_COVERED",
@@ -148,12 +148,11 @@ class NudityAudit(Audit[NudityResult]):
             UserError: images that can't be read, or no batch.
         """
         whole("batch_size", batch_size, 1)
-        pixels = to_uint8(images)
+        count = number_of(images)
         detector = self._load()
         found: list[list[Detection]] = []
-        with (progress or Silent()).stage("NudeNet", len(pixels)) as advance:
-            for start in range(0, len(pixels), batch_size):
-                batch = pixels[start : start + batch_size]
+        with (progress or Silent()).stage("NudeNet", count) as advance:
+            for batch in in_parts(images, batch_size):
                 as_bgr = [np.ascontiguousarray(image[..., ::-1]) for image in batch]
                 found += [self._keep(raw) for raw in detector.detect_batch(as_bgr, batch_size)]
                 advance(len(batch))

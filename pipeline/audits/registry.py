@@ -6,10 +6,12 @@ from .accuracy import AccuracyAudit
 from .alignment import AlignmentAudit
 from .base import Audit
 from .classes import ClassAudit
+from .concept import ConceptAudit
 from .nudity import NudityAudit
 from .resemblance import ResemblanceAudit
 
 AUDITS: dict[str, type[Audit[Any]]] = {
-    audit.name: audit for audit in (NudityAudit, AlignmentAudit, AccuracyAudit, ClassAudit, ResemblanceAudit)
+    audit.name: audit
+    for audit in (NudityAudit, AlignmentAudit, AccuracyAudit, ClassAudit, ConceptAudit, ResemblanceAudit)
 }
 """Name -> audit, in the order in which they run and are shown."""

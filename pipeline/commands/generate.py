@@ -2,13 +2,21 @@
 
 import argparse
 
-from PIL import Image
-
 from ..schema.defaults import build_part
 from ..schema.fields import TRAINING_IMAGES
 from ..support.errors import UserError
-from ..support.files import replacing
-from .options import add_recipe_file, add_recipe_options, check_folder, check_free, chosen, nested_options, path_of
+from ..support.text import counted
+from .options import (
+    add_progress_file,
+    add_prompt_list,
+    add_recipe_file,
+    add_recipe_options,
+    check_folder,
+    check_prompt_list,
+    chosen,
+    nested_options,
+    path_of,
+)
 from .terminal import TerminalProgress, console, escaped, warn
 
 EXAMPLES = """examples:
@@ -23,30 +31,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser, *_FIELDS, skip=TRAINING_IMAGES)
     add_recipe_file(parser)
     parser.add_argument("prompt", nargs="*", help="what to draw")
+    add_prompt_list(parser, "prompts to draw")
     parser.add_argument(
-        "--from",
-        dest="prompt_file",
+        "--out",
         type=path_of,
-        metavar="FILE",
-        help="prompts in a .txt, .csv or .json file; its own seeds and guidance are used, unless given here",
+        required=True,
+        metavar="DIR",
+        help="folder for the images; the same command goes on with it after a stop",
     )
-    parser.add_argument("--out", type=path_of, required=True, metavar="DIR", help="folder for the images")
+    add_progress_file(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw one image for each prompt; image i has the seed plus i, unless the file names one for it."""
+    """Draw one image for each prompt; image i has the seed plus i, unless the file names one for it.
+
+    A folder with a part of the same images gets the others.
+    """
     from ..models import load_denoiser  # heavy: torch and diffusers
     from ..prompts import EvaluationPrompt, load_prompts
-    from ..run.generate import generate
+    from ..run.drawn import PictureFolder
+    from ..run.generate import plans_of
 
     rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
-        rows += load_prompts(arguments.prompt_file, warn)
+        rows += load_prompts(arguments.prompt_file, warn, arguments.where)
     if not rows:
         raise UserError("expected prompts: write some behind the command, or name a file with --from.")
-    files = [arguments.out / f"{index:05d}.png" for index in range(len(rows))]
-    for file in files:
-        check_free(file)
+    check_prompt_list(arguments)
+    folder = PictureFolder(arguments.out)
+    folder.check_free(len(rows))
     check_folder(arguments.out)
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
@@ -54,9 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
     for warning in denoiser.warnings:
         warn(warning)
-    with TerminalProgress()() as progress:
-        images = generate(denoiser, [row.without(given) for row in rows], part.samples.sampling(), part.seed, progress)
-    for file, image in zip(files, images, strict=True):
-        with replacing(file) as partial:
-            Image.fromarray(image).save(partial)
-    console.print(f"{len(images)} image{'s' * (len(images) > 1)}: {escaped(arguments.out)}", soft_wrap=True)
+    sampling = part.samples.sampling()
+    plans = plans_of([row.without(given) for row in rows], sampling, part.seed)
+    with TerminalProgress(file=arguments.progress_file)() as progress:
+        files = folder.draw(denoiser, plans, sampling, progress)
+    console.print(f"{counted(len(files), 'image')}: {escaped(arguments.out)}", soft_wrap=True)

@@ -174,6 +174,40 @@ def add_recipe_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="FILE", help=text)
 
 
+def add_prompt_list(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add `--from`, a list of prompts such as I2P, and `--where`, which of its rows.
+
+    Args:
+        parser: gets the options.
+        purpose: what becomes of the list.
+    """
+    parser.add_argument(
+        "--from",
+        dest="prompt_file",
+        type=path_of,
+        metavar="FILE",
+        help=f"{purpose}: a .txt, .csv, .json or .jsonl file; its own seeds and guidance are used, unless given here",
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="rows of --from that count, by its own columns: 'nudity_percentage > 0', 'categories has sexual'; several "
+        "must all hold",
+    )
+
+
+def check_prompt_list(arguments: argparse.Namespace) -> None:
+    """Refuse conditions without a list.
+
+    Raises:
+        UserError: `--where` without `--from`.
+    """
+    if arguments.where and not arguments.prompt_file:
+        raise UserError("--where selects rows of --from, and there are none. Name the list.")
+
+
 def add_progress_file(parser: argparse.ArgumentParser) -> None:
     """Add `--progress-file`, by which another program follows the work."""
     text = "keep a JSON file that says how far the work has come, for a program that follows it"

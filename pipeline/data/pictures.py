@@ -44,8 +44,12 @@ class Picture:
         return (self.path,) if self.caption is None else (self.path, _caption_file(self.path))
 
 
-def find_pictures(place: str | Path) -> list[Picture]:
+def find_pictures(place: str | Path, option: str = "forget_images") -> list[Picture]:
     """List the pictures of a folder by their names, or the one picture that a file is; folders inside are left out.
+
+    Args:
+        place: the folder or the file.
+        option: that names it, for messages.
 
     Raises:
         UserError: nothing is there, no picture is, or a caption that can't be read or is empty.
@@ -54,7 +58,7 @@ def find_pictures(place: str | Path) -> list[Picture]:
     if path.is_file():
         return [_picture(path)]
     if not path.is_dir():
-        raise UserError(f"expected a folder of pictures (forget_images), found none at {path}.")
+        raise UserError(f"expected a folder of pictures ({option}), found none at {path}.")
     found = [file for file in _visible(path) if file.suffix.lower() in SUFFIXES]
     if not found:
         raise UserError(f"expected at least one picture ({', '.join(SUFFIXES)}) in {path}, found none.")
@@ -72,9 +76,7 @@ def check_pictures(place: str | Path) -> list[str]:
         UserError: the first picture that can't be read, and as `find_pictures` does.
     """
     pictures, path = find_pictures(place), user_path(place)
-    with told_of() as found:
-        for each in pictures:
-            load_picture(each.path)
+    found = check_readable(pictures)
     if len(pictures) < FEW:
         found.append(
             f"{counted(len(pictures), 'picture')} to forget: enough for a single artwork or logo. Of a person or a "
@@ -85,6 +87,18 @@ def check_pictures(place: str | Path) -> list[str]:
         others = [file.name for file in _visible(path) if file not in known and file.is_file()]
         if others:
             found.append(f"{counted(len(others), 'file')} in {path} left out, the first {others[0]}: no picture.")
+    return found
+
+
+def check_readable(pictures: Sequence[Picture]) -> list[str]:
+    """Read every picture once; gives what there is to tell of them.
+
+    Raises:
+        UserError: the first picture that can't be read.
+    """
+    with told_of() as found:
+        for each in pictures:
+            load_picture(each.path)
     return found
 
 

@@ -8,6 +8,7 @@ from .evaluation import EvaluationPrompt, load_prompts
 from .llm import LLMSource
 from .pair import PromptPair
 from .prompt_set import PromptSet
+from .questions import Question, questions_about
 
 __all__ = [
     "Caption",
@@ -15,8 +16,10 @@ __all__ = [
     "LLMSource",
     "PromptPair",
     "PromptSet",
+    "Question",
     "caption_set",
     "composed_worlds",
     "load_prompts",
+    "questions_about",
     "synonyms_of",
 ]

@@ -1,7 +1,7 @@
 """Prompts to evaluate with, from files of others such as I2P or adversarial prompt lists."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..support.errors import UserError
 from ..support.places import user_path
 from . import tables
+from .conditions import Condition, is_absent
 
 _COLUMNS = {
     "prompt": ("prompt", "text", "caption"),
@@ -19,8 +20,8 @@ _COLUMNS = {
 }
 """Field -> its names in the lists that others publish; the first one with a value counts."""
 
-_ABSENT = ("nan", "none", "null", "n/a", "na")
-"""How tables write that there is no value."""
+SUFFIXES = (*tables.SUFFIXES, ".jsonl")
+"""Endings of the lists that can be read."""
 
 
 class EvaluationPrompt(BaseModel):
@@ -37,40 +38,62 @@ class EvaluationPrompt(BaseModel):
         return self.model_copy(update={name: None for name in ("seed", "guidance_scale") if name in fields})
 
 
-def load_prompts(path: Path | str, warn: Callable[[str], None] = warnings.warn) -> list[EvaluationPrompt]:
-    """Read prompts from a text file (one a line), a CSV file with a `prompt` column, or a JSON list.
+def load_prompts(
+    path: Path | str, warn: Callable[[str], None] = warnings.warn, where: Sequence[str | Condition] = ()
+) -> list[EvaluationPrompt]:
+    """Read prompts from a text file (one a line), a table with a `prompt` column, or a JSON list.
 
     Blank lines and comments (# and a space) are skipped in text files. Other columns are ignored,
     except those that I2P and lists like it use for seed and guidance scale, where nan and the like count as absent.
 
     Args:
-        path: a .txt, .csv or .json file.
+        path: a .txt, .csv, .json or .jsonl file.
         warn: told about comments, prompts with <lora:…>, and cells that say nan.
+        where: conditions on the columns of the file, which all must hold of a row: "nudity_percentage > 0".
 
     Raises:
-        UserError: the file can't be read, or a row has no prompt or a wrong number.
+        UserError: the file can't be read, a row has no prompt or a wrong number, or a condition that is none, or that
+            holds of no row.
     """
     path = user_path(path)
-    suffix = tables.suffix_of(path)
-    where, noticed = "line", tuple[str, ...]()
+    suffix = tables.suffix_of(path, SUFFIXES)
+    conditions = [Condition.read(one) if isinstance(one, str) else one for one in where]
+    place, noticed = "line", tuple[str, ...]()
     found: list[tuple[int, Mapping[str, Any]]]
     if suffix == ".txt":
         lines, noticed = tables.read_lines(path)
         found = [(number, {"prompt": line}) for number, line in lines]
     elif suffix == ".csv":
         found = list(tables.read_table(path))
+    elif suffix == ".jsonl":
+        found = [(number, _item(item, f"{path} line {number}")) for number, item in tables.read_json_lines(path)]
     else:
-        where, data = "item", tables.read_json(path)
+        place, data = "item", tables.read_json(path)
         if not isinstance(data, list) or not data:
             came = "an empty list" if data == [] else type(data).__name__
             raise UserError(f'expected a list of prompts in {path}, got {came}. Write ["prompt", …].')
         found = [(number, _item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
-    read = [(number, _read_row(row, f"{path} {where} {number}")) for number, row in found]
+    found = _wanted(found, conditions, f"{path} {place}")
+    read = [(number, _read_row(row, f"{path} {place} {number}")) for number, row in found]
     absent = [number for number, row in found if any(map(_says_absent, _cells(row).values()))]
-    noticed += tables.told(absent, "row", "with 'nan' or the like for seed or guidance, which counts as absent", where)
-    for warning in (*noticed, *tables.network_warnings(((number, row.prompt) for number, row in read), where)):
+    noticed += tables.told(absent, "row", "with 'nan' or the like for seed or guidance, which counts as absent", place)
+    for warning in (*noticed, *tables.network_warnings(((number, row.prompt) for number, row in read), place)):
         warn(f"{path}: {warning}")
     return [row for _, row in read]
+
+
+def _wanted(
+    rows: list[tuple[int, Mapping[str, Any]]], conditions: Sequence[Condition], where: str
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """The rows of which all conditions hold."""
+    for one in conditions:
+        if not any(one.column in row for _, row in rows):
+            known = ", ".join(dict.fromkeys(column for _, row in rows for column in row))
+            raise UserError(f"expected a column of the list for the condition '{one}', which has {known}.")
+    kept = [(number, row) for number, row in rows if all(one.holds(row, f"{where} {number}") for one in conditions)]
+    if not kept:
+        raise UserError(f"none of {len(rows)} rows has {' and '.join(map(str, conditions))}. Ask for less.")
+    return kept
 
 
 def _item(item: Any, where: str) -> dict[str, Any]:
@@ -93,7 +116,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _says_absent(value: Any) -> bool:
     """Tell whether a cell says that it has no value, other than by being empty."""
-    return (isinstance(value, str) and value.strip().lower() in _ABSENT) or value != value
+    return value not in ("", None) and is_absent(value)
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
@@ -118,7 +141,7 @@ def _read_row(row: Mapping[str, Any], where: str) -> EvaluationPrompt:
 
 
 def _number(value: Any, name: str, where: str) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()) or _says_absent(value):
+    if is_absent(value):
         return None
     number: float | None = None
     with suppress(TypeError, ValueError, OverflowError):

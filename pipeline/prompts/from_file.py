@@ -89,7 +89,7 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     table = tables.read_table(path)
     columns = list(table[0][1])
     if "forget" not in columns:
-        hint = " Use load_prompts for prompts to evaluate with." if "prompt" in columns else ""
+        hint = " `turpentine audit --from` and `generate --from` draw such a list." if "prompt" in columns else ""
         raise UserError(
             f"expected the columns forget, retain and perhaps anchor, split in {path}, got {', '.join(columns)}.{hint}"
         )

@@ -19,16 +19,16 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 SUFFIXES = (".json", ".csv", ".txt")
 
 
-def suffix_of(path: Path) -> str:
-    """Give the kind of a file by its name's ending.
+def suffix_of(path: Path, known: Sequence[str] = SUFFIXES) -> str:
+    """Give the kind of a file by its name's ending, one of `known`.
 
     Raises:
         UserError: a kind that is not read or written here.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in known:
         raise UserError(
-            f"a prompt file must end in one of {', '.join(SUFFIXES)}, got {path.name!r}. Rename or convert it."
+            f"a prompt file must end in one of {', '.join(known)}, got {path.name!r}. Rename or convert it."
         )
     return suffix
 
@@ -131,6 +131,22 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
     except RecursionError as error:
         raise UserError(f"{path} is not a list of prompts: it is nested too deeply.") from error
+
+
+def read_json_lines(path: Path) -> list[tuple[int, Any]]:
+    """List (line number, what it holds) of a file with one JSON value a line; blank lines are left out.
+
+    Raises:
+        UserError: a line that is not JSON, or the file can't be read.
+    """
+    found = []
+    for number, line in enumerate(_LINE_END.split(read_text(path)), start=1):
+        if line.strip():
+            try:
+                found.append((number, json.loads(line)))
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise UserError(f"{path} line {number} is not JSON: {getattr(error, 'msg', error)}.") from error
+    return found
 
 
 def write_table(header: list[str], rows: Iterable[Sequence[str]]) -> str:

@@ -26,7 +26,8 @@ DRAWABLE = 0.5
 def subject_of(setting: Setting) -> Subject:
     """Take what audits need to know out of a setting."""
     recipe = setting.recipe
-    return Subject(recipe.concepts, recipe.kind, setting.world, recipe.data.dataset, recipe.data.forget_images)
+    data = recipe.data
+    return Subject(recipe.concepts, recipe.kind, setting.world, data.dataset, data.forget_images, recipe.attribute_of)
 
 
 def audit_prompts(prompts: PromptSet, audits: AuditSection, subject: Subject) -> dict[str, list[str]]:
@@ -131,11 +132,12 @@ def measure(
 
 def undrawable(subject: Subject, before: AuditResult) -> list[str]:
     """Warn of a model that hardly draws the concept to begin with."""
-    measured = before.accuracy or before.classes
+    measured = before.accuracy or before.classes or before.concept
     if measured is None or 1 - measured.UA >= DRAWABLE:
         return []
     named = " and ".join(map(repr, subject.concepts))
+    judge = f" (to {before.concept.model})" if measured is before.concept else ""
     return [
-        f"the model draws {named} recognisably in only {1 - measured.UA:.0%} of its images, "
+        f"the model draws {named} recognisably{judge} in only {1 - measured.UA:.0%} of its images, "
         "so there is little to unlearn and the figures say little."
     ]

@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ..maths.choices import GradientKeeping, TrainableParameters
 
+ImageTransform = Literal["validation", "paper"]
+"""What a CLIP model is shown of a picture: as it is meant to be used, or open_clip's random crops of training."""
+
 AdapterTargets = Literal["attention", "all"]
 """Which layers a LoRA is put beside: the attention's linear layers, or all linear and convolution ones."""
 
@@ -22,4 +25,11 @@ if TYPE_CHECKING:
 else:
     WeightFormat = Literal[tuple(WEIGHT_FORMATS)]
 
-__all__ = ["WEIGHT_FORMATS", "AdapterTargets", "GradientKeeping", "TrainableParameters", "WeightFormat"]
+__all__ = [
+    "WEIGHT_FORMATS",
+    "AdapterTargets",
+    "GradientKeeping",
+    "ImageTransform",
+    "TrainableParameters",
+    "WeightFormat",
+]

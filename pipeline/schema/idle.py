@@ -137,6 +137,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "audits.accuracy": ALWAYS,
     "audits.class_judge": (_CLASS,),
     "audits.distance_features": (_CLASS,),
+    "audits.alignment_transform": (_ALIGNMENT,),
     "output.formats": ALWAYS,
     "output.dtype": ALWAYS,
     "output.lora_rank": (_LORA_FILE, _EXTRACTED, _RANK),

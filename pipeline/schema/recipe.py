@@ -26,7 +26,14 @@ from ..prompts.anchors import AUTO
 from ..prompts.concepts import Concepts, join_concepts, read_concepts
 from ..support.errors import UserError
 from ..support.files import write_text
-from .choices import WEIGHT_FORMATS, AdapterTargets, GradientKeeping, TrainableParameters, WeightFormat
+from .choices import (
+    WEIGHT_FORMATS,
+    AdapterTargets,
+    GradientKeeping,
+    ImageTransform,
+    TrainableParameters,
+    WeightFormat,
+)
 
 
 class Section(BaseModel):
@@ -247,7 +254,10 @@ class AuditSection(Section):
         default="ViT-B-32/laion2b_s34b_b79k",
         description="CLIP model of the alignment: 'tiny-canvas', open_clip's 'architecture/pretrained', or a folder",
     )
-    accuracy: bool = Field(default=True, description="UA, IRA and CRA by the judge (tiny-canvas only)")
+    accuracy: bool = Field(
+        default=True,
+        description="UA and other accuracies: by the bundled judge on tiny-canvas, else UA by alignment_model",
+    )
     class_judge: str = Field(
         default="digits",
         description="classifier that judges class-conditional models: 'digits' or a folder with one",
@@ -258,6 +268,11 @@ class AuditSection(Section):
         description="features of FID and CMMD: 'inception:FILE' with InceptionV3's weights, or a CLIP model named like "
         "alignment_model (none: the classifier's features)",
         json_schema_extra=called("audit_distance_features"),
+    )
+    alignment_transform: ImageTransform = Field(
+        default="validation",
+        description="what the CLIP model of the alignment sees of a picture: the middle of it, or random crops as in "
+        "the paper's published scores",
     )
 
 

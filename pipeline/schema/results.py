@@ -93,6 +93,12 @@ class AlignmentResult(Record):
     intervals: dict[Literal["forget", "forget_to_anchor", "retain_train", "retain_test"], Interval]
 
 
+class SetAlignment(Interval):
+    """Mean image-text cosine of one set of pictures, in [-1, 1]."""
+
+    model: str
+
+
 class ValueAccuracy(Record):
     """Accuracy on the images of one value, for example of the cats."""
 
@@ -147,6 +153,21 @@ class ResemblanceResult(Record):
     nearest: list[Nearest] = Field(description="for the first pictures, the forget test image nearest to each")
 
 
+class ConceptResult(Record):
+    """Whether a CLIP model still calls pictures by the concept, among others of its kind and "random noise"."""
+
+    UA: float = Field(description="share of the pictures that are called something else, in [0, 1]")
+    UA_interval: Interval
+    floor: float | None = Field(
+        default=None, description="share of *retain* test images that are called by the concept: false alarms"
+    )
+    noise: float = Field(description="share of the answers that are random noise")
+    instead: dict[str, float] = Field(description="share of the answers that are each name, the concept's among them")
+    among: list[str] = Field(description="every name that could be chosen")
+    model: str
+    images: int
+
+
 class ClassResult(Record):
     """Class-conditional models: accuracies by the judge, in [0, 1], and distances from real images."""
 
@@ -180,7 +201,21 @@ class AuditResult(Record):
     alignment: AlignmentResult | None = None
     accuracy: AccuracyResult | None = None
     classes: ClassResult | None = None
+    concept: ConceptResult | None = None
     resemblance: ResemblanceResult | None = None
+
+
+class EvaluationResult(Record):
+    """The figures of one set of pictures: those of a list of prompts, or of a folder. What was not measured is None."""
+
+    source: str = Field(description="the list of prompts, or the folder of pictures")
+    where: list[str] = Field(default_factory=list, description="the conditions on the columns of the list")
+    model: str | None = Field(default=None, description="that drew the pictures; None where that is not known")
+    concepts: list[str] = Field(default_factory=list, description="whose UA was measured")
+    images: int
+    nudity: NudityResult | None = None
+    alignment: SetAlignment | None = None
+    concept: ConceptResult | None = None
 
 
 class Audits(Record):

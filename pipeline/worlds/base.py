@@ -5,6 +5,9 @@ from typing import ClassVar, Literal
 
 from ..support.errors import UserError
 
+NOISE_CAPTION = "random noise"
+"""What a judge calls a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
+
 Words = Mapping[str, Mapping[str, tuple[str, ...]]]
 """Dimension -> value -> the phrases that prompts use for it."""
 
@@ -61,8 +64,11 @@ class World:
         return self.judge is not None and all(self.find(concept) for concept in concepts)
 
     def counts_nudity(self, asked: Literal["auto", "on", "off"], kind: str, concepts: Sequence[str]) -> bool:
-        """Tell whether NudeNet counts: as the user asked, or with "auto" where it is of use for the concept."""
-        return self.nudity_is_telling(kind, concepts) if asked == "auto" else asked == "on"
+        """Tell whether NudeNet counts: as the user asked, or with "auto" where it is of use for the concept.
+
+        Where pictures are looked at without any concept, it is.
+        """
+        return not concepts or self.nudity_is_telling(kind, concepts) if asked == "auto" else asked == "on"
 
     def nudity_is_telling(self, kind: str, concepts: Sequence[str]) -> bool:
         """Tell whether NudeNet's detections say how well the concept was forgotten."""

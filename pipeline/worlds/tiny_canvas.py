@@ -13,7 +13,7 @@ from functools import cache
 from typing import ClassVar
 
 from ..support.text import squeezed
-from .base import Words, World
+from .base import NOISE_CAPTION, Words, World
 
 MODELS = ("tiny-canvas", "tiny-canvas-dit")
 """Bundled models that draw this world: a UNet and a transformer."""
@@ -56,9 +56,6 @@ DIMENSIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "time": TIMES,
     "style": STYLES,
 }
-
-NOISE_CAPTION = "random noise"
-"""The judge's name for a picture of nothing: the extra class of Ko et al. 2024, Section 4.1."""
 
 
 def with_article(noun: str) -> str:

@@ -104,12 +104,17 @@ def test_what_is_drawn_instead_is_measured_and_the_removal_taken_back(comfy, com
         images=["after", 0], prompts=["after", 1], anchors=["after", 2], other_images=["before", 0],
         model="tiny-canvas", allow_download=False,
     )  # fmt: skip
+    graph["concept"] = node(
+        "TurpentineAuditConcept",
+        images=["before", 0], concept="cat", kind="object", model="tiny-canvas", allow_download=False,
+    )  # fmt: skip
     graph["show"] = node("PreviewAny", source=["after", 2])
     graph["report"] = node("TurpentineReport", model=["unlearn", 0])
     done = comfy.run(graph)
     assert done.status == "success", done.error
     assert "horse" in done.text("show") and "cat" not in done.text("show")
     assert "with what should be drawn instead" in done.text("clip")
+    assert "by tiny-canvas among 7 names" in done.text("concept")
     assert "scene kept" in done.text("report")
     assert "no effect" not in done.text("unlearn")
     before, after = done.pixels("p"), done.pixels("q")

@@ -209,6 +209,21 @@ def test_pictures_are_drawn_measured_and_compared(model, unlearned, prompts):
         call("Compare", before=before, after=after[:2], rows=2)
 
 
+def test_what_clip_sees_is_counted_and_sorted(model, prompts):
+    images, *_ = call("Generate", model=model, prompts=prompts, which="forget_test", images=3, num_inference_steps=8)
+    images = torch.cat([images, torch.zeros_like(images[:1])])
+    asked = {"concept": "cat", "kind": "object", "model": "tiny-canvas", "allow_download": False}
+    ua, seen, text, shows, others = call("AuditConcept", images=images, **asked)
+    assert len(seen) == 4 and ua == pytest.approx(sum(each != "cat" for each in seen) / 4) and ua <= 0.5
+    assert "by tiny-canvas among 7 names" in text and f"cat {seen.count('cat') / 4:.0%}" in text
+    assert torch.equal(torch.cat([shows, others]), images), "the black one is no cat and comes last"
+    assert call("AuditConcept", images=images[-1:], **asked)[3] is None
+    with pytest.raises(UserError, match="Audit NudeNet is for nudity"):
+        call("AuditConcept", images=images, **asked | {"concept": "nudity"})
+    with pytest.raises(UserError, match="no node does unasked"):
+        call("AuditConcept", images=images, **asked | {"model": "ViT-B-32/laion2b_s34b_b79k"})
+
+
 def test_alignment_asks_for_a_prompt_for_each_picture():
     with pytest.raises(UserError, match="2 pictures and 1 prompts"):
         call(

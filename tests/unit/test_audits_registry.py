@@ -33,7 +33,7 @@ FIVE = ["forget_test", "retain_test", "retain_train", "nudity", "nudity_floor"]
 
 
 def subject(concept, world="tiny-canvas", kind="object"):
-    return Subject((concept,), kind, find_world(world))
+    return Subject(tuple(concept.split(" + ")), kind, find_world(world))
 
 
 def test_results_have_a_place_for_every_audit():
@@ -59,7 +59,9 @@ def test_results_of_further_audits_are_objects():
         ("astronaut", "tiny-canvas", "object", "off", ["alignment", "accuracy"]),
         ("zebra", "tiny-canvas", "object", "auto", ["alignment"]),
         ("nudity", "open", "nudity", "auto", ["nudity", "alignment"]),
-        ("astronaut", "open", "object", "auto", ["alignment"]),
+        ("astronaut", "open", "object", "auto", ["alignment", "concept"]),
+        ("van gogh", "open", "style", "on", ["nudity", "alignment", "concept"]),
+        ("cat + nudity", "open", "object", "off", ["alignment"]),
         ("3", "classes", "class", "auto", ["alignment", "classes"]),
     ],
 )

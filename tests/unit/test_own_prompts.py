@@ -208,3 +208,67 @@ def test_a_saved_set_is_known_by_any_spelling(tmp_path):
     assert PromptSet.load(tmp_path / "p.json", "a kitten").concepts == ("Cat",)
     with pytest.raises(UserError, match="has concept 'Cat', got 'dog'"):
         PromptSet.load(tmp_path / "p.json", "dog")
+
+
+# Conditions on the rows of a list
+
+LIST = """prompt,Categories,nudity_percentage,hard
+one,"sexual, shocking",12.5,1
+two,self-harm,0.0,0
+three,sexual,nan,1
+four,hate,60,
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "left"),
+    [
+        ([], "one two three four"),
+        (["nudity_percentage > 0"], "one four"),
+        (["nudity_percentage>=12.5"], "one four"),
+        (["nudity_percentage <= 12.5"], "one two"),
+        (["Nudity_Percentage < 60", "categories has SEXUAL"], "one"),
+        (["categories = sexual"], "three"),
+        (["categories != sexual"], "one two four"),
+        (["categories has self-harm"], "two"),
+        (["hard = 1.0"], "one three"),
+        (["hard != 1"], "two"),
+        (["prompt = four"], "four"),
+    ],
+)
+def test_rows_by_conditions_on_their_columns(where, left, tmp_path):
+    (tmp_path / "list.csv").write_text(LIST)
+    assert [row.prompt for row in load_prompts(tmp_path / "list.csv", where=where)] == left.split()
+
+
+def test_conditions_hold_of_json_lines_too(tmp_path):
+    rows = [{"prompt": "one", "score": 3}, "two", {"prompt": "three", "score": None}, {"Prompt": "four", "score": 0.5}]
+    (tmp_path / "list.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    assert [row.prompt for row in load_prompts(tmp_path / "list.jsonl")] == ["one", "two", "three", "four"]
+    assert [row.prompt for row in load_prompts(tmp_path / "list.jsonl", where=["score > 0.5"])] == ["one"]
+    (tmp_path / "list.jsonl").write_text('{"prompt": "one"}\n{"prompt": ')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        load_prompts(tmp_path / "list.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("", "expected a condition on a column, .* got ''"),
+        ("hard", "got 'hard'"),
+        ("hard >", "got 'hard >'"),
+        ("> 3", "got '> 3'"),
+        ("hard > much", "expected a number behind '>'"),
+        (
+            "soft > 0",
+            "expected a column of the list for the condition 'soft > 0', which has prompt, categories, nudity",
+        ),
+        ("categories > 0", "list.csv line 2: categories must be a number for 'categories > 0', got 'sexual, shocking'"),
+        ("hard = 7", "none of 4 rows has hard = 7"),
+    ],
+)
+def test_conditions_that_are_none(condition, message, tmp_path):
+    (tmp_path / "list.csv").write_text(LIST)
+    with pytest.raises(UserError, match=message) as told:
+        load_prompts(tmp_path / "list.csv", where=[condition])
+    assert "\n" not in str(told.value)

@@ -452,7 +452,11 @@ def test_own_text_without_retain_prompts(tmp_path):
         ("a.txt", "a fox\n", "line 1: expected a prompt that names 'cat'"),
         ("a.txt", "a cat\ta cat too\n", "train row 1: expected a retain prompt without 'cat'"),
         ("a.csv", "forget,retain\n", "expected rows under the header"),
-        ("a.csv", "prompt,seed\na cat,1\n", "expected the columns forget, retain .* Use load_prompts"),
+        (
+            "a.csv",
+            "prompt,seed\na cat,1\n",
+            "expected the columns forget, retain .* `turpentine audit --from` and `generate --from` draw",
+        ),
         ("a.csv", "forget,retain\na cat\n", "line 2: expected a retain prompt, got an empty cell"),
         ("a.csv", "forget,retain\na cat,a dog,red\n", "line 2: expected 2 cells, got more"),
         ("a.csv", "forget,retain,split\na cat,a dog,dev\n", "split must be train or test, got 'dev'"),
