@@ -7,7 +7,9 @@ projection use the same preconditioner P that then scales the step. Without mome
 
     g_r . dtheta = -lr <g_r, delta_f + lambda delta_r>_P = -lr lambda <g_r, delta_r>_P <= 0,
 
-and likewise for g_f: the guarantee of Theorem 4 holds for the step that is taken.
+and likewise for g_f: the guarantee of Theorem 4 holds for the step that is taken. It does for any P > 0, so P is
+taken from the squares of both gradients, not from the square of their sum: where the two nearly cancel, a sum would
+give a huge P to a direction that is not small there, and nothing would bound the step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..maths.gradients import Combination, Gradient, plain_coefficients
+from ..maths.gradients import Gradient, plain_coefficients
 from ..schema.recipe import TrainingSection
 from ..support.errors import MissingExtra
 
@@ -28,7 +30,7 @@ _TABLES = "qmap"
 
 
 class MetricAdam(torch.optim.Optimizer):
-    """p <- p - lr P g with P = 1 / (sqrt(v / (1 - beta2^t)) + eps), v observed on raw gradients.
+    """p <- p - lr P g with P = 1 / (sqrt(v / (1 - beta2^t)) + eps), v the running mean of g_f^2 + lambda^2 g_r^2.
 
     Args:
         parameters: the weights.
@@ -43,8 +45,8 @@ class MetricAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def observe(self, grads: Mapping[str, Gradient], retain_weight: float) -> None:
-        """Take the raw g_f + lambda g_r into the second moments."""
-        raw = Combination(grads, plain_coefficients(grads, retain_weight))
+        """Take the squares of the raw gradients, g_f^2 + lambda^2 g_r^2, into the second moments."""
+        shares = {term: weight**2 for term, weight in plain_coefficients(grads, retain_weight).items()}
         beta2 = self.defaults["beta2"]
         for index, parameter in enumerate(self.ordered):
             state = self.state[parameter]
@@ -52,8 +54,10 @@ class MetricAdam(torch.optim.Optimizer):
                 state["step"] = torch.zeros(())
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
             state["step"] += 1
-            gradient = raw[index]
-            state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            moment = state["exp_avg_sq"].mul_(beta2)
+            for term, share in shares.items():
+                gradient = grads[term][index]
+                moment.addcmul_(gradient, gradient, value=(1 - beta2) * share)
 
     @property
     def metric(self) -> "Metric":

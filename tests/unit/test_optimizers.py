@@ -3,7 +3,7 @@
 import pytest
 import torch
 from turpentine.pipeline.maths.gradients import gram
-from turpentine.pipeline.maths.rules import combine, restricted
+from turpentine.pipeline.maths.rules import combine, plain, restricted
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.training.optimizers import MetricAdam, build_optimizer
 from turpentine.pipeline.training.schedule import Schedule
@@ -29,10 +29,11 @@ def step(optimizer, parameter, direction):
 def test_one_step_by_hand():
     parameter, optimizer = make(1.0, 1.0)
     optimizer.observe({"forget": [tensor(1.0, -2.0)], "retain": [tensor(3.0, 1.0)]}, 1.0)
-    # raw = (4, -1); v = 0.001 raw^2; v-hat = raw^2; P = 1 / |raw| = (1/4, 1)
-    torch.testing.assert_close(optimizer.metric[0], tensor(1 / (4 + EPS), 1 / (1 + EPS)), rtol=1e-12, atol=0)
+    # v = 0.001 (1 + 9, 4 + 1); v-hat = (10, 5); P = 1 / v-hat^(1/2)
+    a, b = 10**0.5, 5**0.5
+    torch.testing.assert_close(optimizer.metric[0], tensor(1 / (a + EPS), 1 / (b + EPS)), rtol=1e-12, atol=0)
     step(optimizer, parameter, tensor(2.0, 3.0))
-    torch.testing.assert_close(parameter.detach(), tensor(1 - 0.1 * 2 / 4, 1 - 0.1 * 3), rtol=1e-7, atol=0)
+    torch.testing.assert_close(parameter.detach(), tensor(1 - 0.1 * 2 / a, 1 - 0.1 * 3 / b), rtol=1e-7, atol=0)
 
 
 def test_two_steps_by_hand():
@@ -50,7 +51,7 @@ def test_two_steps_by_hand():
 def test_the_retain_weight_counts_in_the_moments():
     _, optimizer = make(0.0)
     optimizer.observe({"forget": [tensor(1.0)], "retain": [tensor(3.0)]}, 2.0)
-    torch.testing.assert_close(optimizer.metric[0], tensor(1 / 7), rtol=1e-7, atol=0)  # |1 + 2 * 3|
+    torch.testing.assert_close(optimizer.metric[0], tensor(1 / 37**0.5), rtol=1e-7, atol=0)  # 1 + (2 * 3)^2
 
 
 def test_a_lone_retain_term_is_not_weighted():
@@ -85,22 +86,36 @@ def test_parameters_without_a_gradient_stay():
     assert first.item() == 1.0 and second.item() == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("retain_weight", [1.0, 2.5])
-def test_equals_torch_adam_without_momentum_on_the_raw_gradient(retain_weight):
+def test_a_term_alone_is_torch_adam_without_momentum():
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 4), (5,)]
     start = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
     metric, adam = MetricAdam(ours, 1e-2), torch.optim.Adam(theirs, 1e-2, betas=(0.0, 0.999))
     for _ in range(20):
-        forget, retain = ([torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes] for _ in range(2))
-        metric.observe({"forget": forget, "retain": retain}, retain_weight)
-        for mine, other, f, r in zip(ours, theirs, forget, retain, strict=True):
-            mine.grad, other.grad = f + retain_weight * r, f + retain_weight * r
+        gradients = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+        metric.observe({"retain": gradients}, 2.5)
+        for mine, other, gradient in zip(ours, theirs, gradients, strict=True):
+            mine.grad, other.grad = gradient.clone(), gradient.clone()
         metric.step()
         adam.step()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [restricted, plain])
+@pytest.mark.parametrize("left", [0.0, 1e-12, 1e-6, 1e-3])
+def test_a_step_is_bounded_where_the_gradients_cancel(rule, left):
+    """With v of the sum of both, a weight moved by 11,010 learning rates in the first step of a run."""
+    generator = torch.Generator().manual_seed(1)
+    forget, retain = (torch.randn(200, generator=generator, dtype=torch.float64) for _ in range(2))
+    retain[:40] = -forget[:40] / 1.5 + left
+    parameter = torch.nn.Parameter(torch.zeros(200, dtype=torch.float64))
+    optimizer = MetricAdam([parameter], LR)
+    grads = {"forget": [forget], "retain": [retain]}
+    optimizer.observe(grads, 1.5)
+    step(optimizer, parameter, combine(grads, rule, 1.5, weights=optimizer.metric)[0])
+    assert parameter.abs().max() < 2 * LR
 
 
 def test_learning_rate_of_the_group_is_the_one_in_use():
