@@ -25,12 +25,15 @@ class Truncated:
     Attributes:
         loss: the limited loss, a scalar; differentiable.
         denoising: the loss without the limit, detached.
-        above_limit: share of what the limit looks at (the batch, or its elements) that is above it.
+        above_limit: share of what the limit looks at (the batch, its samples or its elements) that is above it.
+        of_batch: whether the limit is of the mean over a whole batch, of which this may be a part. Then `loss` is
+            without the limit: where the mean over all parts is above it, all of the gradient is to be dropped.
     """
 
     loss: Tensor
     denoising: Tensor
     above_limit: float
+    of_batch: bool = False
 
 
 class Objective(ABC):
@@ -105,19 +108,17 @@ class Objective(ABC):
         target: Tensor,
         timesteps: Tensor,
         limit: float | Tensor | None,
-        whole: Callable[[Tensor], Tensor] = lambda loss: loss,
     ) -> Truncated:
         """min(loss, alpha) of the batch's loss: above the limit the whole step has no forget gradient.
 
         With limits (B,) it is the mean of min(loss, alpha) over the samples: a step goes on pushing those
-        that are below their own limit. `whole` gives the batch's loss from that of a share of it (see
-        `Batch.whole`).
+        that are below their own limit. One number is a limit `of_batch`, see `Truncated`.
         """
         if isinstance(limit, Tensor):
             losses = self.sample_losses(prediction, target, timesteps)
             return Truncated(truncate(losses, limit).mean(), losses.mean().detach(), _share_above(losses, limit))
-        loss = whole(denoising_loss(prediction, target, self.weight(timesteps)))
-        return Truncated(truncate(loss, limit), loss.detach(), float(limit is not None and loss.item() > limit))
+        loss = denoising_loss(prediction, target, self.weight(timesteps))
+        return Truncated(loss, loss.detach(), float(limit is not None and loss.item() > limit), limit is not None)
 
 
 class DiscreteDiffusion(Objective):
@@ -306,7 +307,6 @@ class EDM(Objective):
         target: Tensor,
         timesteps: Tensor,
         limit: float | Tensor | None,
-        whole: Callable[[Tensor], Tensor] = lambda loss: loss,
     ) -> Truncated:
         """Mean of lambda(sigma) min((D - y)^2, alpha): each element by itself, the weight outside the limit.
 
@@ -370,13 +370,14 @@ def _share_above(losses: Tensor, limit: float | Tensor) -> float:
     return (losses > limit).float().mean().item()
 
 
-def truncate(loss: Tensor, limit: float | Tensor | None) -> Tensor:
+def truncate(losses: Tensor, limit: float | Tensor | None) -> Tensor:
     """min(loss, alpha): above the limit the gradient is exactly zero, so forgetting has an end.
 
-    Give a scalar to truncate per batch (Stable Diffusion), or element-wise errors to truncate each
-    element (class-conditional models); the limit may be a tensor that goes with them.
+    Args:
+        losses: of samples or elements, each of which is truncated by itself.
+        limit: alpha of all of them, or a tensor that goes with them; None for none.
     """
-    return loss if limit is None else loss.clamp(max=limit)
+    return losses if limit is None else losses.clamp(max=limit)
 
 
 def _wide(tensor: Tensor) -> Tensor:

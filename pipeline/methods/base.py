@@ -32,8 +32,6 @@ class Batch:
             share of one of several processes; None where it is the whole one.
         share: B times the number of processes, divided by the size of the whole micro-batch.
         done: share of the run's steps that were taken before, in [0, 1).
-        whole: gives a loss of this share, a scalar, the value that the whole micro-batch has; its
-            gradient stays that of the share.
     """
 
     samples: Tensor
@@ -44,7 +42,6 @@ class Batch:
     first_timestep: Tensor | None = None
     share: float = 1.0
     done: float = 0.0
-    whole: Callable[[Tensor], Tensor] = lambda loss: loss
 
 
 def noise_loss(denoiser: Denoiser, batch: Batch) -> Tensor:
@@ -98,7 +95,8 @@ class Loss:
         denoising: the denoising loss behind it, or the distance that the method lowers; positive.
         above_limit: share of what the forget limit looks at that is above it; None without a limit.
         forget_limit: the limit, in the mean where each sample has its own; None without one.
-        truncated: whether all of it is above the limit, so that the gradient is zero.
+        of_batch: whether the limit is of `denoising` in the mean over the whole batch. `objective` is without it:
+            the trainer drops the gradient of a batch that is above it, however it was cut in parts.
         is_distance: whether it is a distance between two predictions, not the model's own loss.
     """
 
@@ -106,8 +104,13 @@ class Loss:
     denoising: float
     above_limit: float | None = None
     forget_limit: float | None = None
-    truncated: bool = False
+    of_batch: bool = False
     is_distance: bool = False
+
+    @property
+    def truncated(self) -> bool:
+        """Whether all of it is above the limit, so that the gradient is zero."""
+        return self.above_limit == 1
 
     def averaged(self, mean: Callable[[list[float]], list[float]]) -> "Loss":
         """The loss with every figure averaged.
@@ -115,25 +118,28 @@ class Loss:
         Args:
             mean: gives the means over the processes of several numbers of this one.
         """
-        if self.above_limit is None or self.forget_limit is None:
+        if self.above_limit is None or self.forget_limit is None or self.of_batch:
             (denoising,) = mean([self.denoising])
-            return replace(self, denoising=denoising)
-        denoising, above, limit = mean([self.denoising, self.above_limit, self.forget_limit])
-        return replace(self, denoising=denoising, above_limit=above, forget_limit=limit, truncated=above == 1)
+            return self._of(denoising, self.above_limit, self.forget_limit)
+        return self._of(*mean([self.denoising, self.above_limit, self.forget_limit]))
 
     @classmethod
     def mean(cls, losses: Sequence["Loss"]) -> "Loss":
-        """The mean of a term's micro-batches, without a graph; truncated where one of them was."""
+        """The mean of a term's micro-batches, which are equally large, without a graph."""
         above = [loss.above_limit for loss in losses if loss.above_limit is not None]
         limits = [loss.forget_limit for loss in losses if loss.forget_limit is not None]
-        return cls(
-            torch.stack([loss.objective.detach() for loss in losses]).mean(),
+        objective = torch.stack([loss.objective.detach() for loss in losses]).mean()
+        return replace(losses[0], objective=objective)._of(
             sum(loss.denoising for loss in losses) / len(losses),
             sum(above) / len(above) if above else None,
             sum(limits) / len(limits) if limits else None,
-            any(loss.truncated for loss in losses),
-            any(loss.is_distance for loss in losses),
         )
+
+    def _of(self, denoising: float, above_limit: float | None, forget_limit: float | None) -> "Loss":
+        """The same loss with other figures; one number for the batch stays, and is compared anew."""
+        if self.of_batch and self.forget_limit is not None:
+            above_limit, forget_limit = float(denoising > self.forget_limit), self.forget_limit
+        return replace(self, denoising=denoising, above_limit=above_limit, forget_limit=forget_limit)
 
 
 @dataclass

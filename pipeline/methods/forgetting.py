@@ -150,8 +150,8 @@ class Forgetting(Method[Config]):
         """Minus the denoising loss, truncated at the limit."""
         limit = self.limit(batch.timesteps)
         prediction, target = prediction_and_target(denoiser, batch)
-        forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit, batch.whole)
+        forget = denoiser.objective.truncated_loss(prediction, target, batch.timesteps, limit)
         if limit is None:
             return Loss(-forget.loss, forget.denoising.item())
         mean = limit.mean().item() if isinstance(limit, Tensor) else limit
-        return Loss(-forget.loss, forget.denoising.item(), forget.above_limit, mean, forget.above_limit == 1)
+        return Loss(-forget.loss, forget.denoising.item(), forget.above_limit, mean, forget.of_batch)

@@ -98,13 +98,7 @@ class Feed:
             return replace(self._noised(term, indices, torch.arange(len(indices)), generator), done=done)
         held = self.processes.share(torch.arange(len(indices)))
         batch = self._noised(term, indices, held, generator)
-        batch = replace(batch, share=len(held) * self.processes.size / len(indices), done=done)
-
-        def whole(loss: Tensor) -> Tensor:
-            (mean,) = self.mean([loss.item()], batch)
-            return loss + (mean - loss.detach())
-
-        return replace(batch, whole=whole)
+        return replace(batch, share=len(held) * self.processes.size / len(indices), done=done)
 
     def one_pass(self, term: str) -> Iterator[Batch]:
         """All samples of a term once, in micro-batches that no process shares."""

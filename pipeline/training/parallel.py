@@ -1,8 +1,8 @@
 """The network that trains, as a process holds it: alone, a copy in each (DDP), or a part in each (FSDP2).
 
 All give gradients that are the mean over the processes, of one term at a time. A term's micro-batches
-add up locally and are exchanged with the last one; nothing of another term may be in between, since
-both libraries reduce whatever lies in `.grad`.
+add up locally and are exchanged with the last one; nothing of another term that was not exchanged may be in
+between, since both libraries reduce whatever lies in `.grad`.
 """
 
 from collections.abc import Callable, Iterator, Mapping

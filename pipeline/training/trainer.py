@@ -165,28 +165,30 @@ class Trainer:
         grads: dict[str, Gradient] = {}
         for term in terms:
             last = term == terms[-1]
-            if together is not None:  # one term's gradient adds to the other's, and both are exchanged at once
-                losses[term] = self._differentiate(term, step, together[term], last)
+            if together is not None:  # one term's gradient adds to the other's
+                losses[term] = self._differentiate(term, step, together[term])
                 continue
             losses[term] = self._differentiate(term, step)
             taken = self.parallel.take_gradients()
             grads[term] = taken if keeping == "whole" or last else Waiting(taken, keeping)
         return losses, grads if together is None else {"sum": self.parallel.take_gradients()}
 
-    def _differentiate(self, term: str, step: int, weight: float = 1.0, exchange: bool = True) -> Loss:
+    def _differentiate(self, term: str, step: int, weight: float = 1.0) -> Loss:
         """Accumulate one term's gradient in `.grad`; gives its loss over all micro-batches and processes.
+
+        Only here the loss of the whole batch is known, so that a limit of it is kept here. `forget` comes first, and
+        so there is nothing else in `.grad` that could be dropped with it.
 
         Args:
             term: forget or retain.
             step: counts from 0.
             weight: of the loss that is differentiated.
-            exchange: whether processes exchange what lies in `.grad` after the last micro-batch.
         """
         parts = self.spec.gradient_accumulation_steps
         seen = []
         for part in range(parts):
             batch = self.feed.batch(term, step, part)
-            with self.parallel.accumulating(last=exchange and part == parts - 1):
+            with self.parallel.accumulating(last=part == parts - 1):
                 with self._precision():
                     loss: Loss = self.parallel.compute(partial(self.method.loss, term, self.denoiser, batch))
                 whole = loss.averaged(partial(self.feed.mean, batch=batch))
@@ -194,7 +196,10 @@ class Trainer:
                     raise _BadLoss(f"the {term} loss became {whole.denoising} in step {step + 1}.")
                 (loss.objective * batch.share / parts * weight).backward()
             seen.append(whole)
-        return Loss.mean(seen)
+        batch_loss = Loss.mean(seen)
+        if batch_loss.of_batch and batch_loss.truncated:
+            self.parallel.drop_gradients()
+        return batch_loss
 
     def _combine(self, grads: dict[str, Gradient]) -> Combination:
         if isinstance(self.optimizer, MetricAdam):

@@ -175,6 +175,26 @@ def test_plain_adam_breaks_the_guarantee():
     assert result.violation_rate.forget + result.violation_rate.retain > 0
 
 
+@pytest.mark.parametrize("parts", [1, 2, 6])
+@pytest.mark.parametrize("combine", ["restricted", "famo"])
+def test_a_limit_is_of_the_whole_batch_in_however_many_parts(parts, combine):
+    """Of the parts some are above a limit near the mean, some below: all of them are pushed, or none."""
+
+    def first(limit):
+        config = {"forget_limit": limit, "combine": combine}
+        spec = {"steps": 1, "batch_size": 6, "gradient_accumulation_steps": parts}
+        module, _, trainer = train("rgd", config=config, **spec)
+        return weights(module), trainer.events[0]
+
+    free, event = first(None)
+    below, pushed = first(event.loss_forget * 1.0001)
+    assert same(free, below)
+    assert (pushed.truncated, pushed.above_limit) == (False, 0.0) and pushed.norm_forget == event.norm_forget
+    _, dropped = first(event.loss_forget * 0.9999)
+    assert (dropped.truncated, dropped.above_limit) == (True, 1.0) and not dropped.norm_forget
+    assert dropped.loss_forget == event.loss_forget and dropped.change_forget == (None if combine == "famo" else 0)
+
+
 def test_truncated_steps_only_retain():
     _, result, trainer = train("rgd", config={"forget_limit": 1e-3})
     assert result.truncation_rate == 1

@@ -327,12 +327,24 @@ def test_named_combinations_of_data_differ_in_nothing_else():
 
 def test_figures_of_a_loss_are_averaged_over_processes_and_parts():
     objective = torch.tensor(-1.0, requires_grad=True)
-    own = Loss(objective, 2.0, above_limit=1.0, forget_limit=4.0, truncated=True)
+    own = Loss(objective, 2.0, above_limit=1.0, forget_limit=4.0)
     whole = own.averaged(lambda values: [value / 2 for value in values])  # the other process: all zero
     assert (whole.denoising, whole.above_limit, whole.forget_limit, whole.truncated) == (1.0, 0.5, 2.0, False)
     assert whole.objective is objective
     mean = Loss.mean([own, whole])
-    assert (mean.denoising, mean.above_limit, mean.forget_limit, mean.truncated) == (1.5, 0.75, 3.0, True)
+    assert (mean.denoising, mean.above_limit, mean.forget_limit, mean.truncated) == (1.5, 0.75, 3.0, False)
     assert not mean.objective.requires_grad
     plain = Loss(objective, 3.0).averaged(lambda values: values)
     assert (plain.denoising, plain.above_limit, plain.forget_limit, plain.truncated) == (3.0, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("losses", "above"), [((1.0, 2.9), 0.0), ((1.0, 3.1), 1.0), ((0.1, 0.1), 0.0), ((9.0, 9.0), 1.0)]
+)
+def test_a_limit_of_the_batch_is_compared_with_the_mean_of_all_of_it(losses, above):
+    """Whatever one part or one process says of its own."""
+    parts = [Loss(torch.tensor(-one), one, float(one > 2), 2.0, of_batch=True) for one in losses]
+    mean = Loss.mean(parts)
+    assert (mean.above_limit, mean.truncated, mean.forget_limit) == (above, above == 1, 2.0)
+    shared = parts[0].averaged(lambda values: [sum(losses) / 2 for _ in values])
+    assert (shared.above_limit, shared.truncated, shared.forget_limit) == (above, above == 1, 2.0)
