@@ -90,6 +90,20 @@ class Objective(ABC):
         samples, noise = self.estimate(prediction, noisy_samples, timesteps)
         return self.add_noise(samples, noise, to)
 
+    def way_down(self, end: float, steps: int) -> Tensor:
+        """The timesteps of a drawing that starts from pure noise and stops at `end`, (n + 1,) float64, falling.
+
+        Args:
+            end: the last one.
+            steps: n of a whole drawing, which ends at 0; a shorter one has its share of them, evenly spaced.
+        """
+        noisiest = self.num_train_timesteps - 1
+        return torch.linspace(noisiest, end, _share_of(steps, noisiest, end) + 1, dtype=torch.float64)
+
+    def pure_noise(self, noise: Tensor, timestep: float) -> Tensor:
+        """What a drawing starts from at `timestep`, the first of `way_down`, given standard normal noise."""
+        return noise
+
     def weight(self, timesteps: Tensor) -> Tensor:
         """Weight of each sample's loss, shape (B,)."""
         return torch.ones_like(timesteps, dtype=torch.float32)
@@ -246,10 +260,20 @@ class EDM(Objective):
         sigma_data: standard deviation of the training data.
         p_mean: mean of ln sigma in training.
         p_std: its standard deviation.
+        sigma_max: where drawing starts.
+        rho: steps of a drawing are evenly spaced in sigma^(1/rho) (Eq. 5).
     """
 
-    def __init__(self, sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> None:
+    def __init__(
+        self,
+        sigma_data: float = 0.5,
+        p_mean: float = -1.2,
+        p_std: float = 1.2,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+    ) -> None:
         self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
+        self.sigma_max, self.rho = sigma_max, rho
 
     def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ln sigma ~ N(p_mean, p_std^2) (Table 1, "Noise distribution")."""
@@ -263,6 +287,17 @@ class EDM(Objective):
     def target(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The clean image y (Eq. 2)."""
         return samples
+
+    def way_down(self, end: float, steps: int) -> Tensor:
+        """The sigmas from sigma_max to `end`, spaced as Eq. 5 has them; `end` alone where it is above sigma_max."""
+        high, low = max(self.sigma_max, end) ** (1 / self.rho), end ** (1 / self.rho)
+        sigmas = torch.linspace(high, low, _share_of(steps, high, low) + 1, dtype=torch.float64) ** self.rho
+        sigmas[-1] = end
+        return sigmas
+
+    def pure_noise(self, noise: Tensor, timestep: float) -> Tensor:
+        """N(0, sigma^2 I), beside which the image is nothing (Algorithm 1, line 2)."""
+        return timestep * noise
 
     def weight(self, timesteps: Tensor) -> Tensor:
         """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Table 1, "Loss weighting")."""
@@ -319,6 +354,11 @@ class EDM(Objective):
             limit = _like(limit, error)
         above = 0.0 if limit is None else _share_above(error, limit)
         return Truncated((weight * truncate(error, limit)).mean(), (weight * error).mean().detach(), above)
+
+
+def _share_of(steps: int, noisiest: float, end: float) -> int:
+    """How many of the steps from `noisiest` to 0 lie above `end`; a part of one counts."""
+    return math.ceil(steps * (noisiest - end) / noisiest - 1e-9)
 
 
 def _like(per_sample: Tensor, samples: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ weight, `esd-x` the cross-attention, `esd-u` the linear and convolution layers o
 a v or a flow velocity (see `guided_prediction`).
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -124,11 +123,12 @@ def sample_until(
 ) -> Tensor:
     """Draw from pure noise down to `timesteps` and stop there, deterministically.
 
-    ESD samples with DDIM and no added noise, which `Objective.denoise` is for every objective.
+    ESD samples with DDIM and no added noise, which `Objective.denoise` is for every objective. An EDM starts from its
+    largest sigma.
 
     Args:
         denoiser: the model as it is now.
-        noise: x_T, (B, ...).
+        noise: standard normal, (B, ...).
         timesteps: where to stop, (B,), all alike.
         conditioning: B rows.
         unconditional: that of the empty prompt, one row.
@@ -138,12 +138,10 @@ def sample_until(
     Returns:
         x_t, shaped like `noise`.
     """
-    noisiest, end = denoiser.objective.num_train_timesteps - 1, float(timesteps[0])
-    count = math.ceil(num_inference_steps * (noisiest - end) / noisiest - 1e-9)
-    times = torch.linspace(noisiest, end, count + 1, dtype=torch.float64)
+    times = denoiser.objective.way_down(float(timesteps[0]), num_inference_steps)
     if not timesteps.dtype.is_floating_point:
         times = times.round()
-    noisy = noise
+    noisy = denoiser.objective.pure_noise(noise, times[0].item())
     with _evaluating(denoiser.module):
         for now, following in zip(times.tolist(), times.tolist()[1:], strict=False):
             at, to = torch.full_like(timesteps, now), torch.full_like(timesteps, following)

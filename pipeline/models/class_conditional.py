@@ -54,7 +54,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             names = {str(label): str(label) for label in range(unet.config.num_class_embeds)}
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(id2label=names, p_mean=p_mean, p_std=p_std)
-        self.objective = EDM(scheduler.config.sigma_data, p_mean, p_std)
+        levels = scheduler.config
+        self.objective = EDM(levels.sigma_data, p_mean, p_std, levels.sigma_max, levels.rho)
 
     @property
     def class_names(self) -> list[str]:
@@ -77,6 +78,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if self.null_label is not None:
             known[""] = self.null_label
         missing = sorted({name for name in names if name not in known})
+        if "" in missing:
+            raise UserError(
+                'this model knows no "no class", which is its empty prompt. Leave proportion_empty_prompts at 0, and '
+                "choose a method that asks for none, such as rgd."
+            )
         if missing:
             raise UserError(
                 f"expected the name of a class, one of {self.class_names}; got {missing[0]!r}. "

@@ -10,6 +10,7 @@ from turpentine.pipeline.data.datasets import load_images
 from turpentine.pipeline.data.samples import Samples, SampleSet
 from turpentine.pipeline.methods import build_method, find, names
 from turpentine.pipeline.methods.base import Batch
+from turpentine.pipeline.methods.esd import sample_until
 from turpentine.pipeline.models import Sampling, class_names, load_denoiser, wrap_pipeline
 from turpentine.pipeline.models.class_conditional import ClassConditionalPipeline
 from turpentine.pipeline.run.unlearning import run_recipe
@@ -102,7 +103,7 @@ def test_prompts_are_names_of_classes():
     assert denoiser.encode_prompts(["b", "a", ""])["class_labels"].tolist() == [1, 0, 3]
     with pytest.raises(UserError, match=r"one of \['a', 'b', 'c'\]; got 'cat'"):
         denoiser.encode_prompts(["cat"])
-    with pytest.raises(UserError, match="got ''"):
+    with pytest.raises(UserError, match='knows no "no class"'):
         wrap_pipeline(build(null=False)).encode_prompts([""])
 
 
@@ -138,6 +139,17 @@ def test_the_whole_retain_set_is_in_each_step():
     assert len(trainer.feed.batch("forget", 0, 0).samples) == 2
     with pytest.raises(UserError, match="must divide its 9 samples, got 2"):
         Trainer(denoiser, trainer.method, make_samples(denoiser), spec)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0, 10.0])
+def test_esd_trains_on_images_with_as_much_noise_as_their_sigma_says(sigma):
+    denoiser = load_denoiser("digits", "cpu")
+    noise = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels, no_class = (denoiser.encode_prompts(names) for names in (["3"] * 8, [""]))
+    sigmas = torch.full((8,), sigma)
+    noisy = sample_until(denoiser, noise, sigmas, labels, no_class, num_inference_steps=50, guidance_scale=3.0)
+    left = noisy - denoiser.predict(noisy, sigmas, labels).detach()
+    assert left.std().item() == pytest.approx(sigma, rel=0.2)
 
 
 def test_the_limit_cuts_elements_not_the_batch():

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
+from torch import nn
 from turpentine.pipeline.maths.objectives import EDM
 from turpentine.pipeline.maths.samplers import heun, karras_sigmas
+from turpentine.pipeline.methods.esd import sample_until
 
 SIGMAS = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
 
@@ -96,6 +98,27 @@ def test_heun_against_the_exact_solution():
     ]
     assert errors[1] < 1e-3
     assert errors[0] / errors[1] > 3, "second order: half the step, a quarter of the error"
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 10.0, 79.0, 80.0, 200.0])
+def test_esd_starts_an_edm_from_the_noise_of_its_largest_sigma(sigma):
+    """The same exact solution; with noise of unit size, x_t of the digits had 0.48 of noise at sigma 10."""
+    spread = 0.5
+
+    class Gaussian:
+        objective, module = EDM(), nn.Identity()
+
+        def predict(self, noisy_samples, timesteps, conditioning):
+            return (spread**2 / (spread**2 + timesteps.square())).reshape(-1, 1, 1, 1) * noisy_samples
+
+    noise = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample_until(
+        Gaussian(), noise, torch.full((2,), sigma, dtype=torch.float64), {}, {}, num_inference_steps=400,
+        guidance_scale=1.0,
+    )  # fmt: skip
+    begun = max(80.0, sigma)
+    expected = begun * noise * math.sqrt((spread**2 + sigma**2) / (spread**2 + begun**2))
+    torch.testing.assert_close(drawn, expected, rtol=0.02, atol=0)
 
 
 def test_heun_calls_the_network_twice_a_step_but_once_for_the_last():
