@@ -211,6 +211,7 @@ class ClassConditional(Family):
     component = "unet"
     pipeline_class = ClassConditionalPipeline
     network = UNet
+    defaults = ("class-conditional",)
     tiny: ClassVar = {
         "sample_size": 8,
         "in_channels": 1,

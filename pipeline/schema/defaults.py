@@ -85,7 +85,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 _BUNDLED = {
     "tiny-canvas": ("tiny-canvas",),
     "tiny-canvas-dit": ("tiny-canvas", "tiny-canvas-dit"),
-    "digits": ("digits",),
+    "digits": ("class-conditional", "digits"),
 }
 """Bundled model -> folders of `recipes/` that hold its defaults, each building on the one before."""
 

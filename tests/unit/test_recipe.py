@@ -129,6 +129,23 @@ def test_a_bundled_model_is_known_by_what_is_in_its_folder(tmp_path):
     assert resolve(build(model=str(stranger))).world.name == "open"
 
 
+@pytest.mark.parametrize("method", ["rgd", "rg", "grad_diff", "grad_diff_d"])
+@pytest.mark.parametrize("by_folder", [True, False], ids=["folder", "pipeline"])
+def test_a_class_conditional_model_of_ones_own_starts_from_the_papers_numbers(tmp_path, method, by_folder):
+    """It had Stable Diffusion's: guidance that it may refuse, a limit of 1.6 on squared pixel errors, CLIP."""
+    (tmp_path / "model_index.json").write_text('{"_class_name": "ClassConditionalPipeline"}')
+    chosen = {"concept": "3", "method": {"name": method}}
+    recipe = (
+        build_recipe({"model": str(tmp_path), **chosen})
+        if by_folder
+        else build_recipe({"model": "mine", **chosen}, "ClassConditionalPipeline")
+    )
+    assert (recipe.kind, recipe.samples.guidance_scale, recipe.audits.alignment) == ("class", 1.0, False)
+    assert (recipe.method.forget_limit, recipe.method.retain_weight, recipe.method.forget) == (0.1, 5.0, "ascend")
+    assert (recipe.training.learning_rate, recipe.training.batch_size) == (1e-5, 64)
+    assert recipe.data.dataset is None and recipe.prompts.replace_with is None
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_models_say_so(name):
     found = lineage.lineage_of(name)
