@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .double import double
+
 KEPT_ROWS, _KEPT_AT_ONCE = 4096, 256
 """Preserved inputs of which `Moments` keeps a copy, in all and of a batch: SPEED chooses among them."""
 
@@ -106,7 +108,7 @@ class Moments:
 
 
 def _rows(inputs: Tensor) -> Tensor:
-    return inputs.detach().to("cpu", torch.float64).flatten(0, -2)
+    return double(inputs).flatten(0, -2)
 
 
 def moved_share(before: Sequence[Tensor], after: Sequence[Tensor], moments: Moments) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from .double import double
+
 _CPU_BLOCK = 32_768  # entries whose products are taken at one time: they stay in the processor's cache
 _BLOCK = 4_194_304  # on an accelerator, where calls are dear: so much and no more is held besides the gradients
 
@@ -86,7 +88,7 @@ def gram(
         blocks.append((len(products) - begun) // len(pairs))
     if not products:
         return torch.zeros(0, rows, count, dtype=torch.float64)
-    sums = torch.stack(products).cpu().double().view(-1, len(pairs))
+    sums = double(torch.stack(products)).view(-1, len(pairs))
     whole = torch.stack([part.sum(0) for part in sums.split(blocks)])
     places = [[pairs.index((min(a, b), max(a, b))) for b in range(count)] for a in range(rows)]
     table = whole[:, torch.tensor(places)]

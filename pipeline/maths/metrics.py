@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .double import double
+
 
 def unlearning_accuracy(guesses: Sequence[str], target: str) -> float:
     """UA, the share of images asked for with the concept that are *not* seen as it (Zhang et al. 2024).
@@ -123,7 +125,7 @@ def bootstrap_interval(
         values: one number per image, shape (N,), N > 0.
         confidence: share of the resampled means inside the interval, in (0, 1).
         resamples: number of resampled means, at least 1.
-        generator: source of the resampling; None makes a new one with seed 0, so that a table
+        generator: source of the resampling, on the CPU; None makes a new one with seed 0, so that a table
             computed twice is the same twice.
 
     Returns:
@@ -138,16 +140,14 @@ def bootstrap_interval(
         raise ValueError(f"expected 0 < confidence < 1 and resamples >= 1, got {confidence} and {resamples}.")
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    values = values.detach().to(generator.device, torch.float64)
+    values = double(values)
     size = len(values)
     at_once = max(1, 1_000_000 // size)  # bounds memory for long samples
     means = torch.cat([
-        values[
-            torch.randint(size, (min(at_once, resamples - start), size), generator=generator, device=generator.device)
-        ].mean(dim=1)
+        values[torch.randint(size, (min(at_once, resamples - start), size), generator=generator)].mean(dim=1)
         for start in range(0, resamples, at_once)
     ])  # fmt: skip
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64, device=means.device)
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = means.quantile(tails).tolist()
     return values.mean().item(), low, high
 
@@ -172,7 +172,7 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
         ValueError: shapes don't fit.
     """
     _check_sets(features_a, features_b, least=2)
-    features_a, features_b = features_a.double(), features_b.double()
+    features_a, features_b = double(features_a), double(features_b)
     mean_a, mean_b = features_a.mean(dim=0), features_b.mean(dim=0)
     centred_a = (features_a - mean_a) / (len(features_a) - 1) ** 0.5
     centred_b = (features_b - mean_b) / (len(features_b) - 1) ** 0.5
@@ -205,7 +205,7 @@ def cmmd(features_a: Tensor, features_b: Tensor, sigma: float = 10, scale: float
         ValueError: shapes don't fit, or rows are not of unit norm.
     """
     _check_sets(features_a, features_b, least=1)
-    features_a, features_b = features_a.double(), features_b.double()
+    features_a, features_b = double(features_a), double(features_b)
     for features in (features_a, features_b):
         norms = features.norm(dim=-1)
         if (norms - 1).abs().max() > 1e-2:
@@ -261,4 +261,4 @@ def copies(forget: Tensor, retain: Tensor, floor: float = 0.05) -> float:
     """
     if not len(forget) or not len(retain):
         raise ValueError(f"expected similarities of forget and retain images, got {len(forget)} and {len(retain)}.")
-    return (forget > torch.quantile(retain.double(), 1 - floor)).double().mean().item()
+    return double(forget.cpu() > torch.quantile(double(retain), 1 - floor)).mean().item()

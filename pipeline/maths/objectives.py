@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .double import double
+
 
 @dataclass(frozen=True)
 class Truncated:
@@ -143,7 +145,7 @@ class DiscreteDiffusion(Objective):
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
-        self.alphas_cumprod = alphas_cumprod.double()
+        self.alphas_cumprod = double(alphas_cumprod)
         self.num_train_timesteps = len(alphas_cumprod)
 
     def sample_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
@@ -151,8 +153,10 @@ class DiscreteDiffusion(Objective):
         return torch.randint(0, len(self.alphas_cumprod), (count,), generator=generator, device=generator.device)
 
     def _signal_and_noise(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha = self.alphas_cumprod.to(timesteps.device)[timesteps].reshape(-1, *[1] * (like.ndim - 1))
-        return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)
+        alphas, shape = self.alphas_cumprod, (-1, *[1] * (like.ndim - 1))
+        tables = (table.sqrt().to(like.dtype).to(timesteps.device) for table in (alphas, 1 - alphas))
+        signal, scale = (table[timesteps].reshape(shape) for table in tables)
+        return signal, scale
 
     def add_noise(self, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Ho et al. 2020, Eq. 4."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..maths.closed_form import Moments, moved_share
+from ..maths.double import double
 from ..maths.parameters import text_entrances
 from ..models.protocol import Conditioning, Denoiser
 from ..support.errors import UserError
@@ -39,7 +40,7 @@ class ClosedFormConfig(MethodConfig):
     closed_form: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
-    sees_forget_images: ClassVar[bool] = False
+    sees: ClassVar[tuple[str, ...]] = ()
 
     @property
     def redirects(self) -> bool:
@@ -114,7 +115,7 @@ class ClosedForm(Method[Config]):
 
 def _columns(weight: Tensor, moments: Moments) -> Tensor:
     """What of a weight reads the inputs that the moments are of, in float64 on the CPU."""
-    return weight.detach()[:, : len(moments.forget)].to("cpu", torch.float64)
+    return double(weight[:, : len(moments.forget)])
 
 
 def check_network(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -208,4 +209,4 @@ def _see_empty(seen: Mapping[str, Moments], empty: Conditioning) -> None:
     for name, moments in seen.items():
         count = empty[name].numel() // empty[name].shape[-1]
         moments.see_preserved(empty[name], EMPTY_SHARE * moments.others / count)
-        moments.invariants = empty[name].detach().to("cpu", torch.float64).flatten(0, -2)
+        moments.invariants = double(empty[name]).flatten(0, -2)

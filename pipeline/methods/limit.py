@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..maths.double import double
 from ..support.errors import UserError
 from ..support.files import write_text
 from .base import Context
@@ -100,8 +101,8 @@ def curve(timesteps: Tensor, values: Tensor) -> MeasuredLimit:
         timesteps: (N,).
         values: (N,).
     """
-    timesteps, order = timesteps.double().cpu().sort(stable=True)
-    values = values.double().cpu()[order]
+    timesteps, order = double(timesteps).sort(stable=True)
+    values = double(values)[order]
     groups = max(1, len(values) // _GROUP)
     points = {
         at.mean().item(): value.mean().item()

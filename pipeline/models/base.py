@@ -16,6 +16,7 @@ from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
 from .components import component_of, load_network
+from .device import lacks_told
 from .family import Family, tokenizer_of
 from .files import FAULTS, reason_of
 from .pixels import check_latents, to_pixels
@@ -132,10 +133,11 @@ class PipelineDenoiser(Family, ABC):
             return
         try:
             latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
-            self.predict(
-                latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
-            )
-            self.decode(latents)
+            with lacks_told(self.device):
+                self.predict(
+                    latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
+                )
+                self.decode(latents)
         except (UserError, torch.OutOfMemoryError):
             raise
         except FAULTS as error:
@@ -153,6 +155,16 @@ class PipelineDenoiser(Family, ABC):
     def size_step(self) -> int:
         """What the side of its images must be a multiple of: what one token, or one latent, stands for."""
         return self.pipeline.vae_scale_factor * self.patch_size
+
+    def latent_shape(self, image_size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of what `sample` gives."""
+        config = self.module.config
+        if image_size:
+            side = image_size // self.pipeline.vae_scale_factor
+        else:
+            side = config.sample_size or getattr(self.pipeline, "default_sample_size", None)
+        height, width = (side, side) if isinstance(side, int) else side
+        return config.in_channels, height, width
 
     def largest_size(self) -> float:
         """The largest side of an image that it can draw."""

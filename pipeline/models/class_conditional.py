@@ -68,6 +68,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
         labels, known = self.unet.config.num_class_embeds, len(self.config.id2label)
         return known if labels > known else None
 
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        size = self.unet.config.sample_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return self.unet.config.in_channels, height, width
+
     def labels(self, names: Sequence[str]) -> Tensor:
         """Labels of class names, shape (N,), int64.
 
@@ -135,8 +142,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         labels = self.labels(names).to(self.unet.device)
         self.check_guidance(guidance_scale)
         no_class = torch.full_like(labels, self.null_label or 0)
-        size, config = self.unet.config.sample_size, self.scheduler.config
-        shape = (self.unet.config.in_channels, *(size if isinstance(size, list | tuple) else (size, size)))
+        shape, config = self.sample_shape, self.scheduler.config
         generators = list(generator) if isinstance(generator, Sequence) else None
         if generators:
             noise = torch.stack([torch.randn(shape, generator=one) for one in generators])
@@ -252,6 +258,11 @@ class ClassConditional(Family):
         if sampling.image_size not in (None, size):
             raise UserError(f"this model draws images of {size} pixels only, got image_size {sampling.image_size}.")
         self.pipeline.check_guidance(sampling.guidance_scale)
+
+    def latent_shape(self, image_size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        shape: tuple[int, int, int] = self.pipeline.sample_shape
+        return shape
 
     @torch.no_grad()
     def sample(

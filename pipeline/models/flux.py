@@ -103,11 +103,16 @@ class Flux(FlowTransformer):
         embeds, pooled, _ = self.pipeline.encode_prompt(prompts, None, device=self.device)
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
+    def latent_shape(self, image_size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) before they are packed, four to a token."""
+        pipe = self.pipeline
+        side = image_size // pipe.vae_scale_factor if image_size else pipe.default_sample_size
+        return self.module.config.in_channels // 4, side, side
+
     def unpack(self, latents: Tensor, image_size: int | None) -> Tensor:
         """(B, H W / 4, 4 C) -> (B, C, H, W), a square image."""
-        pipe = self.pipeline
-        size = image_size // pipe.vae_scale_factor if image_size else pipe.default_sample_size
-        return unpack_latents(latents, size, size)
+        _, height, width = self.latent_shape(image_size)
+        return unpack_latents(latents, height, width)
 
     def predict(self, noisy_samples: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The velocity, at timesteps in (0, 1000], without amplified guidance."""

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from ..support.errors import UserError
 from ..support.places import user_path
 from .components import absent, load_networks
+from .device import DeviceLacks
 from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index, pipeline_class_of
@@ -75,7 +76,7 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
 
     Args:
         model: a name in `BUNDLED`, a folder, a hub id, or a `.safetensors` checkpoint.
-        device: see `choose_device`.
+        device: see `choose_device`; with "auto" a model goes to the CPU where the device lacks an operation for it.
         model_config_folder: for a single file, see `load_single_file`.
 
     Raises:
@@ -92,7 +93,14 @@ def load_denoiser(model: str, device: str = "auto", model_config_folder: str | N
         pipeline.to(chosen)
     except RuntimeError as error:  # too little memory, for one
         raise UserError(f"can't put the model {model!r} on device {device!r}: {reason_of(error)}.") from None
-    denoiser = wrap_pipeline(pipeline, model, str(source) if source else None)
+    origin = str(source) if source else None
+    try:
+        denoiser = wrap_pipeline(pipeline, model, origin)
+    except DeviceLacks as lack:
+        if device != "auto":
+            raise
+        denoiser = wrap_pipeline(pipeline.to("cpu"), model, origin)
+        warnings = (*warnings, f"{lack.missing}, so the CPU computes instead.")
     denoiser.warnings = (*warnings, *denoiser.warnings)
     return denoiser
 

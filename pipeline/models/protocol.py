@@ -72,6 +72,10 @@ class Denoiser(Protocol):
         """Tensors that such a checkpoint holds beside the weights."""
         ...
 
+    def example_inputs(self, config: Any, batch_size: int, side: int | None) -> dict[str, Any]:
+        """Arguments of the network's `forward` in training, see `Family.example_inputs`."""
+        ...
+
     @property
     def module(self) -> nn.Module:
         """The network that is unlearned."""
@@ -94,6 +98,10 @@ class Denoiser(Protocol):
         Raises:
             UserError: an image size or a guidance scale that this model doesn't have.
         """
+        ...
+
+    def latent_shape(self, image_size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of what `sample` gives for images with a side of so many pixels; None: the model's own size."""
         ...
 
     def sample(

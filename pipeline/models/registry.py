@@ -10,6 +10,7 @@ from torch import nn
 from ..support.errors import UserError
 from .base import PipelineDenoiser, check_channels
 from .class_conditional import ClassConditional
+from .device import check_training
 from .entry import calm, check_state, embeds_itself, make_trainable, undone_on_error
 from .family import Family
 from .flux import Flux
@@ -104,6 +105,7 @@ def _taken(pipeline: Any, name: str | None, source: str | None) -> tuple[Denoise
             raise UserError(f"can't train {name!r}: {error}") from None
         if isinstance(denoiser, PipelineDenoiser) and not embeds_itself(pipeline):
             denoiser.check_parts()
+        check_training(denoiser)
     denoiser.warnings = warnings
     return denoiser, undo
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..maths.double import double
 from ..schema.results import LoraFit
 from ..support.errors import UserError
 from ..support.progress import Progress
@@ -57,7 +58,8 @@ def low_rank(matrix: Tensor, rank: int, energy: float | None = None) -> tuple[Te
     """
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     if energy is not None:
-        share = values.double().square().cumsum(0) / values.double().square().sum()
+        squares = double(values).square()
+        share = squares.cumsum(0) / squares.sum()
         rank = int((share < energy * (1 - 1e-12)).sum()) + 1
     kept = min(rank, len(values))
     root = values[:kept].sqrt()
@@ -87,11 +89,11 @@ def extract(
     inside, missed, outside = 0.0, 0.0, 0.0
     with progress.stage("extracting the LoRA", len(difference)) as advance:
         for name, change in difference.items():
-            size = change.double().square().sum().item()
+            size = double(change).square().sum().item()
             if size and name in places:
                 up, down = low_rank(change.flatten(1), rank, energy)
                 inside += size
-                missed += (change.flatten(1) - up @ down).double().square().sum().item()
+                missed += double(change.flatten(1) - up @ down).square().sum().item()
                 layers[places[name]] = _shaped(up, down, change.shape)
             elif size:
                 outside += size
