@@ -224,7 +224,7 @@ class Bench:
             alike = recipe.model_copy(update={**few, "method": recipe.method.model_copy(update={"data": "diverse"})})
             self.denoiser.module.load_state_dict(self.weights)
             prompts = prompts_of(resolve(alike))
-            pictures = samples_of(self.denoiser, prompts, alike, Silent()).forget
+            pictures = samples_of(self.denoiser, prompts, alike, Silent(), sees=("forget",)).forget
             self._relearning[key] = Relearning(
                 recipe.concept, pictures, prompts.forget_test, recipe.samples.sampling(), recipe.seed
             )
@@ -258,7 +258,9 @@ class Bench:
         return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
 
     def _data_key(self, recipe: Recipe) -> str:
-        return _key(recipe, "concepts", "kind", "seed", "prompts", "data", "samples") + recipe.method.data
+        return _key(recipe, "concepts", "kind", "seed", "prompts", "data", "samples") + "/".join(
+            (recipe.method.data, *recipe.method.sees)
+        )
 
     def audit(self, recipe: Recipe) -> AuditResult:
         """Draw and measure with the weights as they are now."""

@@ -94,8 +94,8 @@ def training_images(run: Path, recipe: Recipe, reveal: bool = False) -> list[Pic
             _data(run / "images" / TRAINING / f"{term}-{index:03d}.png", recipe, reveal)
             for term in ("forget", "retain")
         )
-        if forget:
-            pairs.append(Pair(pair.forget, forget, retain))
+        if forget or retain:  # a method may look at the images of one term alone
+            pairs.append(Pair(pair.forget if forget else pair.retain, forget, retain))
     return [PictureSet("Training images", "to forget | to keep", pairs)] if pairs else []
 
 

@@ -5,7 +5,7 @@ pixels; images are decoded only for people to look at. For a class-conditional m
 training images (Ko et al. 2024, Section 4.1).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class Samples:
     """Clean latents and the conditioning of the prompts that they were drawn from.
 
     Attributes:
-        latents: (N, C, H, W), float32, on the CPU.
+        latents: (N, C, H, W), float32, on the CPU. Where nobody looks at them they were not drawn: (0, C, H, W).
         conditioning: name -> (U, ...), one row per distinct prompt.
         rows: (N,), the conditioning row of each latent.
     """
@@ -43,11 +43,20 @@ class Samples:
     rows: Tensor
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.rows)
+
+    @property
+    def drawn(self) -> bool:
+        """False where there are prompts, and no images of them."""
+        return len(self.latents) > 0
 
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Conditioning]:
-        """Latents and conditioning of some samples, on `device`."""
-        return self.latents[indices].to(device), self.conditioning_at(self.rows[indices], device)
+        """Latents and conditioning of some samples, on `device`; zeros stand for images that were not drawn."""
+        if self.drawn:
+            latents = self.latents[indices].to(device)
+        else:
+            latents = torch.zeros(len(indices), *self.latents.shape[1:], device=device)
+        return latents, self.conditioning_at(self.rows[indices], device)
 
     def conditioning_at(self, rows: Tensor, device: torch.device) -> Conditioning:
         """Some rows of the conditioning, on `device`."""
@@ -122,6 +131,7 @@ class SampleSet:
         progress: Progress | None = None,
         processes: Processes = ALONE,
         seen: Callable[[str, int, Tensor], None] | None = None,
+        terms: Collection[str] = ("forget", "retain"),
     ) -> "SampleSet":
         """Let the model draw its own training images. Pairs share the seed of their noise; no anchor is drawn.
 
@@ -133,14 +143,16 @@ class SampleSet:
             progress: told of each batch.
             processes: who draws.
             seen: called with the term, the place of the first and the latents of each batch that this process drew.
+            terms: of which images are drawn; of the others there are prompts alone.
         """
         sampling, progress = (spec or SampleSection()).for_training().sampling(), progress or Silent()
         texts = {"forget": prompts.forget_train, "retain": prompts.retain_train}
+        none = torch.zeros(0, *denoiser.latent_shape(sampling.image_size))
         drawn = {
             term: draw_latents(
                 denoiser, texts[term], sampling, seed, progress, f"drawing {term} images", processes,
                 partial(seen, term) if seen else None,
-            )
+            ) if term in terms else none
             for term in texts
         }  # fmt: skip
         forget, _ = _samples(denoiser, drawn["forget"], texts["forget"])

@@ -22,7 +22,8 @@ class MethodConfig(BaseModel):
         two_gradients: whether `combine` reads the forget and the retain gradient one tensor at a time, so that the
             first may wait in less room (`training.forget_gradient`).
         projects: whether `combine` takes inner products that may be those of Adam's metric (`training.metric`).
-        sees_forget_images: whether a loss looks at the forget images, not at their prompts alone.
+        sees: the terms whose images a loss, or `prepare`, looks at. Of the others the prompts are enough, and nothing
+            is drawn.
         needs_unconditional: whether `prepare` is to be given the empty prompt's conditioning.
         needs_whole_weights: whether `prepare` looks at whole weights, which FSDP cuts in parts.
         variants: the option whose values have defaults of their own, in `<method>-<value>.yaml`; "" for none.
@@ -35,7 +36,7 @@ class MethodConfig(BaseModel):
     terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
     two_gradients: ClassVar[bool] = False
     projects: ClassVar[bool] = False
-    sees_forget_images: ClassVar[bool] = True
+    sees: ClassVar[tuple[str, ...]] = ("forget", "retain")
     needs_unconditional: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = False
     variants: ClassVar[str] = ""

@@ -30,7 +30,7 @@ class AnyESDConfig(MethodConfig):
     """Options that `esd`, `esd-x` and `esd-u` share."""
 
     terms: ClassVar[tuple[str, ...]] = ("forget",)
-    sees_forget_images: ClassVar[bool] = False
+    sees: ClassVar[tuple[str, ...]] = ()
     needs_unconditional: ClassVar[bool] = True
     needs_whole_weights: ClassVar[bool] = True
 

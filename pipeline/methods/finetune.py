@@ -13,7 +13,7 @@ class FinetuneConfig(MethodConfig):
     """Options of `finetune`: none of its own."""
 
     terms: ClassVar[tuple[str, ...]] = ("retain",)
-    sees_forget_images: ClassVar[bool] = False
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
 
     name: Literal["finetune"] = "finetune"
 

@@ -29,6 +29,7 @@ from ..training.edit import edited_tensors
 from ..training.lora import inject
 from ..training.tuning import tuned
 from .audit import audit_prompts, subject_of
+from .samples import drawn_terms
 
 _PROBE_STEPS, _PROBE_BATCH = 2, 8
 _BACKWARD = 3  # a forward and a backward pass cost about three forward passes
@@ -259,12 +260,11 @@ def estimate(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> Estimate
     def image(spec: SampleSection) -> float:
         return evaluation * spec.num_inference_steps * (2 if spec.guidance_scale > 1 else 1)
 
-    drawn = 1 if recipe.data.forget_images else 2  # terms whose images the model draws
     audited = 2 * sum(map(len, audit_prompts(prompts, recipe.audits, subject_of(resolve(recipe))).values()))
     targets = recipe.method.redirects + recipe.method.has_teacher  # predictions that are not differentiated
     per_step = (_BACKWARD * terms + targets) * recipe.training.batch_size * evaluation
     return Estimate(
-        drawing=0.0 if edits else drawn * len(prompts.train) * image(recipe.samples.for_training()),
+        drawing=len(drawn_terms(recipe)) * len(prompts.train) * image(recipe.samples.for_training()),
         auditing=audited * image(recipe.samples),
         training=_seconds_of_reading(denoiser, prompts) if edits else per_step * recipe.training.steps,
         memory=memory,

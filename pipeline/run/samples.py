@@ -1,6 +1,6 @@
 """From prompts, or from real images, to D_f and D_r."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor
 
@@ -36,6 +36,14 @@ def real_samples(
     return SampleSet.from_images(denoiser, data, concept, spec, classifier, seed, replace_with)
 
 
+def drawn_terms(recipe: Recipe) -> list[str]:
+    """The terms whose images the model draws: those that the method looks at, unless they come from files."""
+    if recipe.data.dataset is not None:
+        return []
+    given = recipe.data.forget_images is not None
+    return [term for term in recipe.method.sees if term != "forget" or not given]
+
+
 def samples_of(
     denoiser: Denoiser,
     prompts: PromptSet,
@@ -43,16 +51,25 @@ def samples_of(
     progress: Progress,
     processes: Processes = ALONE,
     seen: Callable[[str, int, Tensor], None] | None = None,
+    sees: Collection[str] | None = None,
 ) -> SampleSet:
     """Make the D_f and D_r that a recipe asks for: drawn by the model itself, or real images.
 
-    `seen` is called with the term, the place of the first and the latents of each batch that is drawn.
+    Args:
+        denoiser: the model.
+        prompts: of the run.
+        recipe: what to do.
+        progress: told of each batch.
+        processes: who draws.
+        seen: called with the term, the place of the first and the latents of each batch that is drawn.
+        sees: the terms whose images are needed; None for those that the recipe's method looks at.
     """
-    if recipe.data.forget_images is not None:
+    sees = recipe.method.sees if sees is None else sees
+    if recipe.data.forget_images is not None and "forget" in sees:
         pictures = [each.path for each in find_pictures(recipe.data.forget_images)]
         drawn = recipe.samples, recipe.seed * 10_000, progress, processes
         return SampleSet.of_pictures(denoiser, prompts, pictures, *drawn, recipe.data.flip_images, seen)
     if recipe.data.dataset is None:
-        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen)
+        return SampleSet.draw(denoiser, prompts, recipe.samples, recipe.seed * 10_000, progress, processes, seen, sees)
     judge = recipe.audits.class_judge
     return real_samples(denoiser, recipe.concept, recipe.data, judge, recipe.seed, prompts.replace_with)

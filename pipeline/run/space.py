@@ -4,7 +4,6 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -83,15 +82,12 @@ def _count(module: nn.Module) -> int:
 
 
 def _sample_bytes(denoiser: Denoiser, recipe: Recipe, prompts: PromptSet) -> int:
-    """Latents of both terms, and the embeddings of the distinct prompts."""
-    config: Any = denoiser.module.config
+    """Latents of the terms that are looked at, and the embeddings of the distinct prompts."""
     if recipe.data.dataset is not None:
         return 0
-    side = getattr(config, "sample_size", 0) or 0
-    pixels = side * side if isinstance(side, int) else math.prod(side)
-    if recipe.samples.image_size is not None:
-        pixels = (recipe.samples.image_size // getattr(denoiser.pipeline, "vae_scale_factor", 1)) ** 2
     rows = denoiser.encode_prompts(prompts.forget_train[:1])
     embedding = sum(tensor.numel() * tensor.element_size() for tensor in rows.values())
-    latents = 2 * len(prompts.train) * config.in_channels * pixels * 4
-    return latents + embedding * (len({*prompts.forget_train}) + len({*prompts.retain_train, *prompts.anchor_train}))
+    latents = len(recipe.method.sees) * len(prompts.train) * math.prod(denoiser.latent_shape(recipe.samples.image_size))
+    return 4 * latents + embedding * (
+        len({*prompts.forget_train}) + len({*prompts.retain_train, *prompts.anchor_train})
+    )

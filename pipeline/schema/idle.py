@@ -37,8 +37,9 @@ _DATASET = Need("without data.dataset", lambda its: its.recipe.data.dataset is n
 _DRAWN = Need("with data.dataset, as no training images are drawn", lambda its: its.recipe.data.dataset is None)
 _SEEN = Need(
     "on the training of a method that looks at no forget images; they are only measured",
-    lambda its: its.recipe.method.sees_forget_images,
+    lambda its: "forget" in its.recipe.method.sees,
 )
+_IMAGES = Need("with a method that looks at no training images", lambda its: bool(its.recipe.method.sees))
 _PICTURES = Need("without data.forget_images", lambda its: its.recipe.data.forget_images is not None)
 _SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
 _STEPS = Need("with a method in closed form, which takes no steps", lambda its: not its.recipe.method.closed_form)
@@ -56,6 +57,7 @@ _ELSEWHERE = Need(
     "with device 'cpu', where the gradient is already",
     lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
 )
+_GPU = Need("with device 'cpu', which repeats itself anyway", lambda its: its.recipe.device != "cpu")
 _LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
@@ -98,8 +100,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "data.flip_images": (_PICTURES, _SEEN),
     "samples.num_inference_steps": ALWAYS,
     "samples.guidance_scale": ALWAYS,
-    "samples.training_guidance_scale": (_STEPS, _DRAWN),
-    "samples.training_num_inference_steps": (_STEPS, _DRAWN),
+    "samples.training_guidance_scale": (_STEPS, _DRAWN, _IMAGES),
+    "samples.training_num_inference_steps": (_STEPS, _DRAWN, _IMAGES),
     "samples.scheduler": ALWAYS,
     "samples.sample_batch_size": ALWAYS,
     "samples.image_size": ALWAYS,
@@ -127,6 +129,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "training.max_grad_norm": (_STEPS,),
     "training.checkpoint_every": (_STEPS, _reached("checkpoint_every")),
     "training.preview_every": (_STEPS, _reached("preview_every")),
+    "training.deterministic": (_GPU,),
     "audits.images": ALWAYS,
     "audits.retain_train_images": ALWAYS,
     "audits.nudity": ALWAYS,
@@ -176,7 +179,7 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        untrained = (_DRAWN, _SEEN, _REDIRECTS, _STEPS)
+        untrained = (_DRAWN, _SEEN, _IMAGES, _REDIRECTS, _STEPS)
         needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in untrained]
         return [need.told for need in needs if not need.met(setting)][:1]
     if not trains:
