@@ -20,6 +20,7 @@ from .prompts import PromptSet
 from .run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
+from .run.repeatable import repeatable
 from .run.samples import samples_of
 from .schema.recipe import Recipe
 from .schema.resolve import resolve
@@ -137,12 +138,13 @@ class UnlearnBlock(_ModelBlock):
         recipe, progress = block.recipe, block.progress or Silent()
         with self.denoiser(components, recipe.model) as denoiser:
             _check(block, denoiser, progress, trains=True)
-            if recipe.method.closed_form:
-                block.training = edit(denoiser, block.prompts.rows, recipe.method, progress)
-            else:
-                samples = samples_of(denoiser, block.prompts, recipe, progress)
-                trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
-                block.training, _ = trained
+            with repeatable(recipe.training.deterministic, denoiser.device):
+                if recipe.method.closed_form:
+                    block.training = edit(denoiser, block.prompts.rows, recipe.method, progress)
+                else:
+                    samples = samples_of(denoiser, block.prompts, recipe, progress)
+                    trained = train(denoiser, samples, recipe.method, recipe.training, recipe.seed, progress=progress)
+                    block.training, _ = trained
         self.set_block_state(state, block)
         return components, state
 

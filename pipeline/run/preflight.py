@@ -31,6 +31,7 @@ from ..weights import FORMATS, check_dtype, check_formats
 from .audit import audit_prompts, subject_of
 from .cost import changed_tensors
 from .prompts import prompts_of
+from .repeatable import check_repeatable
 from .space import check_room, room_needed
 
 _TRIED = 64
@@ -118,6 +119,8 @@ def preflight_model(
     warnings = [*denoiser.warnings, *check_audits(recipe.audits, subject, texts, side)]
     if trains:
         check_tuning(recipe.training, denoiser.device, denoiser.module)
+        if recipe.training.deterministic:
+            check_repeatable(denoiser)
         trained = changed_tensors(denoiser.module, recipe)
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts), trained)
         if recipe.data.forget_images is not None:

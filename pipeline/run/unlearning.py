@@ -37,6 +37,7 @@ from ..weights import (
 from .audit import audit_anchors, audit_prompts, draw, measure, subject_of, undrawable
 from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
+from .repeatable import repeatable
 from .samples import samples_of
 from .weights import run_job
 
@@ -118,9 +119,11 @@ def run_recipe(
     setting, progress = resolve(recipe), progress or Silent()
     recipe = setting.recipe
     check_processes(recipe.method, recipe.training, processes)
-    folder = RunFolder.resume(recipe, out) if resume and out else RunFolder.begin(recipe, out)
-    with processes.holding(folder) as run:
-        return _carry_out(setting, run, denoiser, prompts, progress, processes, resume)
+    where = denoiser.device if denoiser else recipe.device
+    with repeatable(recipe.training.deterministic, where):
+        folder = RunFolder.resume(recipe, out) if resume and out else RunFolder.begin(recipe, out)
+        with processes.holding(folder) as run:
+            return _carry_out(setting, run, denoiser, prompts, progress, processes, resume)
 
 
 def _carry_out(

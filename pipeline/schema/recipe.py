@@ -223,6 +223,10 @@ class TrainingSection(Section):
         le=1_000_000,
         description="steps between preview pictures during training; 0: none, which saves memory",
     )
+    deterministic: bool = Field(
+        default=False,
+        description="on a CUDA GPU: slower operations, with which a recipe gives the same bits again (a CPU needs none)",
+    )
 
 
 class AuditSection(Section):
@@ -303,7 +307,11 @@ class OutputSection(Section):
 
 
 class Recipe(Section):
-    """A complete description of a run; with the same recipe the same machine gives the same bits."""
+    """A complete description of a run.
+
+    With the same recipe and the same versions the same machine gives the same bits: on a CPU with as many threads, on a
+    CUDA GPU with `training.deterministic`.
+    """
 
     concepts: Concepts = Field(
         alias="concept",
