@@ -225,7 +225,7 @@ class TrainingSection(Section):
     )
     deterministic: bool = Field(
         default=False,
-        description="on a CUDA GPU: slower operations, with which a recipe gives the same bits again (a CPU needs none)",
+        description="on a CUDA GPU: slower operations, with which a recipe gives the same bits again, as on a CPU",
     )
 
 
