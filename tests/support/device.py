@@ -38,6 +38,15 @@ class Held(torch.Tensor):
         made.inner = inner
         return made
 
+    @property
+    def data(self) -> "Held":
+        """The tensor without its graph; to set it exchanges what is held, as a teacher does."""
+        return self.detach()
+
+    @data.setter
+    def data(self, other: "Held") -> None:
+        self.inner = other.inner
+
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["inner"], None
 
