@@ -1,4 +1,4 @@
-"""All twelve concepts removed one after another: what resurfaces, and what taking one back brings."""
+"""Ten of twelve concepts removed one after another: what resurfaces, and what taking one back brings."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,8 @@ from ..table import Cell, Options, Record, Table
 
 ORDER = [name for pair in zip(SUBJECTS, reversed(STYLES), strict=True) for name in pair]
 """Subjects and styles in turn; photo, the plainest style, is the last."""
+LEFT = 2
+"""Concepts that are never removed: the last subject and the last style, as nothing would be left in their place."""
 
 SIZES: dict[str, Any] = {
     "prompts": {"n": 128},
@@ -33,6 +35,7 @@ RESURFACED = 0.1
 def cells(options: Options) -> list[Cell]:
     """The base model, every step, and each concept taken back half-way; the last one at the end."""
     order, images, half = (ORDER[:3], 4, 2) if options.quick else (ORDER, IMAGES, BACK_AFTER)
+    steps = len(order) if options.quick else len(order) - LEFT
     found = []
     for seed in options.seeds:
         changes = merge(SIZES, {"prompts": QUICK["prompts"], **_training(QUICK)} if options.quick else {})
@@ -41,11 +44,11 @@ def cells(options: Options) -> list[Cell]:
         def cell(
             what: str, count: int, back: str = "", images: int = images, every: chain.Steps = every, seed: int = seed
         ) -> Cell:
-            steps = every[:count]
+            done = every[:count]
             measure = (
-                partial(chain.taken_back, steps, back, every, images)
+                partial(chain.taken_back, done, back, every, images)
                 if back
-                else partial(chain.after_step, steps, every, images)
+                else partial(chain.after_step, done, every, images)
             )
             settings = {"every": list(every), "steps": count, "back": back, "images": images}
             labels = {"step": str(count), "concept": back or (order[count - 1] if count else ""), "what": what}
@@ -53,8 +56,8 @@ def cells(options: Options) -> list[Cell]:
 
         found += [cell("removed", count) for count in range(half + 1)]
         found += [cell("back", half, name) for name in order[:half]]
-        found += [cell("removed", count) for count in range(half + 1, len(order) + 1)]
-        found.append(cell("last", len(order), order[-1], 0))
+        found += [cell("removed", count) for count in range(half + 1, steps + 1)]
+        found.append(cell("last", steps, order[steps - 1], 0))
     return found
 
 
@@ -68,14 +71,16 @@ def page(records: Mapping[str, Record], folder: Path) -> str:
     matrix = _matrix(every)
     steps = sorted(matrix)
     order = [_named(every, step) for step in steps[1:]]
-    part = "" if len(order) == len(ORDER) else f"\n\n**So far the first {len(order)} of {len(ORDER)} were measured.**"
+    whole = len(ORDER) - LEFT
+    part = "" if len(order) == whole else f"\n\n**So far the first {len(order)} of {whole} were measured.**"
     return "\n\n".join([
         "Concepts of tiny-canvas are removed one after another, each run starting from the weights of the one before, "
         "with `keep_forgotten: auto` (every fourth retain prompt asks for something that was removed before) and "
         f"{SIZES['prompts']['n']} pairs of prompts. A cell is the share, in percent, of up to {IMAGES} test pictures "
         "of the concept in which the judge sees it: 100 less UA. Bold is a concept that is removed by then. Prompts "
         "that name anything else that was removed are left out; a star stands where no others are left. A picture has "
-        f"the same seed at every step.{part}",
+        "the same seed at every step. The last subject and the last style stay, as nothing would be left to be drawn "
+        f"in their place.{part}",
         f"## Concept × step\n\n{_table(matrix, order)}\n\n{_resurfaced(matrix, order)} {_lost(matrix, order)}",
         *([f"## Taken back\n\n{_back(every, matrix, order)}"] if any(_is(r, "back") for r in every) else []),
     ])  # fmt: skip
@@ -120,6 +125,8 @@ def _table(matrix: Mapping[int, Shares], order: Sequence[str]) -> str:
         [f"{place}. {name}", *(_cell(shares[name], place <= step) for step, shares in sorted(matrix.items()))]
         for place, name in enumerate(order, start=1)
     ]
+    stay = [name for name in matrix[0] if name not in order]
+    rows += [[name, *(_cell(shares[name], False) for _, shares in sorted(matrix.items()))] for name in stay]
     return markdown(["after step", *map(str, sorted(matrix))], rows)
 
 
@@ -213,4 +220,4 @@ def _moved(before: Sequence[float], after: Sequence[float], pick: Any) -> str:
     return f"{100 * pick(before):.0f} → {100 * pick(after):.0f}" if before else "–"
 
 
-TABLE = Table("Twelve concepts in a row, and one taken back", cells, page)
+TABLE = Table("Ten concepts in a row, and one taken back", cells, page)
