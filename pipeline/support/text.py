@@ -3,6 +3,8 @@
 import math
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 
 MISSING = "—"
@@ -73,6 +75,25 @@ def counted(count: int, noun: str) -> str:
     ('1 row', '2 forget prompts')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names one after another.
+
+    >>> listed(["cat"]), listed(["cat", "dog", "pop art"])
+    ('cat', 'cat, dog and pop art')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The known name that comes nearest to one that nobody knows; empty if none comes near.
+
+    >>> meant("repalce_with", ["replace_with", "steps"]), meant("colour", ["steps"])
+    ('replace_with', '')
+    """
+    return next(iter(get_close_matches(name, list(known), 1)), "")
 
 
 def size(count: float) -> str:
