@@ -56,6 +56,7 @@ _ELSEWHERE = Need(
     "with device 'cpu', where the gradient is already",
     lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
 )
+_ON_GPU = Need("with device 'cpu'", lambda its: its.recipe.device != "cpu")
 _LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
@@ -103,6 +104,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "samples.scheduler": ALWAYS,
     "samples.sample_batch_size": ALWAYS,
     "samples.image_size": ALWAYS,
+    "samples.sample_precision": (_TEXT,),
+    "samples.offload": (_TEXT, _ON_GPU),
     "training.steps": (_STEPS,),
     "training.early_stop": ALWAYS,  # refused without a forget limit
     "training.batch_size": (_STEPS,),
@@ -127,6 +130,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "training.max_grad_norm": (_STEPS,),
     "training.checkpoint_every": (_STEPS, _reached("checkpoint_every")),
     "training.preview_every": (_STEPS, _reached("preview_every")),
+    "training.base_precision": (_STEPS,),  # and refused where nothing is frozen
     "audits.images": ALWAYS,
     "audits.retain_train_images": ALWAYS,
     "audits.nudity": ALWAYS,
