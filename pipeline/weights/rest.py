@@ -42,14 +42,15 @@ def rest_of(after: Mapping[str, Tensor], before: Mapping[str, Tensor], way: Way 
 
     Args:
         after: a network's tensors.
-        before: the same earlier, float32; tensors of other formats are left out.
+        before: the same earlier; whole numbers are left out.
         way: BACK: the values of `before` that `after - (after - before)` is not. FORTH: those of `after` that
             `before + (after - before)` is not.
     """
     places, values, start = [], [], 0
     for name in sorted(before):
         old = before[name].detach()
-        if old.dtype == torch.float32:
+        if old.is_floating_point():
+            old = old.float()  # what it is taken back to, where a base came in half precision
             new = after[name].detach().to(old.device, torch.float32)
             wanted, found = (old, new - (new - old)) if way == BACK else (new, old + (new - old))
             where = (_bits(found) != _bits(wanted)).nonzero().flatten()
