@@ -16,7 +16,6 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
-from pydantic_core import PydanticKnownError
 
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
 
@@ -33,7 +32,7 @@ class Options(BaseModel):
             kind = cls.model_fields[info.field_name].annotation
             kinds = get_args(kind) or (kind,)
             if bool not in kinds and {int, float} & set(kinds):
-                raise PydanticKnownError("int_type" if int in kinds else "float_type")
+                raise ValueError("expected a whole number" if int in kinds else "expected a number")
         return value
 
 

@@ -276,7 +276,7 @@ def test_files_that_are_none(unet, tmp_path):
     for name, words in (
         ("cut.safetensors", "can't read .*cut.safetensors as safetensors"),
         ("empty.safetensors", "can't read .*empty.safetensors as safetensors"),
-        ("none.safetensors", "can't read .*none.safetensors as safetensors"),
+        ("none.safetensors", "there is no .*none.safetensors. Correct the path"),
         (".", "expected a .safetensors file, got the folder .*Name a file in it"),
     ):
         with pytest.raises(UserError, match=words) as told:

@@ -125,13 +125,13 @@ def test_bisector_has_the_direction_of_torchjds_nash_mtl(seed, scale, lean):
 @random_pairs
 @settings(deadline=None, max_examples=40)
 def test_cagrad_equals_torchjd(seed, scale, lean):
-    """Both reach the same for the worse-off. Their solver stops there at 1e-8, where directions differ by its root."""
+    """Ours reaches no less for the worse-off. Their solver stops somewhat before, by a little or by more."""
     grads = pair(seed, scale, lean)
     matrix = torch.stack([flat(grads["forget"]), flat(grads["retain"])])
     ours = flat(direction("cagrad", grads))
     theirs = 2 * CAGrad(c=CAGRAD_RADIUS, norm_eps=0.0)(matrix)
     reached, there = (matrix @ ours).min(), (matrix @ theirs).min()
-    assert abs(reached - there) <= 1e-6 * matrix.norm() ** 2
+    assert -1e-6 <= (reached - there) / matrix.norm() ** 2 <= 1e-4
     assert (ours - theirs).norm() <= 1e-3 * matrix.norm()
 
 

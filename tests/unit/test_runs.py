@@ -85,9 +85,15 @@ def test_out_is_a_file(tmp_path):
         RunFolder.create(RECIPE, tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["", "none"])
-def test_no_run_there(tmp_path, name):
-    with pytest.raises(UserError, match=r"expected a run folder with a recipe\.yaml, found none in"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", r"expected a run folder with a recipe\.yaml, found none in"),
+        ("none", "expected a run folder, and there is no"),
+    ],
+)
+def test_no_run_there(tmp_path, name, words):
+    with pytest.raises(UserError, match=words):
         RunFolder.open(tmp_path / name)
 
 
