@@ -7,10 +7,12 @@ import pytest
 from turpentine.pipeline.prompts import PromptPair, PromptSet, load_prompts
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard_beside
 from turpentine.pipeline.run.audit import audit_prompts, subject_of
+from turpentine.pipeline.run.preflight import preflight
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds.tiny_canvas import dimension_of, labels_of
 
 ROWS = [(f"a cat, number {i}", f"a dog, number {i}") for i in range(8)]
 
@@ -84,6 +86,62 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
     assert made.warnings == ("1 row not about 'cowboy' on both sides (the first in line 7)",)
     with pytest.raises(UserError, match=r"expected a retain prompt in every row of .* Add a column 'retain'"):
         read(write(tmp_path, "r.csv", [row[:1] for row in rows], "forget"), "hat", attribute_of="cowboy")
+
+
+FORGET = {
+    "cat": ["a photo of a cat on sand dunes", "pop art of a kitten in a meadow", "a snapshot of a tabby at noon"],
+    "photographer": [
+        "neon art of a man with a camera at night",
+        "a photo of a cameraman",
+        "an image of a photographer",
+    ],
+    "pop art": ["pop art of a horse in a meadow", "a pop art poster of a rocket", "a screen print of a cat at night"],
+    "night": ["a photo of a cat at night", "pop art of a rocket in the dark", "an image of a horse at midnight"],
+}
+
+
+@pytest.mark.parametrize("concept", FORGET)
+@pytest.mark.parametrize("name", ["p.txt", "p.csv"])
+@pytest.mark.parametrize("kept", ["horse", "brick"])
+def test_retain_prompts_are_made_of_the_words_of_the_models_world(tmp_path, concept, name, kept):
+    rows = [(f"{text} {place}".strip(),) for place in ("", "by a brick wall", "at noon") for text in FORGET[concept]]
+    kind = "style" if concept == "pop art" else "object"
+    made = read(
+        write(tmp_path, name, rows, "forget"),
+        concept,
+        kind=kind,
+        model="tiny-canvas",
+        n_test=2,
+        keep_forgotten=[kept],
+    )
+    dimension, value = dimension_of(concept)
+    pairs = [pair for pair in (*made.train, *made.test) if (pair.forget,) in rows and pair.anchor is None]
+    for pair in pairs:
+        before, after = labels_of(pair.forget), labels_of(pair.retain)
+        assert after.pop(dimension) not in (value, kept) and before.pop(dimension) == value and before == after
+    assert len(pairs) > 3 and not any("without" in warning for warning in made.warnings)
+
+
+def test_what_the_models_world_lacks_is_of_the_open_one(tmp_path):
+    made = read(write(tmp_path, "p.txt", [(f"a quokka number {i}",) for i in range(5)]), "quokka", model="tiny-canvas")
+    again = read(write(tmp_path, "p.txt", [(f"a quokka number {i}",) for i in range(5)]), "quokka")
+    assert made == again and not any("quokka" in text for text in made.retain_train)
+    with pytest.raises(
+        UserError, match=r"line 1: expected a prompt that names 'cat'.* Add the word, or a retain prompt"
+    ):
+        read(write(tmp_path, "p.txt", [("a moggy",), ("a cat",)]), model="tiny-canvas", n_test=1)
+    moggies = read(
+        write(tmp_path, "p.txt", [("a moggy at noon",), ("a cat",)]), model="tiny-canvas", n_test=1, synonyms=["moggy"]
+    )
+    assert "moggy" not in moggies.retain_train[0] and moggies.retain_train[0].endswith(" at noon")
+
+
+def test_a_run_takes_forget_prompts_alone(tmp_path):
+    file = write(tmp_path, "p.txt", [(text,) for text in FORGET["cat"] * 3])
+    file.write_text("\n".join(f"a photo of a cat {place}" for place in ("on sand dunes", "at noon", "in a meadow", "")))
+    setting = resolve(build_recipe({"concept": "cat", "device": "cpu", "prompts": {"file": str(file)}}))
+    prompts = preflight(setting).prompts
+    assert len(prompts.train) == 3 and {labels_of(pair.retain)["style"] for pair in prompts.train} == {"photo"}
 
 
 def test_options_of_made_prompts_are_told(tmp_path):
