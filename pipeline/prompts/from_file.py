@@ -14,6 +14,8 @@ from .naming import named_in
 from .pair import PromptPair
 from .text import unique
 
+_COLUMNS = ("forget", "retain", "anchor", "split")
+
 
 @dataclass(frozen=True)
 class PairsRead:
@@ -53,7 +55,7 @@ def read_pairs(
     found, attribute_of = concept.find(), concept.attribute_of  # which refuses another kind
     concept = replace(concept, synonyms=tuple(unique([*concept.synonyms, *composer.own_words(concept)])))
     found = concept.find()
-    lines, comments = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
+    lines, noticed = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
     if attribute_of is not None:
         _check_attribute(found, attribute_of, lines, path)
     rows = [(line, (line.forget, str(line.retain), line.anchor)) for line in lines]
@@ -62,7 +64,7 @@ def read_pairs(
         made = ((line, retain(line.forget, f"{path} line {line.number}", ", or a retain prompt")) for line in lines)
         rows = [(line, (line.forget, text, line.anchor)) for line, text in made]
     texts = ((line.number, f"{line.forget} {line.retain} {line.anchor}") for line in lines)
-    warnings = [*comments, *tables.network_warnings(texts)]
+    warnings = [*noticed, *tables.network_warnings(texts)]
     unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
     warnings += tables.told(unnamed, "forget prompt", f"without {found.name!r}", "line")
     if attribute_of is not None:
@@ -99,9 +101,13 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     table = tables.read_table(path)
     columns = list(table[0][1])
     if "forget" not in columns:
-        hint = " `turpentine audit --from` and `generate --from` draw such a list." if "prompt" in columns else ""
+        near = next((name for name in columns if tables.meant(name, ("forget",))), None)
+        remedy = f"Rename {near!r}." if near else "Rename the column with the prompts to forget."
+        if "prompt" in columns:
+            remedy += " `turpentine audit --from` and `generate --from` draw a list of prompts as it is."
         raise UserError(
-            f"expected the columns forget, retain and perhaps anchor, split in {path}, got {', '.join(columns)}.{hint}"
+            f"expected the columns forget and perhaps {', '.join(_COLUMNS[1:])} in {path}, got {', '.join(columns)}. "
+            f"{remedy}"
         )
     lines = []
     for number, row in table:
@@ -112,7 +118,7 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
             if column in row and not row[column]:
                 raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell.")
         lines.append(_Line(number, row["forget"], row.get("retain"), row.get("anchor") or None, split))
-    return lines, ()
+    return lines, tables.unused_warnings(columns, _COLUMNS)
 
 
 def _read_txt(path: Path) -> tuple[list[_Line], tuple[str, ...]]:

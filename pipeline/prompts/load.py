@@ -17,6 +17,7 @@ from .banks import Kind, Named, known_kind
 from .compose import GUARD_EVERY, composer_for, composer_of, guard_beside, guard_prompts, unguarded_warnings
 from .concepts import other_names, plural_warnings, read_concepts, same_concept, same_concepts
 from .from_file import read_pairs
+from .pair import PromptPair
 from .replacing import replaced
 from .text import unique
 
@@ -116,6 +117,12 @@ def _read_json(cls: "type[PromptSet]", path: Path) -> "PromptSet":
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
+        if first["type"] == "extra_forbidden":
+            fields = (PromptPair if len(first["loc"]) > 1 else cls).model_fields
+            meant = tables.meant(where.rpartition(".")[2], [info.alias or name for name, info in fields.items()])
+            raise UserError(
+                f"{path} is not a saved prompt set: unknown key {where}{meant}. Rename or remove it."
+            ) from error
         raise UserError(f"{path} is not a saved prompt set: {where}: {first['msg']}.") from error
 
 

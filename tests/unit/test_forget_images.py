@@ -80,7 +80,10 @@ def test_pictures_and_their_captions_by_name(tmp_path):
     [
         (None, "expected a folder of pictures .* found none at"),
         ({"notes.md": "x"}, "expected at least one picture .* found none"),
-        ({"a.png": None, "a.txt": " \n"}, r"a\.txt, got an empty file"),
+        (
+            {"a.png": None, "a.txt": " \n"},
+            r"expected a caption in .*a\.txt, got an empty file\. Write what a\.png",
+        ),
         ({"a.png": None, "a.jpg": None, "a.txt": "a cat"}, r"a\.txt stands beside several pictures"),
     ],
 )

@@ -205,6 +205,60 @@ def test_messages_of_own_files(tmp_path, name, content, message):
         PromptSet.load(tmp_path / name, "cat", n_test=3)
 
 
+@pytest.mark.parametrize(
+    ("header", "warning"),
+    [
+        ("forget,retain,anker", "columns not used: anker (did you mean anchor?)"),
+        ("Forget,retain, Sorce ,", "columns not used: sorce"),
+        ("forget,retian,note", "columns not used: retian (did you mean retain?), note"),
+        ("forget,retain,anchor,anchors", "columns not used: anchors"),
+        ("forget,retain,anchor", None),
+    ],
+)
+def test_columns_that_nobody_reads_are_told(tmp_path, header, warning):
+    cells = [[f"a cat {i}", f"a dog {i}", f"a bird {i}", ""] for i in range(5)]
+    file = write(tmp_path, "p.csv", [row[: header.count(",") + 1] for row in cells], header)
+    assert read(file).warnings == ((warning,) if warning else ())
+
+
+def test_misspelt_keys_are_told_in_every_file(tmp_path):
+    for name, text, warning in (
+        ("p.csv", "prompt,sed,hard\na cat,3,1\n", "columns not used: sed (did you mean seed?)"),
+        ("p.json", '[{"prompt": "a cat", "Guidance": 3}]', "columns not used: guidance (did you mean guidance_scale?)"),
+        ("p.jsonl", '{"prompt": "a cat", "case": 1}\n{"prompt": "a dog", "seeds": 1}', "seeds (did you mean seed?)"),
+        ("p.csv", "prompt,sd_seed,sed,sd_guidance_scale,categories\na cat,3,1,2,x\n", None),
+    ):
+        told: list[str] = []
+        (tmp_path / name).write_text(text)
+        load_prompts(tmp_path / name, told.append)
+        assert len(told) == (warning is not None) and all(warning in one for one in told)
+    saved = json.loads(write(tmp_path, "p.json").read_text())
+    for change, message in (
+        (
+            {"train": [{"forget": "a cat", "retain": "a dog", "anker": "a bird"}]},
+            r"train\.0\.anker \(did you mean an",
+        ),
+        ({"synonym": ["cat"]}, r"unknown key synonym \(did you mean synonyms\?\)\. Rename or remove it"),
+        ({"mine": 1}, r"unknown key mine\. Rename"),
+    ):
+        (tmp_path / "q.json").write_text(json.dumps(saved | change))
+        with pytest.raises(UserError, match=message):
+            PromptSet.load(tmp_path / "q.json")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("prompt,seed", r"got prompt, seed\. Rename .* `turpentine audit --from` and `generate --from` draw"),
+        ("forgett,retain", r"expected the columns forget and perhaps retain, anchor, split .* Rename 'forgett'\.$"),
+        ("text,other", r"Rename the column with the prompts to forget\.$"),
+    ],
+)
+def test_tables_without_forget_prompts(tmp_path, header, message):
+    with pytest.raises(UserError, match=message):
+        read(write(tmp_path, "p.csv", header=header))
+
+
 def test_a_table_is_about_one_concept(tmp_path):
     for several in ("cat, dog", "cat + dog"):
         with pytest.raises(UserError, match=f"files are about one concept, got '{re.escape(several)}'"):
