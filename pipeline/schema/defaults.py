@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError, given
 from ..support.places import user_path
-from .fields import fields_of
+from .fields import Field, fields_of, value_at
 from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -123,6 +124,22 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     from ..models.registry import family_of_pipeline  # heavy: all of diffusers
 
     return (family_of_pipeline(kind) or Family).defaults
+
+
+def usual_value(field: Field) -> Any:
+    """What a field is where nobody chooses it, the model or the method; an option that RGD lacks: with its methods.
+
+    Returns:
+        "by method" where these differ.
+    """
+    owners = field.owners if field.owners and _RGD not in field.owners else (_RGD,)
+    first, *others = [value_at(_usual_recipe(method), field.path) for method in owners]
+    return "by method" if any(other != first for other in others) else first
+
+
+@cache
+def _usual_recipe(method: str) -> Recipe:
+    return build_recipe({"concept": "cat", "method": {"name": method}})
 
 
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:

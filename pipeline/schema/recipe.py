@@ -68,7 +68,7 @@ class PromptSection(Section):
     keep_forgotten: tuple[str, ...] = Field(
         default=("auto",),
         description="concepts that were removed earlier and must stay removed: names, run folders or weights files of "
-        "Turpentine; auto: as the model's own weights say",
+        "Turpentine; auto: as the model's own weights say; none: guard nothing",
         json_schema_extra={"repeatable": True},
     )
     llm_fallback: bool = Field(
