@@ -71,7 +71,7 @@ class MethodConfig(BaseModel):
         return False
 
     def idle(self) -> Mapping[str, str]:
-        """The options that others leave without effect, and why: "with method.mask"."""
+        """The options that others leave without effect, why, and what to do: "with method.mask: leave it out"."""
         return {}
 
     def refuses(self) -> Mapping[str, str]:

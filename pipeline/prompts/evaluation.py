@@ -75,8 +75,8 @@ def load_prompts(
         found = [(number, _item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
     found = _wanted(found, conditions, f"{path} {place}")
     columns = dict.fromkeys(name for _, row in found for name in row)
-    absent = [field for field, names in _COLUMNS.items() if not any(name in columns for name in names)]
-    misspelt = [f"{name}{near}" for name in columns if (near := tables.meant(name, absent))]
+    unsaid = [field for field, names in _COLUMNS.items() if not any(name in columns for name in names)]
+    misspelt = [f"{name}{near}" for name in columns if (near := tables.meant(name, unsaid))]
     noticed += (f"columns not used: {', '.join(misspelt)}",) if misspelt else ()
     read = [(number, _read_row(row, f"{path} {place} {number}")) for number, row in found]
     absent = [number for number, row in found if any(map(_says_absent, _cells(row).values()))]

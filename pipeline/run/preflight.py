@@ -20,7 +20,7 @@ from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
 from ..prompts.anchors import AUTO
 from ..prompts.replacing import without_usual_anchor
-from ..schema.idle import idle_options
+from ..schema.idle import REDIRECTS, idle_options
 from ..schema.recipe import DataSection
 from ..schema.resolve import Setting
 from ..support.errors import UserError
@@ -87,7 +87,7 @@ def preflight(
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
     if trains and prompts.own_anchors and recipe.prompts.replace_with is None and not recipe.method.redirects:
-        warnings.append("the anchors of the prompts have no effect without a method that draws something else instead.")
+        warnings.append(f"the anchors of the prompts have no effect {REDIRECTS.of(setting)}.")
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)

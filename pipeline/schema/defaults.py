@@ -236,10 +236,23 @@ def describe(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             start, expected = f"expected a {place}: --{place} cat" if place == "concept" else f"expected {place}", ""
         else:
-            expected = _expected(problem)
+            expected = _with_options(_expected(problem), options)
             got = f", got {given(problem['input'])}" if place and ", got " not in expected else ""
         wrong.setdefault((start, got), []).append(expected)
     return "; ".join(f"{start}{_either(expected)}{got}" for (start, got), expected in wrong.items())
+
+
+def _with_options(text: str, options: Mapping[str, str]) -> str:
+    """The text of a check of several fields, with the option behind each field that it names."""
+    seen: set[str] = set()
+
+    def named(match: re.Match[str]) -> str:
+        key = match[0]
+        known = key in options and key not in seen
+        seen.add(key)
+        return f"{key} ({options[key]})" if known else key
+
+    return re.sub(r"\b[a-z]+\.[a-z_]+\b", named, text)
 
 
 def _either(expected: Sequence[str]) -> str:

@@ -387,18 +387,30 @@ class Recipe(Section):
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
-        if self.training.early_stop and not (limited and self.method.ascends):
-            raise ValueError(
-                "training.early_stop needs a method that ascends to a forget limit, got "
-                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
-            )
-        if self.training.early_stop and self.method.has_teacher:
-            raise ValueError(
-                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
-            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_when_to_stop(self) -> "Recipe":
+        """Early stop looks at a forget limit, and at denoising losses on retain images."""
+        if not self.training.early_stop:
+            return self
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if not (limited and self.method.ascends):
+            remedy = "add --forget ascend" if self.method.redirects else "add --forget-limit auto"
+            if not isinstance(self.method, ForgetLimit):
+                able = _those(lambda config: issubclass(config, ForgetLimit), "or")
+                remedy = f"take {able} with --forget ascend"
+            raise ValueError(
+                "training.early_stop needs a method that ascends to a forget limit, got "
+                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}: {remedy}"
+            )
+        if self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil': add "
+                "--retain denoise"
+            )
         return self
 
     @model_validator(mode="after")
@@ -450,7 +462,7 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
+def _those(need: Callable[[type[MethodConfig]], bool], joint: str = "and") -> str:
     """The methods that have a need, as a list in words."""
     *others, last = [name for name in names() if need(find(name).config)]
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {joint} {last}" if others else last

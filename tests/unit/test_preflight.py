@@ -1,5 +1,6 @@
 """What is known before the first image is drawn is told before anything is written."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -12,8 +13,8 @@ from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run import space
 from turpentine.pipeline.run.preflight import preflight, preflight_model
 from turpentine.pipeline.run.space import check_room, room_needed
-from turpentine.pipeline.schema.defaults import SOME_MODEL, build_recipe
-from turpentine.pipeline.schema.fields import fields_of, nest
+from turpentine.pipeline.schema.defaults import SOME_MODEL, build_recipe, merge
+from turpentine.pipeline.schema.fields import fields, fields_of, nest
 from turpentine.pipeline.schema.idle import NEEDS, idle_options
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
@@ -268,6 +269,31 @@ def test_options_without_effect_are_told(chosen, line):
     (told,) = idle_options(resolve(recipe))
     first = next(iter(chosen))
     assert told.startswith(f"{first} (--") and "has no effect" in told and line in told
+    remedy = told.partition(f" {line}")[2]
+    assert ": " in remedy, "every message says what to do"
+    if match := re.search(r": add --(\S+) (\S+)\.$", remedy):
+        added = fields()[match[1].replace("-", "_")]
+        again = build_recipe(merge({"concept": "cat"} | nested, nest([(added.path, added.parse(match[2]))])))
+        assert line not in " ".join(idle_options(resolve(again)))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "remedy"),
+    [
+        ({"model": "digits", "concept": "3"}, "add --forget redirect"),
+        ({"method": {"name": "grad_diff"}}, "add --forget redirect"),
+        ({"method": {"name": "esd-x"}}, "take --method rgd --forget redirect"),
+    ],
+)
+def test_what_draws_something_else_is_told(chosen, remedy):
+    chosen = {"concept": "cat"} | chosen
+    given = {"prompts": {"replace_with": "4" if chosen["concept"] == "3" else "a horse"}}
+    told = idle_options(resolve(build_recipe(merge(chosen, given))))
+    needed = "without a method that draws something else instead"
+    assert told == [f"prompts.replace_with (--replace-with) has no effect {needed}: {remedy}."]
+    method = {"name": "rgd"} if "--method" in remedy else chosen.get("method", {})
+    redirecting = merge(merge({**chosen, "method": {}}, given), {"method": {**method, "forget": "redirect"}})
+    assert not any("replace_with" in line for line in idle_options(resolve(build_recipe(redirecting))))
 
 
 @pytest.mark.parametrize(
