@@ -56,6 +56,11 @@ class MethodConfig(BaseModel):
         return False
 
     @property
+    def allowance(self) -> float:
+        """How much the retain loss may rise, as a share of what it was, with a method that compares it."""
+        return 0.0
+
+    @property
     def ascends(self) -> bool:
         """True if the forget loss that people read is a denoising loss that is meant to rise, all the time."""
         return False

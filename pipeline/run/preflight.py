@@ -19,6 +19,7 @@ from ..models import Denoiser
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
 from ..prompts.anchors import AUTO
+from ..prompts.concepts import same_concept
 from ..prompts.replacing import without_usual_anchor
 from ..schema.idle import REDIRECTS, idle_options
 from ..schema.recipe import DataSection
@@ -83,6 +84,7 @@ def preflight(
     prompts = prompts or prompts_of(setting, denoiser)
     if prompts.usual_anchor and recipe.instead != AUTO:
         prompts = without_usual_anchor(prompts)
+    told += _removed_before(setting) if trains else []
     told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
@@ -94,6 +96,17 @@ def preflight(
     if trains:
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts))
     return Checked(prompts, tuple(dict.fromkeys(warnings)))
+
+
+def _removed_before(setting: Setting) -> list[str]:
+    """A warning of each concept that the model's own weights say was removed from it already."""
+    gone = [
+        name for name in setting.recipe.concepts if any(same_concept(name, old) for old in setting.lineage.forgotten)
+    ]
+    return [
+        f"{name!r} was removed from this model before, as its weights say, so there may be little left to forget."
+        for name in gone
+    ]
 
 
 def preflight_model(

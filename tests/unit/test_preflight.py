@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.methods.mask import save_mask
@@ -225,6 +226,20 @@ def test_concepts_behind_what_the_text_encoder_reads(denoiser, tmp_path):
     prompts = preflight(ready, denoiser=denoiser).prompts
     with pytest.raises(UserError, match=r"cut every training prompt off before it names 'cat'"):
         preflight_model(ready, prompts, denoiser, tmp_path)
+
+
+@pytest.mark.parametrize(("concept", "told"), [("a Cat", 1), ("kitten + dog", 1), ("dog", 0)])
+def test_what_was_removed_before_is_told(denoiser, tmp_path, concept, told):
+    file = tmp_path / "removed.safetensors"
+    metadata = {"turpentine.base_model": "a/b", "turpentine.concept": "cat", "turpentine.forgotten": '["cat", "fox"]'}
+    save_file({"x": torch.zeros(1)}, file, metadata)
+    ready = setting(model=str(file), concept=concept)
+    first = ready.recipe.concepts[0]
+    warning = (
+        f"{first!r} was removed from this model before, as its weights say, so there may be little left to forget."
+    )
+    assert preflight(ready, denoiser=denoiser).warnings.count(warning) == told
+    assert warning not in preflight(ready, denoiser=denoiser, trains=False).warnings
 
 
 # options without effect ---------------------------------------------------------------------------
