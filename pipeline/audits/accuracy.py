@@ -231,7 +231,7 @@ def _asked(
     if unsaid:
         raise UserError(
             f"expected retain prompts that name a {' and a '.join(sorted(unsaid))} of the {world.name} world, "
-            f"got none, for example {retain_prompts[0]!r}."
+            f"got none, for example {retain_prompts[0]!r}. Name some, or measure no accuracy (--accuracy false)."
         )
     return targets, wanted, labels
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from ..methods import names
-from ..schema.defaults import merge, read_yaml
+from ..schema.defaults import merge, read_yaml, usual_value
 from ..schema.fields import Field, Path, fields_of, nest
 from ..support.errors import UserError
 from ..support.places import user_path
@@ -74,7 +74,7 @@ def _value(field: Field | None, given: Any) -> Any:
 
 def _help(field: Field) -> str:
     within = f" [{field.range}]" if field.range else ""
-    default = "" if field.required else f"; default {_shown(field.default)}"
+    default = "" if field.required else f"; default {_shown(usual_value(field))}"
     return f"{field.help}{within}{default}" + (f" ({field.note})" if field.note else "")
 
 
@@ -84,7 +84,7 @@ def _metavar(field: Field) -> str:
     text = "|".join([*plain, *field.choices])
     if field.several:
         text += ",…"
-    return f"{text}|none" if field.optional else text
+    return f"{text}|none" if field.takes_none else text
 
 
 def _shown(value: Any) -> str:

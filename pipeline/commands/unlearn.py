@@ -15,7 +15,8 @@ EXAMPLES = """examples:
   turpentine unlearn --recipe nudity-sd14 --device cuda
   turpentine unlearn --resume runs/cat-rgd-20260101-120000
 
-The defaults shown are the recipe's own; models and methods have theirs in pipeline/schema/recipes/."""
+The defaults shown are those of rgd on tiny-canvas, or of the method that has the option; models and methods have
+theirs in pipeline/schema/recipes/."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

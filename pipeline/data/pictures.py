@@ -211,4 +211,7 @@ def _caption_file(path: Path) -> Path:
 
 def _picture(path: Path) -> Picture:
     file = _caption_file(path)
-    return Picture(path, " ".join(tables.read_text(file).split()) if file.is_file() else None)
+    if not file.is_file():
+        return Picture(path)
+    said = tables.read_text(file, "a caption", f"Write what {path.name} shows, or remove the file")
+    return Picture(path, " ".join(said.split()))

@@ -258,6 +258,10 @@ class Method(Generic[Config]):
         """The weight of the retain loss, of a method that moves it; for the record."""
         return None
 
+    def rise(self) -> float | None:
+        """By how much the retain loss was above the original's in the last step, of a method that watches it."""
+        return None
+
     def compare(self, retain_losses: Sequence[float]) -> None:
         """Take in what the retain loss was before the first step.
 

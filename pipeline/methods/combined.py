@@ -22,11 +22,6 @@ class CombinedConfig(ForgettingConfig):
         """Whether the rule is applied to each tensor by itself."""
         return False
 
-    @property
-    def allowance(self) -> float:
-        """How much the retain loss may rise, as a share of what it was."""
-        return 0.0
-
 
 class Combined(Forgetting[CombinedConfig]):
     """Minimise both losses along the direction of a rule.
@@ -51,6 +46,10 @@ class Combined(Forgetting[CombinedConfig]):
     def moves(self) -> float | None:
         """Lambda where it moves."""
         return None if self.moving is None else self.moving.value
+
+    def rise(self) -> float | None:
+        """The rise that `budget` watches."""
+        return self.moving.rise if isinstance(self.moving, Dual) else None
 
     def compare(self, retain_losses: Sequence[float]) -> None:
         """Keep what the retain loss was, for `budget`."""

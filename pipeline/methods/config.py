@@ -77,6 +77,11 @@ class MethodConfig(Options):
         return False
 
     @property
+    def allowance(self) -> float:
+        """How much the retain loss may rise, as a share of what it was, with a method that compares it."""
+        return 0.0
+
+    @property
     def ascends(self) -> bool:
         """True if the forget loss that people read is a denoising loss that is meant to rise, all the time."""
         return False
@@ -97,7 +102,7 @@ class MethodConfig(Options):
         return False
 
     def idle(self) -> Mapping[str, str]:
-        """The options that others leave without effect, and why: "with method.mask"."""
+        """The options that others leave without effect, why, and what to do: "with method.mask: leave it out"."""
         return {}
 
     def refuses(self) -> Mapping[str, str]:

@@ -92,9 +92,10 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         """Redirect has no limit; ascent has no other part and no target."""
         without = dict(super().idle())
         if self.ascending == 0:
-            without["forget_limit"] = "with method.forget 'redirect' and no method.ascend_share"
+            without["forget_limit"] = "with method.forget 'redirect' and no method.ascend_share: add --forget ascend"
         if self.ascends:
-            without |= dict.fromkeys(("ascend_share", "push"), "without method.forget 'redirect'")
+            told = "without method.forget 'redirect': add --forget redirect"
+            without |= dict.fromkeys(("ascend_share", "push"), told)
         return without
 
 

@@ -49,20 +49,22 @@ class Dual:
     Attributes:
         value: mu.
         before: L_r(theta_0), a denoising loss, on the retain data of every step.
+        rise: by how much L_r was above that in the last step, as a share of the mean L_r(theta_0).
     """
 
     def __init__(self, start: float, budget: float, rate: float = 20.0) -> None:
         self.value, self.budget, self.rate = start, budget, rate
         self.before: Sequence[float] = ()
+        self.rise: float | None = None
 
     def observe(self, step: int, losses: Mapping[str, Loss]) -> None:
         """Climb by the violation of this step."""
         mean = math.fsum(self.before) / len(self.before)
         if mean > 0:
-            retain = losses["retain"]
-            now = retain.denoising + (self.before[step] if retain.is_distance else 0.0)
-            excess = now - (1 + self.budget) * self.before[step]
-            self.value = max(0.0, self.value + self.rate * excess / mean)
+            retain, before = losses["retain"], self.before[step]
+            now = retain.denoising + (before if retain.is_distance else 0.0)
+            self.rise = (now - before) / mean
+            self.value = max(0.0, self.value + self.rate * (now - (1 + self.budget) * before) / mean)
 
     def state_dict(self) -> dict[str, float]:
         """mu; what was before is measured anew."""

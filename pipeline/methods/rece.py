@@ -30,7 +30,7 @@ class RECEConfig(ScaledConfig):
     lamb: float = Field(default=0.1, gt=0, le=1000, description=SIZE)
     rounds: int = Field(default=1, ge=1, le=50, description="how often what still draws the concept is looked for")
     regularisation: float = Field(
-        default=0.1, gt=0, le=1000, description="lambda: weight of the size of the embedding that is looked for"
+        default=0.1, gt=0, le=1000, description="rho: weight of the size of the embedding that is looked for"
     )
 
 

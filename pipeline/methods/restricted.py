@@ -70,11 +70,11 @@ class RestrictedConfig(CombinedConfig):
         """Not every rule has a weight, inner products or a budget."""
         told = f"with method.combine {self.combine!r}"
         needs = {
-            "retain_weight": self.combine not in ("bisector", "mgda"),
-            "projection": self.combine in MEASURING,
-            "budget": self.combine == "budget",
+            "retain_weight": (self.combine not in ("bisector", "mgda"), "leave it out"),
+            "projection": (self.combine in MEASURING, "leave it out"),
+            "budget": (self.combine == "budget", "add --combine budget"),
         }
-        return {**super().idle(), **{option: told for option, used in needs.items() if not used}}
+        return {**super().idle(), **{key: f"{told}: {remedy}" for key, (used, remedy) in needs.items() if not used}}
 
     def refuses(self) -> Mapping[str, str]:
         """What needs inner products, or both gradients."""

@@ -54,7 +54,9 @@ class SalUnConfig(RetainWeight):
 
     def idle(self) -> Mapping[str, str]:
         """A mask that is named was made before."""
-        return dict.fromkeys(("mask_share", "mask_guidance_scale"), "with method.mask") if self.mask else {}
+        return (
+            dict.fromkeys(("mask_share", "mask_guidance_scale"), "with method.mask: leave it out") if self.mask else {}
+        )
 
 
 class SalUn(Method[SalUnConfig]):

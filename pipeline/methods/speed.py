@@ -28,7 +28,7 @@ class SPEEDConfig(ClosedFormConfig):
     )
     retain_scale: float = Field(default=0.01, gt=0, le=1000, description="weight of the size of the change")
     invariant_lamb: float = Field(
-        default=0.0, ge=0, le=1000, description="lambda: how freely the empty prompt may move; 0 holds it fast"
+        default=0.0, ge=0, le=1000, description="how freely the empty prompt may move; 0 holds it fast"
     )
     aug_num: int = Field(default=10, ge=0, le=100, description="noisy copies of each preserved token")
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..support.errors import UserError
-from ..support.places import user_path
 from .files import FAULTS, read_json, reason_of
-from .lineage import BUNDLED, COMPONENTS
+from .lineage import BUNDLED, COMPONENTS, place_of_model
 from .registry import ADAPTERS, family_of
 
 
@@ -22,7 +21,7 @@ def known_architectures() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
 
 
 def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The denoiser's class and configuration: of a known name, or read from a bundled model or a diffusers folder.
+    """The denoiser's class and configuration: of a known name, or read from a bundled model, a run or a folder.
 
     Raises:
         UserError: neither, or a class that is not planned for.
@@ -31,7 +30,7 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
     if model in known:
         return known[model]
     for part in COMPONENTS:
-        path = (BUNDLED.get(model) or user_path(model)) / part / "config.json"
+        path = place_of_model(model) / part / "config.json"
         if path.is_file():
             config = read_json(path)
             classes = {each.network.__name__: each.network for each in ADAPTERS}

@@ -12,6 +12,7 @@ from ..support.errors import UserError
 from .components import INDEX, Component, components_of, entries, spare
 from .family import Family
 from .files import read_json
+from .lineage import is_run
 from .registry import family_of_pipeline, supported_pipelines
 
 
@@ -41,7 +42,11 @@ def check_folder(folder: Path) -> tuple[list[Component], list[str]]:
 
 
 def _elsewhere(folder: Path) -> str:
-    """Where the model may be that was meant."""
+    """Where the model may be that was meant; of a run only what that run itself ended with."""
+    if is_run(folder):
+        if (folder / "results.json").is_file():
+            return f"This run keeps no whole model. Write it with: turpentine export {folder} --formats diffusers"
+        return f"This run is not finished. Finish it with: turpentine unlearn --resume {folder}"
     below = sorted(each.parent for depth in ("*", "*/*") for each in folder.glob(f"{depth}/{INDEX}"))
     above = [each for each in (folder.resolve().parent, folder.resolve().parent.parent) if (each / INDEX).is_file()]
     if found := below or above:

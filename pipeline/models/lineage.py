@@ -23,6 +23,10 @@ ORIGIN = "_turpentine_origin"
 """Key of a bundled model's `model_index.json` with its name; diffusers leaves keys with an underscore alone."""
 
 _INDEX = "model_index.json"
+RECIPE, RECORD = "recipe.yaml", "run.json"
+"""Files by which the folder of a run is known."""
+_OWN = Path("weights", "diffusers")
+"""Where a run's folder keeps the whole model that the run ended with."""
 COMPONENTS = ("unet", "transformer")
 """Where diffusers' pipelines, and so their folders, keep the network that is unlearned."""
 
@@ -71,13 +75,28 @@ class Lineage:
         return self.origin if self.origin in BUNDLED else None
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, begun or finished."""
+    return any((folder / name).is_file() for name in (RECIPE, RECORD))
+
+
+def place_of_model(model: str) -> Path:
+    """Where a model is that a person names: a bundled name's folder, a run folder's own weights, else the place itself.
+
+    A run folder without the weights of a whole model is itself the place; whoever loads it will tell what is missing.
+    """
+    place = BUNDLED.get(model) or user_path(model)
+    inner = place / _OWN
+    return inner if is_run(place) and (inner / _INDEX).is_file() and not (place / _INDEX).is_file() else place
+
+
 def lineage_of(model: str) -> Lineage:
     """Read the history of a model; one that Turpentine did not write is its own origin.
 
     Args:
         model: a run folder, a diffusers folder, a weights file, or anything else.
     """
-    return lineage_in(header_of(model)) or Lineage(_marked(BUNDLED.get(model) or user_path(model)) or model)
+    return lineage_in(header_of(model)) or Lineage(_marked(place_of_model(model)) or model)
 
 
 def lineage_in(metadata: Mapping[str, str]) -> Lineage | None:
@@ -100,7 +119,7 @@ def header_of(model: str) -> dict[str, str]:
     Args:
         model: see `lineage_of`.
     """
-    file = _weights_file(BUNDLED.get(model) or user_path(model))
+    file = _weights_file(place_of_model(model))
     return _metadata(file) if file else {}
 
 
@@ -108,9 +127,9 @@ def pipeline_class_of(model: str) -> str | None:
     """Name of the diffusers pipeline class of a model, as far as it is known without the network.
 
     Args:
-        model: a diffusers folder, or a hub id that has been downloaded; None comes of anything else.
+        model: a diffusers folder, a run folder, or a hub id that has been downloaded; None comes of anything else.
     """
-    folder = user_path(model)
+    folder = place_of_model(model)
     if not (folder / _INDEX).exists():
         from huggingface_hub import try_to_load_from_cache  # a third of the time that importing the schema takes
         from huggingface_hub.errors import HFValidationError
@@ -146,7 +165,7 @@ def _marked(folder: Path) -> str | None:
 def _weights_file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".safetensors" else None
-    for folder in (path / "weights" / "diffusers", path):
+    for folder in (path / _OWN, path):
         if found := denoiser_files(folder):
             return found[0]
     return next(iter(sorted((path / "weights").glob("*.safetensors"))), None)  # a run without a diffusers folder

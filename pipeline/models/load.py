@@ -10,13 +10,12 @@ from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from ..support.errors import UserError
-from ..support.places import user_path
 from .components import absent, load_networks
 from .device import DeviceLacks
 from .entry import networks_of
 from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
-from .lineage import BUNDLED, model_index, pipeline_class_of
+from .lineage import BUNDLED, model_index, pipeline_class_of, place_of_model
 from .protocol import Denoiser
 from .registry import family_of_pipeline, pipeline_class_called, wrap_pipeline
 from .single_file import load_single_file
@@ -55,7 +54,7 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
         UserError: no such model, a pickle, a file that is missing or damaged, or a config folder beside something
             else than a single file.
     """
-    path = BUNDLED.get(model) or user_path(model)
+    path = place_of_model(model)
     if path.suffix.lower() in _PICKLES:
         raise UserError(
             f"{model} is a pickle, which can run any code when it is opened. Convert it to safetensors first, for "
@@ -81,7 +80,7 @@ def load_denoiser(
     """Load a bundled model, a diffusers folder, a hub id or a single file.
 
     Args:
-        model: a name in `BUNDLED`, a folder, a hub id, or a `.safetensors` checkpoint.
+        model: a name in `BUNDLED`, a diffusers folder, a run folder, a hub id, or a `.safetensors` checkpoint.
         device: see `choose_device`; with "auto" a model goes to the CPU where the device lacks an operation for it.
         model_config_folder: for a single file, see `load_single_file`.
         stages: the number formats and places of its parts, which include the device; None: all in float32.
@@ -158,7 +157,7 @@ def class_names(model: str) -> list[str]:
     Raises:
         UserError: it is none, or not a folder.
     """
-    named = model_index(BUNDLED.get(model) or user_path(model)).get("id2label")
+    named = model_index(place_of_model(model)).get("id2label")
     if not isinstance(named, dict) or {*named} != {str(label) for label in range(len(named))} or not named:
         raise UserError(
             f"kind 'class' needs a class-conditional model ('digits', or a folder that "

@@ -26,7 +26,7 @@ Replace = Callable[[str], str]
 NOTHING = "nothing"
 
 AUTO = "auto"
-"""Leaves the choice to the world: one thing for all pairs (`Composer.usual_anchor`)."""
+"""Leaves the choice to the world: one thing for all pairs of a concept (`Composer.usual_anchor`)."""
 
 _SCENE = "an empty scene"
 """Stands where an object was that gave way to nothing."""
@@ -76,15 +76,20 @@ def read_replacements(text: str, concepts: Sequence[str]) -> tuple[str, ...]:
     (('a dog', 'a plain photo'), ('nothing', 'nothing'))
     """
     if not isinstance(text, str) or not re.search(r"\w", text):
-        raise UserError(f"replace_with: expected words for what is drawn instead, got {text!r}. Leave it out for none.")
+        raise UserError(
+            f"expected words for what is drawn instead (replace_with), got {text!r}. Leave it out for none."
+        )
     given = [" ".join(part.translate(UNSEEN).split()) for part in parts_of(text)]
     for part in given:
         check_plain(part, "plain words to draw instead (replace_with)")
         if re.search(r"[,;|，、；]", part):
-            raise UserError(f"replace_with: expected one thing to draw instead, got {part!r}. Name one of them.")
+            raise UserError(f"expected one thing to draw instead (replace_with), got {part!r}. Name one of them.")
     if len(given) not in (1, len(concepts)):
-        several = f", or one for each of {len(concepts)} concepts" if len(concepts) > 1 else ""
-        raise UserError(f"replace_with: expected one thing to draw instead{several}, got {text!r}.")
+        each, remedy = "", "Name one of them: several are for several concepts"
+        if len(concepts) > 1:
+            each = f", or one for each of {len(concepts)} concepts, with a plus between"
+            remedy = f"Name one, or {len(concepts)}: what is drawn instead of {', of '.join(map(repr, concepts))}"
+        raise UserError(f"expected one thing to draw instead (replace_with){each}, got {text!r}. {remedy}.")
     given = [NOTHING if fold(part) == NOTHING else part for part in given]
     return tuple(given * len(concepts) if len(given) == 1 else given)
 
@@ -103,7 +108,10 @@ def check_text(text: str, concepts: Sequence[str], kept: Sequence[str]) -> None:
     for words, why in ((concepts, "is removed"), (kept, "must stay forgotten")):
         word = named_in(text, words)
         if word is not None:
-            raise UserError(f"replace_with: expected another thing than what {why}, got {text!r}, which says {word!r}.")
+            raise UserError(
+                f"expected another thing to draw instead (replace_with) than what {why}, got {text!r}, which says "
+                f"{word!r}. Name another."
+            )
 
 
 def replacement(text: str, concept: Concept) -> Replace:
@@ -140,7 +148,7 @@ def _kind(text: str, expected: str, concept: Concept) -> None:
     if known not in (None, expected) or (expected != "style" and re.search(rf"\bplain {_PICTURE}$", text, re.I)):
         what = {"object": "an object", "style": "a style"}.get(expected, "how a person is dressed")
         raise UserError(
-            f"replace_with: expected {what} in the place of {concept.name!r}, got {text!r}. "
+            f"expected {what} to draw in the place of {concept.name!r} (replace_with), got {text!r}. "
             "Name one, or write 'nothing' for the scene without it."
         )
 

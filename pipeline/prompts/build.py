@@ -66,7 +66,7 @@ def build_set(
         keep_forgotten: what was forgotten before and shall stay so. Every fourth train row's retain
             prompt asks for it; no other prompt does.
         replace_with: what is drawn instead of the concept (see `anchors`), for several concepts with a plus
-            between; "auto": one thing that the world chooses; None: the paired retain prompts.
+            between; "auto", also beside others: one thing that the world chooses; None: the paired retain prompts.
 
     Raises:
         UserError: an argument is wrong, or there are too few combinations.
@@ -168,7 +168,7 @@ def class_set(
     others = [name for name in names if name != concept]
     instead = others[0] if replace_with == AUTO else replace_with
     if instead is not None and instead not in others:
-        raise UserError(f"replace_with: expected another class, one of {others}; got {instead!r}.")
+        raise UserError(f"expected another class to draw instead (replace_with), one of {others}; got {instead!r}.")
 
     def rows(count: int) -> tuple[PromptPair, ...]:
         retained = (others[row % len(others)] for row in range(count))

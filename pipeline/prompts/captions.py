@@ -42,7 +42,8 @@ def caption_set(
         synonyms: more words for the concept.
         keep_forgotten: what was forgotten before and shall stay so. Every fourth train row retains it; its anchor
             stays the caption's neighbour.
-        replace_with: see `PromptSet.build`. "auto" is the caption's neighbour where the concept is but a label.
+        replace_with: see `PromptSet.build`. Where the concept is but a label it takes the place of the caption's
+            subject, and "auto" is the caption's neighbour.
 
     Raises:
         UserError: a caption that names nothing to be forgotten, or as `PromptSet.build` does.

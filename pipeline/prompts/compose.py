@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..support.text import counted
-from ..worlds import WORLDS
+from ..worlds import WORLDS, find_world
 from ..worlds.open import Open
 from ..worlds.tiny_canvas import TinyCanvas
 from .banks import Named
@@ -33,6 +33,11 @@ def composed_worlds() -> list[str]:
 def composer_of(world: str) -> Composer:
     """Give the composer of one of `composed_worlds`."""
     return COMPOSERS.get(world, COMPOSERS[Open.name])
+
+
+def composer_for(world: str, concepts: Sequence[str]) -> Composer:
+    """Give the composer of a world where it has words for all of some concepts, else the open world's."""
+    return composer_of(world if all(map(find_world(world).can_say, concepts)) else Open.name)
 
 
 def shares(total: int, parts: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The protocol of a composer, which makes the prompts of a world."""
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -21,6 +22,11 @@ class Composed:
     test: list[PromptRow]
     from_llm: bool = False
     warnings: tuple[str, ...] = ()
+
+
+Retain = Callable[[str, str, str], str]
+"""Makes the retain prompt of a forget prompt that somebody wrote, of where it stands, for messages, and of what may be
+done beside naming the concept where none can be made (see `templates.retain_for`)."""
 
 
 class Caption(NamedTuple):
@@ -117,6 +123,23 @@ class Composer(ABC):
         Raises:
             UserError: a caption that names nothing to be forgotten.
         """
+
+    @abstractmethod
+    def retain(self, concept: Named, rng: random.Random, avoid: Sequence[Named] = ()) -> Retain:
+        """Give the rule that makes retain prompts of forget prompts that are not of this world's making.
+
+        Args:
+            concept: what is to be forgotten.
+            rng: decides what takes its place.
+            avoid: what may not.
+
+        Raises:
+            UserError: this world can't draw the concept, or nothing is left to take its place.
+        """
+
+    def own_words(self, concept: Named) -> tuple[str, ...]:
+        """List the words of this world for a concept, beside those of the tables."""
+        return ()
 
     @abstractmethod
     def replacement(

@@ -48,7 +48,7 @@ def load_prompts(
 
     Args:
         path: a .txt, .csv, .json or .jsonl file.
-        warn: told about comments, prompts with <lora:…>, and cells that say nan.
+        warn: told about comments, prompts with <lora:…>, cells that say nan, and columns that may be misspelt.
         where: conditions on the columns of the file, which all must hold of a row: "nudity_percentage > 0".
 
     Raises:
@@ -74,6 +74,10 @@ def load_prompts(
             raise UserError(f'expected a list of prompts in {path}, got {came}. Write ["prompt", …].')
         found = [(number, _item(item, f"{path} item {number}")) for number, item in enumerate(data, start=1)]
     found = _wanted(found, conditions, f"{path} {place}")
+    columns = dict.fromkeys(name for _, row in found for name in row)
+    unsaid = [field for field, names in _COLUMNS.items() if not any(name in columns for name in names)]
+    misspelt = [f"{name}{near}" for name in columns if (near := tables.question(name, unsaid))]
+    noticed += (f"columns not used: {', '.join(misspelt)}",) if misspelt else ()
     read = [(number, _read_row(row, f"{path} {place} {number}")) for number, row in found]
     absent = [number for number, row in found if any(map(_says_absent, _cells(row).values()))]
     noticed += tables.told(absent, "row", "with 'nan' or the like for seed or guidance, which counts as absent", place)

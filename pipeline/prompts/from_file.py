@@ -1,17 +1,20 @@
 """Pairs of prompts from a CSV or text file of the user's own."""
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..support.errors import UserError
 from ..support.text import counted
 from . import attributes, tables
-from .banks import Concept, Named, find_concept, template_banks
+from .banks import Concept, Named, find_concept
+from .composer import Composer
 from .naming import named_in
 from .pair import PromptPair
-from .templates import retain_for
+from .text import unique
+
+_COLUMNS = ("forget", "retain", "anchor", "split")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class _Line:
     split: str | None
 
 
-def read_pairs(path: Path, concept: Named, n_test: int | None, seed: int) -> PairsRead:
+def read_pairs(
+    path: Path, concept: Named, n_test: int | None, seed: int, composer: Composer, kept: Sequence[Named] = ()
+) -> PairsRead:
     """Read rows, make the retain prompts that are absent, and split the rows.
 
     Args:
@@ -41,18 +46,25 @@ def read_pairs(path: Path, concept: Named, n_test: int | None, seed: int) -> Pai
         concept: what is to be forgotten.
         n_test: rows at the end to test on, where there is no split column; a ninth if left out.
         seed: decides what takes the place of an object or a style.
+        composer: of the world whose words retain prompts use.
+        kept: what must stay forgotten, which no retain prompt is made to ask for.
 
     Raises:
         UserError: the file can't be read, or a row is wrong.
     """
-    found, attribute_of = concept.find(), concept.attribute_of
-    lines, comments = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
+    found, attribute_of = concept.find(), concept.attribute_of  # which refuses another kind
+    concept = replace(concept, synonyms=tuple(unique([*concept.synonyms, *composer.own_words(concept)])))
+    found = concept.find()
+    lines, noticed = _read_csv(path) if tables.suffix_of(path) == ".csv" else _read_txt(path)
     if attribute_of is not None:
         _check_attribute(found, attribute_of, lines, path)
-    rng = random.Random(seed)
-    rows = [(line, (line.forget, _retain(line, found, rng, path), line.anchor)) for line in lines]
+    rows = [(line, (line.forget, str(line.retain), line.anchor)) for line in lines]
+    if any(line.retain is None for line in lines):
+        retain = composer.retain(replace(concept, synonyms=found.synonyms), random.Random(seed), kept)
+        made = ((line, retain(line.forget, f"{path} line {line.number}", ", or a retain prompt")) for line in lines)
+        rows = [(line, (line.forget, text, line.anchor)) for line, text in made]
     texts = ((line.number, f"{line.forget} {line.retain} {line.anchor}") for line in lines)
-    warnings = [*comments, *tables.network_warnings(texts)]
+    warnings = [*noticed, *tables.network_warnings(texts)]
     unnamed = [line.number for line in lines if line.forget and named_in(line.forget, found.synonyms) is None]
     warnings += tables.told(unnamed, "forget prompt", f"without {found.name!r}", "line")
     if attribute_of is not None:
@@ -89,9 +101,13 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
     table = tables.read_table(path)
     columns = list(table[0][1])
     if "forget" not in columns:
-        hint = " `turpentine audit --from` and `generate --from` draw such a list." if "prompt" in columns else ""
+        near = next((name for name in columns if tables.question(name, ("forget",))), None)
+        remedy = f"Rename {near!r}." if near else "Rename the column with the prompts to forget."
+        if "prompt" in columns:
+            remedy += " `turpentine audit --from` and `generate --from` draw a list of prompts as it is."
         raise UserError(
-            f"expected the columns forget, retain and perhaps anchor, split in {path}, got {', '.join(columns)}.{hint}"
+            f"expected the columns forget and perhaps {', '.join(_COLUMNS[1:])} in {path}, got {', '.join(columns)}. "
+            f"{remedy}"
         )
     lines = []
     for number, row in table:
@@ -102,7 +118,7 @@ def _read_csv(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
             if column in row and not row[column]:
                 raise UserError(f"{path} line {number}: expected a {column} prompt, got an empty cell.")
         lines.append(_Line(number, row["forget"], row.get("retain"), row.get("anchor") or None, split))
-    return lines, ()
+    return lines, tables.unused_warnings(columns, _COLUMNS)
 
 
 def _read_txt(path: Path) -> tuple[list[_Line], tuple[str, ...]]:
@@ -129,12 +145,3 @@ def _check_attribute(attribute: Concept, attribute_of: str, lines: list[_Line], 
             f"expected a retain prompt in every row of {path}, since none can be made for an attribute "
             f"({attribute.name!r} of {attribute_of!r}). Add a column 'retain' with the object without it."
         )
-
-
-def _retain(line: _Line, concept: Concept, rng: random.Random, path: Path) -> str:
-    if line.retain is not None:
-        return line.retain
-    others = () if concept.layout == "nudity" else template_banks(concept)["other"].train
-    named = named_in(line.forget, concept.synonyms) is not None
-    other = rng.choice(others) if others and named else ""
-    return retain_for(line.forget, concept, other, f"{path} line {line.number}", ", or a retain prompt")

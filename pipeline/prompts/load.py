@@ -14,9 +14,10 @@ from ..worlds.open import Open
 from . import tables
 from .anchors import AUTO
 from .banks import Kind, Named, known_kind
-from .compose import GUARD_EVERY, composer_of, guard_beside, guard_prompts, unguarded_warnings
+from .compose import GUARD_EVERY, composer_for, composer_of, guard_beside, guard_prompts, unguarded_warnings
 from .concepts import other_names, plural_warnings, read_concepts, same_concept, same_concepts
 from .from_file import read_pairs
+from .pair import PromptPair
 from .replacing import replaced
 from .text import unique
 
@@ -54,7 +55,8 @@ def load_set(
         attribute_of: the object whose attribute the concept is; then every row needs its retain prompt.
         keep_forgotten: what was forgotten before and shall stay so. A row whose retain prompt asks for it is
             added behind every three train rows; a saved set that guards it already stays as it is.
-        world: of `composed_worlds`, whose words added rows and anchors use, where the file doesn't say it.
+        world: of `composed_worlds`, whose words retain prompts, added rows and anchors use, where the file doesn't say
+            it.
         replace_with: what is drawn instead of the concept in the rows whose anchor the file doesn't say; None or
             "auto": what their retain prompts say.
 
@@ -87,7 +89,8 @@ def load_set(
         if kind is not None and kind not in get_args(Kind):
             raise UserError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}.")
         target = Named(names[0], kind or known_kind(names[0]) or "object", more, attribute_of)
-        read = read_pairs(path, target, n_test, seed)
+        composer = composer_for(world, names)
+        read = read_pairs(path, target, n_test, seed, composer, composer.guarded(kept, target.kind))
         made = cls(
             concept=(read.concept.name,),
             kind=target.kind,
@@ -114,6 +117,12 @@ def _read_json(cls: "type[PromptSet]", path: Path) -> "PromptSet":
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
+        if first["type"] == "extra_forbidden":
+            fields = (PromptPair if len(first["loc"]) > 1 else cls).model_fields
+            meant = tables.question(where.rpartition(".")[2], [info.alias or name for name, info in fields.items()])
+            raise UserError(
+                f"{path} is not a saved prompt set: unknown key {where}{meant}. Rename or remove it."
+            ) from error
         raise UserError(f"{path} is not a saved prompt set: {where}: {first['msg']}.") from error
 
 

@@ -1,5 +1,6 @@
 """Prompts of the open world: templates filled from banks of words, or from what a language model suggests."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from ..support.errors import UserError
 from . import anchors, attributes, templates
 from .anchors import NOTHING, Replace
 from .banks import Bank, Concept, Kind, Named, find_concept, known_kind, template_banks, without_concept
-from .composer import Caption, Composed, Composer, Scope
+from .composer import Caption, Composed, Composer, Retain, Scope
 from .naming import named_in
 from .templates import PromptRow
 
@@ -45,19 +46,29 @@ class OpenComposer(Composer):
     ) -> Composed:
         """Put another object or style in the captions' place of the concept; near them are the templates' prompts."""
         found, near = concept.find(), self.compose(concept, scope, avoid)
-        others: tuple[str, ...] = ("",)
+        retain = self.retain(concept, templates.generator(scope.seed, "train"), avoid)
+        plain, train = templates.uniform_row(found)[0], []
+        for row in range(scope.n):
+            turn, place = divmod(row, len(captions))
+            text, where = captions[place]
+            said = (text or plain, retain(text or plain, where, ""))
+            train.append(near.train[row] if turn % 2 else said)
+        return replace(near, train=train)
+
+    def retain(self, concept: Named, rng: random.Random, avoid: Sequence[Named] = ()) -> Retain:
+        """Nudity loses its adjectives, an object or a style of the bank gives way to another."""
+        found, others = concept.find(), tuple[str, ...]()
         if found.layout != "nudity":
             bank = template_banks(found)["other"]
             for other in avoid:
                 bank = without_concept(bank, "other", other.find())
             others = bank.train
-        plain, rng, train = templates.uniform_row(found)[0], templates.generator(scope.seed, "train"), []
-        for row in range(scope.n):
-            turn, place = divmod(row, len(captions))
-            text, where = captions[place]
-            said = (text or plain, templates.retain_for(text or plain, found, rng.choice(others), where, ""))
-            train.append(near.train[row] if turn % 2 else said)
-        return replace(near, train=train)
+
+        def made(prompt: str, where: str, remedy: str) -> str:
+            named = named_in(prompt, found.synonyms) is not None
+            return templates.retain_for(prompt, found, rng.choice(others) if others and named else "", where, remedy)
+
+        return made
 
     def replacement(
         self, text: str, concept: Named, removed: Sequence[Named] = (), kept: Sequence[Named] = ()

@@ -40,6 +40,7 @@ class PromptSet(BaseModel):
     keep_forgotten: tuple[str, ...] = Field(default=(), description="what was forgotten before and shall stay so")
     replace_with: str | None = Field(default=None, description="what is drawn instead; none: the retain prompts")
     usual_anchor: bool = Field(default=False, description="whether nobody named that thing, so that the world chose it")
+    own_too: bool = Field(default=False, description="whether some rows say it themselves instead of `replace_with`")
     source: Source = "template"
     seed: int = 0
     train: tuple[PromptPair, ...]
@@ -60,7 +61,7 @@ class PromptSet(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent_anchor(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write a set without anchors as sets were written before there were any."""
-        later = ("replace_with", "usual_anchor")
+        later = ("replace_with", "usual_anchor", "own_too")
         return {name: value for name, value in write(self).items() if name not in later or value not in (None, False)}
 
     @property
@@ -102,6 +103,13 @@ class PromptSet(BaseModel):
     def anchor_test(self) -> list[str]:
         """Prompts of what is drawn instead, row by row those of `forget_test`."""
         return [pair.instead for pair in self.test]
+
+    @property
+    def drawn_instead(self) -> str | None:
+        """Say what is drawn instead of the concepts; None where the retain prompts or each pair say it."""
+        if self.replace_with is None or not self.own_too:
+            return self.replace_with
+        return f"{self.replace_with}, or what a pair says itself"
 
     def names_concept(self, prompt: str) -> bool:
         """Tell whether a prompt names one of the concepts, by any of its words or their plurals."""
@@ -162,7 +170,7 @@ class PromptSet(BaseModel):
         lines = [
             f"{self.concept} ({self.kind}, {self.world} world): {len(self.train)} train and {len(self.test)} test "
             f"pairs, from {self.source}, seed {self.seed}"
-            + (f", drawn instead: {self.replace_with}" if self.replace_with else "")
+            + (f", drawn instead: {self.drawn_instead}" if self.drawn_instead else "")
         ]
         for pair in self.train[:rows]:
             lines += [f"  forget  {pair.forget}", f"  retain  {pair.retain}"]

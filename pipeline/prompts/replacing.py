@@ -5,13 +5,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..support.errors import UserError
-from ..worlds import find_world
-from ..worlds.open import Open
 from . import tables
 from .anchors import AUTO, NOTHING, Replace, read_replacements
 from .banks import Named
 from .checks import forgotten_words
-from .compose import composer_of
+from .compose import composer_for
 from .composer import Composer
 from .concepts import different_concepts, join_concepts
 from .naming import named_in
@@ -23,19 +21,22 @@ if TYPE_CHECKING:
 
 
 def chosen(text: str | None, targets: Sequence[Named], composer: Composer, kept: Sequence[Named] = ()) -> str | None:
-    """Give what is drawn instead: the text, or with "auto" one thing for each concept, the same in all of its pairs.
+    """Give what is drawn instead: the text, with one thing for each "auto" in it, the same in all pairs of a concept.
 
     A model that redirects many prompts to one thing draws that; one that redirects each to another thing learns their
-    mean. An attribute is just left out, as in the retain prompts.
+    mean. An attribute is just left out, as in the retain prompts. What is the same for all concepts is said once.
+
+    Raises:
+        UserError: no plain words, or another number of them than of concepts.
     """
-    if text != AUTO:
-        return text
-    if targets[0].attribute_of is not None:
+    if text is None or (text == AUTO and targets[0].attribute_of is not None):
         return None
     gone = [*targets, *kept]
-    return join_concepts(
-        [composer.usual_anchor(target, [other for other in gone if other != target]) for target in targets]
-    )
+    named = [
+        composer.usual_anchor(target, [other for other in gone if other != target]) if one == AUTO else one
+        for one, target in zip(read_replacements(text, [target.name for target in targets]), targets, strict=True)
+    ]
+    return join_concepts(named if len(set(named)) > 1 else named[:1])
 
 
 def rule_of(
@@ -114,7 +115,7 @@ def without_usual_anchor(prompts: "PromptSet") -> "PromptSet":
 def replaced(
     prompts: "PromptSet", text: str, world: str, synonyms: tuple[str, ...] = (), kept: Sequence[str] = ()
 ) -> "PromptSet":
-    """Make the anchors that a set lacks.
+    """Make the anchors that a set lacks; where it lacks none, the text has no effect, and the set says so.
 
     Args:
         prompts: of a file.
@@ -127,20 +128,35 @@ def replaced(
         UserError: the text can't be drawn in the place of a concept.
     """
     if prompts.kind == "class":
-        raise UserError(f"replace_with: a file about classes names them itself, got {text!r}. Leave it out.")
-    composer = composer_of(world if all(map(find_world(world).can_say, prompts.concepts)) else Open.name)
-    targets = composer.targets(prompts.concepts, prompts.kind, synonyms, prompts.attribute_of)
+        raise UserError(
+            f"a file about classes says itself what is drawn instead, got replace_with {text!r}. Leave it out."
+        )
+    composer = composer_for(world, prompts.concepts)
+    words = (*prompts.synonyms, *synonyms) if len(prompts.concepts) == 1 else synonyms
+    targets = composer.targets(prompts.concepts, prompts.kind, words, prompts.attribute_of)
     if not composer.takes_llm:  # a world whose words have one kind each
         targets = [replace(target, kind=composer.kind_of(target.name, target.kind)) for target in targets]
     before = composer.guarded(different_concepts([*prompts.keep_forgotten, *kept]), prompts.kind)
-    rule = rule_of(text, targets, composer, before)
-    train, test = anchored(without_guards(prompts), rule), anchored(prompts.test, rule)
-    rows = [*train, *test]
-    retained = [number for number, pair in enumerate(rows, start=1) if rule and pair.anchor is None]
+    instead = chosen(text, targets, composer, before)
+    rule = rule_of(instead, targets, composer, before)
+    given = without_guards(prompts)
+    train, test = anchored(given, rule), anchored(prompts.test, rule)
+    before_and_after = list(zip([*given, *prompts.test], [*train, *test], strict=True))
+    retained = [number for number, (_, pair) in enumerate(before_and_after, start=1) if rule and pair.anchor is None]
     warnings = tables.told(
         retained, "forget prompt", f"without {prompts.concept!r}, with the retain prompt drawn instead", "row"
     )
-    if rule and not retained and rows == [*prompts.train, *prompts.test]:
-        warnings = (f"replace_with {text!r} has no effect: every row says what is drawn instead",)
-    made = {"train": train, "test": test, "replace_with": text, "warnings": (*prompts.warnings, *warnings)}
-    return prompts.model_copy(update=made)
+    kept_as_they_were = [old == new for old, new in before_and_after]
+    if rule and all(kept_as_they_were):
+        instead = None
+        if not retained:
+            warnings = (f"replace_with {text!r} has no effect: every row says what is drawn instead",)
+    return prompts.model_copy(
+        update={
+            "train": train,
+            "test": test,
+            "replace_with": instead,
+            "own_too": instead is not None and rule is not None and any(kept_as_they_were),
+            "warnings": (*prompts.warnings, *warnings),
+        }
+    )

@@ -4,17 +4,20 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..support.errors import UserError
-from ..support.text import counted
+from ..support.text import counted, meant
 
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet)\s*:[^<>]*>", re.I)
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 """What ends a line of a text file; other signs that Unicode calls so stand for a space, as they do in CSV."""
+
+_NEAR = 0.54
+"""Share of letters in common from which a name may be a misspelt other one: "anker" for "anchor"."""
 
 SUFFIXES = (".json", ".csv", ".txt")
 
@@ -33,8 +36,13 @@ def suffix_of(path: Path, known: Sequence[str] = SUFFIXES) -> str:
     return suffix
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "prompts", remedy: str = "Write one prompt a line") -> str:
     """Read a UTF-8 file with something in it.
+
+    Args:
+        path: of the file.
+        what: should be in it, for messages.
+        remedy: what to do where it is empty.
 
     Raises:
         UserError: it can't be read, is not UTF-8 text, or is empty.
@@ -49,7 +57,7 @@ def read_text(path: Path) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise UserError(f"{path} must be text, got a NUL byte in line {line}. Save it as UTF-8 text.")
     if not text.strip():
-        raise UserError(f"expected prompts in {path}, got an empty file. Write one prompt a line.")
+        raise UserError(f"expected {what} in {path}, got an empty file. {remedy}.")
     return text
 
 
@@ -76,6 +84,23 @@ def read_lines(path: Path) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
 def told(places: Sequence[int], noun: str, what: str, where: str) -> tuple[str, ...]:
     """A warning about some places of a file: how many, what about them, and the first; none without places."""
     return (f"{counted(len(places), noun)} {what} (the first in {where} {places[0]})",) if places else ()
+
+
+def question(name: str, known: Iterable[str]) -> str:
+    """A question whether a name that is not known is a misspelt one, with a space before it; empty where none is near.
+
+    >>> question("anker", ["anchor", "split"]), question("note", ["anchor", "split"])
+    (' (did you mean anchor?)', '')
+    """
+    near = meant(name, known, _NEAR)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def unused_warnings(columns: Collection[str], known: Collection[str]) -> tuple[str, ...]:
+    """Warn of the columns of a table, in lower case, that are none of those that are read."""
+    absent = [name for name in known if name not in columns]
+    unused = [f"{name}{question(name, absent)}" for name in columns if name and name not in known]
+    return (f"columns not used: {', '.join(unused)}",) if unused else ()
 
 
 def network_warnings(prompts: Iterable[tuple[int, str]], where: str = "line") -> tuple[str, ...]:
@@ -115,7 +140,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num} is not CSV: {error}.") from error
     if not rows:
-        raise UserError(f"expected rows under the header of {path}, got none. Write one pair a row.")
+        raise UserError(f"expected rows under the header of {path}, got none. Write some.")
     return rows
 
 

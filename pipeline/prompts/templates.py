@@ -130,6 +130,19 @@ def uniform_row(concept: Concept, avoid: Sequence[str] = ()) -> PromptRow:
     return f"{picture} in the style of {word}", picture
 
 
+def check_named(prompt: str, name: str, words: Sequence[str], where: str, remedy: str) -> None:
+    """Refuse to make a retain prompt of a prompt that doesn't name the concept; see `retain_for`.
+
+    Raises:
+        UserError: it names none of the words.
+    """
+    if named_in(prompt, words) is None:
+        raise UserError(
+            f"{where}: expected a prompt that names {name!r}, so that a retain prompt can be made of it, got "
+            f"{prompt!r}. Add the word{remedy}."
+        )
+
+
 def retain_for(prompt: str, concept: Concept, other: str, where: str, remedy: str) -> str:
     """Make the retain prompt of a forget prompt: nudity loses its adjectives, an object or a style gives way.
 
@@ -143,11 +156,7 @@ def retain_for(prompt: str, concept: Concept, other: str, where: str, remedy: st
     Raises:
         UserError: the prompt doesn't name the concept, or nothing else.
     """
-    if named_in(prompt, concept.synonyms) is None:
-        raise UserError(
-            f"{where}: expected a prompt that names {concept.name!r}, so that a retain prompt can be made of it, got "
-            f"{prompt!r}. Add the word{remedy}."
-        )
+    check_named(prompt, concept.name, concept.synonyms, where, remedy)
     nudity = concept.layout == "nudity"
     made = without_modifier(prompt, concept.synonyms) if nudity else with_replacement(prompt, concept.synonyms, other)
     if not made:

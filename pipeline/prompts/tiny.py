@@ -10,10 +10,10 @@ from ..support.text import squeezed
 from ..worlds import tiny_canvas as canvas
 from .anchors import NOTHING, Replace
 from .banks import Kind, Named, plain_name
-from .composer import Caption, Composed, Composer, Scope
+from .composer import Caption, Composed, Composer, Retain, Scope
 from .concepts import singular
 from .naming import named_in
-from .templates import PromptRow, Scene, Split, draw, generator
+from .templates import PromptRow, Scene, Split, check_named, draw, generator
 from .text import like, swapped, unique, with_replacement
 
 Value = tuple[str, str]
@@ -77,19 +77,37 @@ class TinyComposer(Composer):
         name = concept.name
         return Composed(" ".join(name.split()), (name.lower(), *concept.synonyms), train, test)
 
+    def retain(self, concept: Named, rng: random.Random, avoid: Sequence[Named] = ()) -> Retain:
+        """Put a phrase of any other value of the concept's dimension in its place."""
+        value, gone = find(concept), set(map(find, avoid))
+        words = self._words(value, concept)
+        others = [
+            (key, phrase) for key in _allowed(value, gone)[value[0]] for phrase in canvas.DIMENSIONS[value[0]][key]
+        ]
+
+        def made(prompt: str, where: str, remedy: str) -> str:
+            check_named(prompt, concept.name, words, where, remedy)
+            key, phrase = rng.choice(others)
+            return _put(value, words, phrase, key)(prompt)
+
+        return made
+
+    def own_words(self, concept: Named) -> tuple[str, ...]:
+        """The phrases of the concept's value."""
+        return names_of(find(concept))
+
+    def _words(self, value: Value, concept: Named) -> tuple[str, ...]:
+        return tuple(unique([*names_of(value), *concept.synonyms]))
+
     def replacement(
         self, text: str, concept: Named, removed: Sequence[Named] = (), kept: Sequence[Named] = ()
     ) -> Replace:
-        """Put a phrase of another value of the concept's dimension in its place."""
-        value = dimension, own = find(concept)
-        phrase, name = _instead(text, value, {canvas.dimension_of(other.name) for other in (*removed, *kept)})
-        words, phrases = names_of(value), set(map(squeezed, canvas.DIMENSIONS[dimension][own]))
-        if dimension == "subject":
-            return lambda prompt: with_replacement(prompt, words, phrase)
-        # a phrase gives way to a phrase, a bare name to a bare name
-        return lambda prompt: like(
-            prompt, swapped(prompt, words, lambda named: phrase if squeezed(named.text) in phrases else name)
-        )
+        """Put another value of the concept's dimension in its place; of a label, another subject into its scene."""
+        gone = {canvas.dimension_of(other.name) for other in (*removed, *kept)}
+        if canvas.dimension_of(concept.name) is None:
+            return _in_scene(concept.name, *_instead(text, ("subject", concept.name), gone))
+        value = find(concept)
+        return _put(value, self._words(value, concept), *_instead(text, value, gone))
 
     def usual_anchor(self, concept: Named, gone: Sequence[Named] = ()) -> str:
         """The first other value of the concept's dimension: a photo for a style."""
@@ -200,6 +218,39 @@ def kind_of(concept: str, kind: Kind) -> Kind:
     return kind if kind == "nudity" and found[0] == "subject" else "object"
 
 
+def _put(value: Value, words: Sequence[str], phrase: str, name: str) -> Replace:
+    """Give the rule that puts another value, by a phrase and by its bare name, where a prompt names this one."""
+    dimension, own = value
+    if dimension == "subject":
+        return lambda prompt: with_replacement(prompt, words, phrase)
+    phrases = set(map(squeezed, canvas.DIMENSIONS[dimension][own]))
+    # a phrase gives way to a phrase, a bare name to a bare name
+    return lambda prompt: like(
+        prompt, swapped(prompt, words, lambda named: phrase if squeezed(named.text) in phrases else name)
+    )
+
+
+def _in_scene(label: str, phrase: str, name: str) -> Replace:
+    """Give the rule that puts another subject into a scene that goes by a label of the user's.
+
+    Raises:
+        UserError: from the rule, where the scene shows this subject already.
+    """
+
+    def anchor(prompt: str) -> str:
+        own = canvas.labels_of(prompt).get("subject")
+        if own is None:
+            return prompt
+        if own == name:
+            raise UserError(
+                f"expected another subject than what {label!r} shows to draw instead (replace_with), got {phrase!r} "
+                f"for {prompt!r}. Name another."
+            )
+        return _put(("subject", own), names_of(("subject", own)), phrase, name)(prompt)
+
+    return anchor
+
+
 def _instead(text: str, value: Value, gone: Collection[Value | None]) -> tuple[str, str]:
     """Find the phrase and the other value that a text names, of the same dimension.
 
@@ -214,15 +265,16 @@ def _instead(text: str, value: Value, gone: Collection[Value | None]) -> tuple[s
     use = f"Use one of {', '.join(choices)}." if choices else "Forget fewer concepts at once."
     if text == NOTHING and dimension != "style":
         raise UserError(
-            f"replace_with: tiny-canvas draws a {dimension} in every picture, so nothing can't stand in the place of "
-            f"{own!r}. {use}"
+            f"expected another {dimension} to draw in the place of {own!r} (replace_with), got {text!r}: tiny-canvas "
+            f"draws one in every picture. {use}"
         )
     bare = "photo" if text == NOTHING else plain_name(plain_name(text, "object"), "style").removeprefix("plain ")
     names = [text, bare, singular(bare) or bare]
     found = next(filter(None, map(canvas.dimension_of, names)), None)
     if found is None or found[0] != dimension or found[1] not in choices:
         raise UserError(
-            f"replace_with: expected another {dimension} of tiny-canvas in the place of {own!r}, got {text!r}. {use}"
+            f"expected another {dimension} of tiny-canvas to draw in the place of {own!r} (replace_with), got "
+            f"{text!r}. {use}"
         )
     phrases, named = canvas.DIMENSIONS[dimension][found[1]], set(map(squeezed, names))
     return next((phrase for phrase in phrases if squeezed(phrase) in named), phrases[0]), found[1]

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 from ..audits import AUDITS, Evidence, Loss, Row, Section
 from ..audits.figures import ROUNDING, Outcome
-from ..schema.results import TOLERATED_LOSS, AuditResult, Interference, Results, TrainingResult
-from ..support.text import points
+from ..schema.results import TOLERATED_LOSS, AuditResult, BudgetResult, Interference, Results, TrainingResult
+from ..support.text import points, signed
 
 REMOVED = 0.90
 """Removed share from which the verdict says "Forgotten"."""
@@ -142,7 +142,18 @@ def verdict(results: Results) -> Verdict:
     forgetting, first = _forgetting(results, wreckage)
     keeping, second = _keeping(results)
     instead = f" To be drawn instead: {results.instead}." if results.instead else ""
-    return Verdict(forgetting, keeping, f"{first}; {second}.{instead}", bool(wreckage))
+    budget = f" {budget_text(results.training.budget)}" if results.training.budget else ""
+    return Verdict(forgetting, keeping, f"{first}; {second}.{instead}{budget}", bool(wreckage))
+
+
+def budget_text(found: BudgetResult) -> str:
+    """Whether a budget of the retain loss held at the end, and what it took, as a sentence."""
+    held = found.rise <= found.allowed
+    steps = "the last step" if found.steps == 1 else f"the last {found.steps} steps"
+    return (
+        f"Retain loss {signed(100 * found.rise, 2)} % over {steps}: the budget of {100 * found.allowed:g} % "
+        f"{'held' if held else 'did not hold, and more steps would raise μ further'} (μ = {found.multiplier:.2f})."
+    )
 
 
 def course(training: TrainingResult) -> str:

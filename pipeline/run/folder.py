@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ..data.samples import SampleSet
 from ..models import BUNDLED, Denoiser
-from ..models.lineage import denoiser_files
+from ..models.lineage import RECIPE, RECORD, denoiser_files, is_run
 from ..prompts import PromptSet
 from ..report import write_report
 from ..schema.defaults import read_yaml, stored_recipe
@@ -41,7 +41,7 @@ KEPT_IMAGES = 16
 PREVIEWS = 4
 """Images of each of `TEST_SETS` that are drawn while a model trains: the first of the audit's, with its seeds."""
 
-RECORD, RECIPE, PROMPTS, RESULTS = "run.json", "recipe.yaml", "prompts.json", "results.json"
+PROMPTS, RESULTS = "prompts.json", "results.json"
 REPORT = ("report.html", "MODEL_CARD.md")
 
 NAMES = (
@@ -142,7 +142,7 @@ class RunFolder:
     @property
     def is_there(self) -> bool:
         """Whether the folder holds a run, begun or finished."""
-        return any((self.path / name).is_file() for name in (RECIPE, RECORD))
+        return is_run(self.path)
 
     @property
     def is_run(self) -> bool:

@@ -20,8 +20,9 @@ from ..models.frozen import check_base
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
 from ..prompts.anchors import AUTO
+from ..prompts.concepts import same_concept
 from ..prompts.replacing import without_usual_anchor
-from ..schema.idle import idle_options
+from ..schema.idle import REDIRECTS, idle_options
 from ..schema.recipe import DataSection
 from ..schema.resolve import Setting
 from ..support.errors import UserError
@@ -88,17 +89,29 @@ def preflight(
     prompts = prompts or prompts_of(setting, denoiser)
     if prompts.usual_anchor and recipe.instead != AUTO:
         prompts = without_usual_anchor(prompts)
+    told += _removed_before(setting) if trains else []
     told += check_rows(given, len(prompts.train)) if given is not None and trains else []
     texts = audit_prompts(prompts, recipe.audits, subject_of(setting))
     warnings = [*prompts.warnings, *told, *idle_options(setting, () if trains else AUDITED, trains)]
     if trains and prompts.own_anchors and recipe.prompts.replace_with is None and not recipe.method.redirects:
-        warnings.append("the anchors of the prompts have no effect without a method that draws something else instead.")
+        warnings.append(f"the anchors of the prompts have no effect {REDIRECTS.of(setting)}.")
     if denoiser and recipe.device not in ("auto", device.type, str(device)):
         warnings.append(f"device (--device) has no effect on a model that is loaded already; it is on {device}.")
     warnings += check_audits(recipe.audits, subject_of(setting), texts)
     if trains:
         check_samples(recipe.training, recipe.method, *_sample_counts(setting, prompts))
     return Checked(prompts, tuple(dict.fromkeys(warnings)))
+
+
+def _removed_before(setting: Setting) -> list[str]:
+    """A warning of each concept that the model's own weights say was removed from it already."""
+    gone = [
+        name for name in setting.recipe.concepts if any(same_concept(name, old) for old in setting.lineage.forgotten)
+    ]
+    return [
+        f"{name!r} was removed from this model before, as its weights say, so there may be little left to forget."
+        for name in gone
+    ]
 
 
 def preflight_model(

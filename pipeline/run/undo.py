@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import BUNDLED, Denoiser, load_denoiser
+from ..models import Denoiser, load_denoiser
 from ..models.lineage import header_of
 from ..schema.defaults import stored_recipe
 from ..schema.resolve import resolve
@@ -72,7 +72,7 @@ def undo_to_folder(
         raise UserError(f"expected the model to take {removal} back from (--model), as the file alone holds none.")
     else:
         difference = Difference.of_file(removal)
-    name = str(removal) if own else _model_in(model or str(removal))
+    name = model or str(removal)
     header = header_of(name) if own is None else dict(difference.metadata)
     denoiser = own or load_denoiser(name, device, model_config_folder)
     taken = take_back(denoiser.module, difference, header, any_base)
@@ -111,18 +111,3 @@ def _of_run(run: RunFolder, base: str | None, whole: bool) -> tuple[Difference, 
     metadata = run_header(denoiser, setting, base_hashes(before), None)
     difference = Difference.between(str(run.path), metadata, snapshot(denoiser.module), before)
     return difference, denoiser if whole else None, where
-
-
-def _model_in(model: str) -> str:
-    """The diffusers folder of a run folder; anything else is a model itself."""
-    folder = user_path(model)
-    run = RunFolder(folder)
-    if model in BUNDLED or not folder.is_dir() or not run.is_there:
-        return model
-    inner = folder / "weights" / "diffusers"
-    if not inner.is_dir():
-        raise UserError(
-            f"{model} keeps no whole model. Write it with: turpentine export {model} --formats diffusers; or name one "
-            "with --model."
-        )
-    return str(inner)

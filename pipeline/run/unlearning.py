@@ -192,7 +192,7 @@ def _worked(
         concept=recipe.concept,
         kind=recipe.kind,
         method=recipe.method.name,
-        instead=prompts.replace_with if recipe.method.redirects else None,
+        instead=prompts.drawn_instead if recipe.method.redirects else None,
         recipe=recipe.model_dump(mode="json"),
         model=ModelInfo(name=recipe.model, family=denoiser.family, sha256=hashes.sha256),
         training=training,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError, given
 from ..support.places import user_path
 from ..support.text import meant
-from .fields import fields_of
+from .fields import Field, fields_of, value_at
 from .recipe import Recipe, Section
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -126,6 +127,22 @@ def _families(model: str, pipeline_class: str | None) -> tuple[str, ...]:
     return (family_of_pipeline(kind) or Family).defaults
 
 
+def usual_value(field: Field) -> Any:
+    """What a field is where nobody chooses it, the model or the method; an option that RGD lacks: with its methods.
+
+    Returns:
+        "by method" where these differ.
+    """
+    owners = field.owners if field.owners and _RGD not in field.owners else (_RGD,)
+    first, *others = [value_at(_usual_recipe(method), field.path) for method in owners]
+    return "by method" if any(other != first for other in others) else first
+
+
+@cache
+def _usual_recipe(method: str) -> Recipe:
+    return build_recipe({"concept": "cat", "method": {"name": method}})
+
+
 def build_recipe(chosen: Mapping[str, Any], pipeline_class: str | None = None) -> Recipe:
     """Fill what was chosen (nested dictionaries) with the defaults of its model and method.
 
@@ -223,10 +240,23 @@ def describe(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             start, expected = f"expected a {place}: --{place} cat" if place == "concept" else f"expected {place}", ""
         else:
-            expected = _expected(problem)
+            expected = _with_options(_expected(problem), options)
             got = f", got {given(problem['input'])}" if place and ", got " not in expected else ""
         wrong.setdefault((start, got), []).append(expected)
     return "; ".join(f"{start}{_either(expected)}{got}" for (start, got), expected in wrong.items())
+
+
+def _with_options(text: str, options: Mapping[str, str]) -> str:
+    """The text of a check of several fields, with the option behind each field that it names."""
+    seen: set[str] = set()
+
+    def named(match: re.Match[str]) -> str:
+        key = match[0]
+        known = key in options and key not in seen
+        seen.add(key)
+        return f"{key} ({options[key]})" if known else key
+
+    return re.sub(r"\b[a-z]+\.[a-z_]+\b", named, text)
 
 
 def _either(expected: Sequence[str]) -> str:

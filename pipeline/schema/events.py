@@ -21,6 +21,7 @@ class Event(BaseModel):
     `forget_limit` is alpha, and `above_limit` the share of what it looks at that is above it; `truncated` says that all
     of it is. `change_*` is the first-order change of each *objective* under the update that the weights really took
     (L_f of an ascent is minus the forget loss): negative is good. `retain_weight` is lambda where the rule moves it.
+    `retain_rise` is by how much the retain loss is above the original's, as a share of its mean, where a rule asks.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +45,7 @@ class Event(BaseModel):
     retain_weight: float | None = None
     redirects: bool = False
     distils: bool = False
+    retain_rise: float | None = None
 
     def line(self) -> str:
         """As a line of `events.jsonl`."""

@@ -38,6 +38,7 @@ class Field:
         low: smallest number; None for no bound.
         low_is_open: true if `low` itself is too small.
         high: largest number; None for no bound.
+        high_is_open: true if `high` itself is too large.
         owners: methods that have it; empty where it belongs to every method.
         repeatable: true if an option may be given several times.
         separator: stands between the values of a repeated option.
@@ -55,6 +56,7 @@ class Field:
     low: float | None = None
     low_is_open: bool = False
     high: float | None = None
+    high_is_open: bool = False
     owners: tuple[str, ...] = ()
     repeatable: bool = False
     separator: str = ","
@@ -88,12 +90,18 @@ class Field:
     def range(self) -> str:
         """The range of a number, as in "≥ 1, ≤ 1000"; empty where there is none."""
         low = f"{'>' if self.low_is_open else '≥'} {self.low}" if self.low is not None else ""
-        return ", ".join(end for end in (low, f"≤ {self.high}" if self.high is not None else "") if end)
+        high = f"{'<' if self.high_is_open else '≤'} {self.high}" if self.high is not None else ""
+        return ", ".join(end for end in (low, high) if end)
 
     @property
     def note(self) -> str:
         """Whose option it is, where it belongs to some methods only: "for rg, rgd"."""
         return f"for {', '.join(self.owners)}" if self.owners else ""
+
+    @property
+    def takes_none(self) -> bool:
+        """True if "none" stands for no value: where it may be None, and for no name at all in a list of names."""
+        return self.optional or (self.several and self.is_free_text)
 
     def parse(self, text: str) -> Any:
         """Read what a person wrote; numbers and choices stay texts, which the recipe reads and checks.
@@ -102,9 +110,11 @@ class Field:
         True
         >>> fields()["formats"].parse("lora, delta")
         ['lora', 'delta']
+        >>> fields()["keep_forgotten"].parse("none")
+        []
         """
-        if self.optional and text.strip().lower() in ("none", "null"):
-            return None
+        if self.takes_none and text.strip().lower() in ("none", "null"):
+            return None if self.optional else []
         if self.several:
             return [part.strip() for part in text.split(self.separator) if part.strip()]
         return text
@@ -182,7 +192,7 @@ def _describe(path: Path, info: FieldInfo, owners: tuple[str, ...] = ()) -> Fiel
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     separator = str(extra.get("separator", ","))
     bounds: dict[str, Any] = {
-        end: getattr(mark, end) for mark in info.metadata for end in ("ge", "gt", "le") if hasattr(mark, end)
+        end: getattr(mark, end) for mark in info.metadata for end in ("ge", "gt", "le", "lt") if hasattr(mark, end)
     }
     return Field(
         path=path,
@@ -196,7 +206,8 @@ def _describe(path: Path, info: FieldInfo, owners: tuple[str, ...] = ()) -> Fiel
         default=None if info.is_required() else info.get_default(call_default_factory=True),
         low=bounds.get("gt", bounds.get("ge")),
         low_is_open="gt" in bounds,
-        high=bounds.get("le"),
+        high=bounds.get("lt", bounds.get("le")),
+        high_is_open="lt" in bounds,
         owners=owners,
         repeatable=bool(extra.get("repeatable", False)),
         separator=separator,

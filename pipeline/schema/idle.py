@@ -1,4 +1,4 @@
-"""Options that were given and change nothing: each is told, with what it would need.
+"""Options that were given and change nothing: each is told, with what it would need and what to do.
 
 One table, over every field of a recipe. What counts as given is what differs from the defaults of the model and the
 method, as the app and the nodes send every widget. A switch that is off asks for nothing and is never idle.
@@ -21,45 +21,80 @@ class Need:
     Attributes:
         told: in words, after "has no effect": without what, or with what.
         met: whether a setting has it.
+        remedy: what gives it an effect, or why to leave it out; of the setting, where it depends on that.
     """
 
     told: str
     met: Callable[[Setting], bool]
+    remedy: str | Callable[[Setting], str] = "leave it out"
+
+    def of(self, setting: Setting) -> str:
+        """What is missing, and what to do about it."""
+        return f"{self.told}: {self.remedy if isinstance(self.remedy, str) else self.remedy(setting)}"
+
+
+def _to_redirect(setting: Setting) -> str:
+    can = "forget" in type(setting.recipe.method).model_fields
+    return "add --forget redirect" if can else "take --method rgd --forget redirect"
 
 
 _TEXT = Need("with kind 'class', whose prompts are names of classes", lambda its: its.recipe.kind != "class")
 _CLASS = Need("without kind 'class'", lambda its: its.recipe.kind == "class")
-_MADE = Need("with prompts.file", lambda its: its.recipe.prompts.file is None)
-_LLM = Need("without prompts.source 'llm'", lambda its: its.recipe.prompts.source == "llm")
-_NUDITY = Need("where nudity is not counted (audits.nudity)", lambda its: its.counts_nudity)
-_ALIGNMENT = Need("without audits.alignment", lambda its: its.recipe.audits.alignment)
-_DATASET = Need("without data.dataset", lambda its: its.recipe.data.dataset is not None)
+_MADE = Need("with prompts.file", lambda its: its.recipe.prompts.file is None, "leave out one of the two")
+_LLM = Need("without prompts.source 'llm'", lambda its: its.recipe.prompts.source == "llm", "add --source llm")
+_NUDITY = Need("where nudity is not counted (audits.nudity)", lambda its: its.counts_nudity, "add --nudity on")
+_ALIGNMENT = Need("without audits.alignment", lambda its: its.recipe.audits.alignment, "add --alignment true")
+_DATASET = Need(
+    "without data.dataset", lambda its: its.recipe.data.dataset is not None, "name the images with --dataset"
+)
 _DRAWN = Need("with data.dataset, as no training images are drawn", lambda its: its.recipe.data.dataset is None)
 _SEEN = Need(
     "on the training of a method that looks at no forget images; they are only measured",
     lambda its: "forget" in its.recipe.method.sees,
+    "take a method that does, such as --method rgd",
 )
 _IMAGES = Need("with a method that looks at no training images", lambda its: bool(its.recipe.method.sees))
-_PICTURES = Need("without data.forget_images", lambda its: its.recipe.data.forget_images is not None)
-_SIMILAR = Need("without data.retain_classes 'similar'", lambda its: its.recipe.data.retain_classes == "similar")
+_PICTURES = Need(
+    "without data.forget_images",
+    lambda its: its.recipe.data.forget_images is not None,
+    "name the pictures with --forget-images",
+)
+_SIMILAR = Need(
+    "without data.retain_classes 'similar'",
+    lambda its: its.recipe.data.retain_classes == "similar",
+    "add --retain-classes similar",
+)
 _STEPS = Need("with a method in closed form, which takes no steps", lambda its: not its.recipe.method.closed_form)
-_RETAIN = Need("without a method with a retain term", lambda its: "retain" in its.recipe.method.terms)
-_REDIRECTS = Need("without a method that draws something else instead", lambda its: its.recipe.method.redirects)
+_RETAIN = Need(
+    "without a method with a retain term",
+    lambda its: "retain" in its.recipe.method.terms,
+    "take a method that has one, such as --method rgd",
+)
+REDIRECTS = Need(
+    "without a method that draws something else instead", lambda its: its.recipe.method.redirects, _to_redirect
+)
 _LORA_FILE = Need(
-    "without the format lora or lora_diffusers", lambda its: not _LORAS.isdisjoint(its.recipe.output.formats)
+    "without the format lora or lora_diffusers",
+    lambda its: not _LORAS.isdisjoint(its.recipe.output.formats),
+    "name one among --formats",
 )
 _EXTRACTED = Need(
     "with training.parameters 'lora', whose own rank is written",
     lambda its: its.recipe.training.parameters != "lora",
+    "set --adapter-rank instead",
 )
-_RANK = Need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None)
+_RANK = Need("with output.lora_energy", lambda its: its.recipe.output.lora_energy is None, "leave out one of the two")
 _ELSEWHERE = Need(
     "with device 'cpu', where the gradient is already",
     lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
 )
 _GPU = Need("with device 'cpu', which repeats itself anyway", lambda its: its.recipe.device != "cpu")
 _ON_GPU = Need("with device 'cpu'", lambda its: its.recipe.device != "cpu")
-_LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
+_LORA = Need(
+    "without training.parameters 'lora'",
+    lambda its: its.recipe.training.parameters == "lora",
+    "add --parameters lora",
+)
 
 
 def _reached(key: str) -> Need:
@@ -68,7 +103,7 @@ def _reached(key: str) -> Need:
     def met(setting: Setting) -> bool:
         return int(getattr(setting.recipe.training, key)) <= setting.recipe.training.steps
 
-    return Need("with fewer training.steps", met)
+    return Need("with fewer training.steps", met, "lower it, or raise --steps")
 
 
 ALWAYS: tuple[Need, ...] = ()
@@ -92,7 +127,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "prompts.llm_model": (_TEXT, _MADE, _LLM),
     "prompts.keep_forgotten": (_TEXT,),
     "prompts.llm_fallback": (_TEXT, _MADE, _LLM),
-    "prompts.replace_with": (_REDIRECTS,),
+    "prompts.replace_with": (REDIRECTS,),
     "data.dataset": ALWAYS,  # refused without kind 'class'
     "data.retain_classes": (_CLASS, _DATASET),
     "data.retain_per_class": (_CLASS, _DATASET),
@@ -183,11 +218,11 @@ def idle_options(setting: Setting, only: Iterable[str] = (), trains: bool = True
 def _unmet(field: Field, setting: Setting, own: Mapping[str, str], trains: bool) -> Iterable[str]:
     """Why a field has no effect, the first reason; nothing if it has one."""
     if field.path[0] != "method" or field.key in NEEDS:
-        untrained = (_DRAWN, _SEEN, _IMAGES, _REDIRECTS, _STEPS)
+        untrained = (_DRAWN, _SEEN, _IMAGES, REDIRECTS, _STEPS)
         needs = [need for need in NEEDS.get(field.key, ALWAYS) if trains or need not in untrained]
-        return [need.told for need in needs if not need.met(setting)][:1]
+        return [need.of(setting) for need in needs if not need.met(setting)][:1]
     if not trains:
-        return ["where nothing is trained"]
+        return ["where nothing is trained: leave it out"]
     return [own[field.path[-1]]] if field.path[-1] in own else []
 
 

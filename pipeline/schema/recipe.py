@@ -67,7 +67,7 @@ class PromptSection(Section):
     keep_forgotten: tuple[str, ...] = Field(
         default=("auto",),
         description="concepts that were removed earlier and must stay removed: names, run folders or weights files of "
-        "Turpentine; auto: as the model's own weights say",
+        "Turpentine; auto: as the model's own weights say; none: guard nothing",
         json_schema_extra={"repeatable": True},
     )
     llm_fallback: bool = Field(
@@ -337,7 +337,7 @@ class Recipe(Section):
     )
     model: str = Field(
         default="tiny-canvas",
-        description="'tiny-canvas', 'tiny-canvas-dit', a diffusers folder, a .safetensors checkpoint or a hub id",
+        description="'tiny-canvas', 'tiny-canvas-dit', a diffusers folder, a run, a .safetensors checkpoint, a hub id",
     )
     model_config_folder: str | None = Field(
         default=None,
@@ -402,16 +402,6 @@ class Recipe(Section):
             raise ValueError(f"data.dataset belongs to kind 'class' (class-conditional models), got kind {self.kind!r}")
         if self.training.guard and not {"forget", "retain"} <= set(self.method.terms):
             raise ValueError(f"training.guard needs a forget and a retain term, and {self.method.name!r} lacks one")
-        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
-        if self.training.early_stop and not (limited and self.method.ascends):
-            raise ValueError(
-                "training.early_stop needs a method that ascends to a forget limit, got "
-                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}"
-            )
-        if self.training.early_stop and self.method.has_teacher:
-            raise ValueError(
-                "training.early_stop compares denoising losses on retain images, got method.retain 'distil'"
-            )
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
@@ -435,6 +425,28 @@ class Recipe(Section):
                 f"training.base_precision {base!r} goes with samples.offload 'none' or 'model', got "
                 f"{self.samples.offload!r}: quantised layers can't leave the device one by one"
             )
+
+    @model_validator(mode="after")
+    def _knows_when_to_stop(self) -> "Recipe":
+        """Early stop looks at a forget limit, and at denoising losses on retain images."""
+        if not self.training.early_stop:
+            return self
+        limited = isinstance(self.method, ForgetLimit) and self.method.forget_limit is not None
+        if not (limited and self.method.ascends):
+            remedy = "add --forget ascend" if self.method.redirects else "add --forget-limit auto"
+            if not isinstance(self.method, ForgetLimit):
+                able = _those(lambda config: issubclass(config, ForgetLimit), "or")
+                remedy = f"take {able} with --forget ascend"
+            raise ValueError(
+                "training.early_stop needs a method that ascends to a forget limit, got "
+                f"{self.method.name!r} {'that redirects' if self.method.redirects else 'without'}: {remedy}"
+            )
+        if self.method.has_teacher:
+            raise ValueError(
+                "training.early_stop compares denoising losses on retain images, got method.retain 'distil': add "
+                "--retain denoise"
+            )
+        return self
 
     @model_validator(mode="after")
     def _allowed_by_the_method(self) -> "Recipe":
@@ -487,7 +499,7 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _those(need: Callable[[type[MethodConfig]], bool]) -> str:
+def _those(need: Callable[[type[MethodConfig]], bool], joint: str = "and") -> str:
     """The methods that have a need, as a list in words."""
     *others, last = [name for name in names() if need(find(name).config)]
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {joint} {last}" if others else last

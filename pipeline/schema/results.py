@@ -38,6 +38,15 @@ class Pair(Record):
     retain: float
 
 
+class BudgetResult(Record):
+    """Whether `combine: budget` kept the retain loss within its budget, over the last pass through the retain data."""
+
+    allowed: float = Field(description="how much it may rise, as a share of what it was")
+    rise: float = Field(description="mean rise, as a share of what it was on the same data before the first step")
+    steps: int = Field(description="of that pass")
+    multiplier: float = Field(description="mu after the last step, the weight of the retain gradient")
+
+
 class TrainingResult(Record):
     """The cost of the fine-tuning, or of the edit in closed form, and its course."""
 
@@ -57,6 +66,7 @@ class TrainingResult(Record):
         description="closed form: share of the distance from what the edited layers read of the forget prompts to what "
         "they read of their anchors that was covered, at most 1",
     )
+    budget: BudgetResult | None = Field(default=None, description="combine 'budget': whether it held")
 
 
 class NudityResult(Record):

@@ -87,13 +87,13 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def meant(name: str, known: Iterable[str]) -> str:
-    """The known name that comes nearest to one that nobody knows; empty if none comes near.
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that comes nearest to one that nobody knows; empty if none comes near, by difflib's ratio.
 
     >>> meant("repalce_with", ["replace_with", "steps"]), meant("colour", ["steps"])
     ('replace_with', '')
     """
-    return next(iter(get_close_matches(name, list(known), 1)), "")
+    return next(iter(get_close_matches(name, list(known), 1, cutoff)), "")
 
 
 def size(count: float) -> str:

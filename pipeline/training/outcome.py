@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from ..schema.events import Event
-from ..schema.results import Pair, TrainingResult
+from ..schema.results import BudgetResult, Pair, TrainingResult
 
 
 def outcome(
@@ -40,6 +40,20 @@ def outcome(
             forget=_mean(event.loss_forget for event in tail), retain=_mean(event.loss_retain for event in tail)
         ),
     )
+
+
+def budget_kept(events: Sequence[Event], allowed: float) -> BudgetResult | None:
+    """Compare the rise of the retain loss with what was allowed; None of a rule that watches no rise.
+
+    Args:
+        events: of the last steps.
+        allowed: as a share of what the loss was.
+    """
+    rises = [event.retain_rise for event in events if event.retain_rise is not None]
+    multiplier = events[-1].retain_weight if events else None
+    if not rises or multiplier is None:
+        return None
+    return BudgetResult(allowed=allowed, rise=_mean(rises), steps=len(rises), multiplier=multiplier)
 
 
 def _share(flags: Iterable[bool]) -> float:

@@ -29,7 +29,7 @@ from ..support.progress import Progress, Silent, Within
 from .checkpoints import Checkpoints
 from .feed import Feed
 from .optimizers import MetricAdam, build_optimizer
-from .outcome import outcome
+from .outcome import budget_kept, outcome
 from .parallel import parallel_network
 from .schedule import EarlyStop, Schedule
 from .tuning import tuned
@@ -125,7 +125,11 @@ class Trainer:
                 raise UserError(f"{stop}{kept} {self._advice(done)}") from None
         self.checkpoints.save(done)
         seconds = time.perf_counter() - began if start == 0 else None
-        return outcome(self.events, done, self.schedule.settled, seconds, self.denoiser.device)
+        result = outcome(self.events, done, self.schedule.settled, seconds, self.denoiser.device)
+        whole = self.spec.retain_batch == "all"
+        one_pass = 1 if whole else math.ceil(len(self.samples.retain) / self.spec.batch_size)
+        budget = budget_kept(self.events[-one_pass:], self.method.config.allowance)
+        return result.model_copy(update={"budget": budget})
 
     def _step(self, step: int) -> Event:
         began, rate = time.perf_counter(), self.schedule.rate(step)
@@ -155,6 +159,7 @@ class Trainer:
             above_limit=forget.above_limit if forget else None,
             forget_limit=forget.forget_limit if forget else None,
             retain_weight=self.method.moves(),
+            retain_rise=self.method.rise(),
             redirects=bool(forget and forget.is_distance),
             distils=bool(retain and retain.is_distance),
         )

@@ -217,7 +217,7 @@ def _mistakes():
     yield "expected a retain prompt without", names
     anchor = graph(names)
     anchor["2"]["inputs"] |= {"text": "", "replace_with": "an astronaut"}
-    yield "replace_with: expected", anchor
+    yield "expected another thing to draw instead", anchor
     batch = node("EmptyImage", width=64, height=64, batch_size=8, color=255)
     pictures = {id_: graph(tiny)[id_] for id_ in ("1", "2", "4", "16")}
     pictures["4"]["inputs"]["forget_images"] = ["batch", 0]

@@ -90,7 +90,7 @@ def test_prompt_set_says_what_is_drawn_instead():
     made, _, retain, preview = call("DiversePromptSet", **settings, replace_with="a horse")
     assert plain == same and plain.replace_with != "a horse" and retain == plain.retain_train
     assert all("horse" in text for text in made.anchor_train) and "drawn instead: a horse" in preview
-    with pytest.raises(UserError, match="replace_with: expected another subject of tiny-canvas"):
+    with pytest.raises(UserError, match="expected another subject of tiny-canvas to draw"):
         call("DiversePromptSet", **settings, replace_with="a dog")
 
 

@@ -10,6 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from turpentine.pipeline.models import BUNDLED, choose_device, load_denoiser
+from turpentine.pipeline.models.architectures import find_architecture
+from turpentine.pipeline.models.lineage import header_of, lineage_of, pipeline_class_of, place_of_model
+from turpentine.pipeline.models.load import check_model
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
 
 from ..support.tiny_models import BUILDERS, build_family
@@ -361,6 +366,46 @@ def test_a_folder_one_level_off_says_where_the_model_is(folder, tmp_path):
     (snapshot / "model_index.json").unlink()
     with pytest.raises(UserError, match="It holds one network alone"):
         load_denoiser(str(snapshot / "vae"), "cpu")
+
+
+def run_of(tmp_path, folder=None, *marks):
+    """A run's folder with a model of its own, and another model in it."""
+    run = tmp_path / "run"
+    (run / "weights").mkdir(parents=True)
+    for name in marks:
+        (run / name).write_text("{}")
+    shutil.copytree(BUNDLED["tiny-canvas"], run / "other")
+    if folder:
+        folder.rename(run / "weights" / "diffusers")
+    return run
+
+
+def test_a_run_is_the_model_that_it_ended_with(folder, tmp_path):
+    told = {"turpentine.base_model": "a/b", "turpentine.concept": "cat"}
+    save_file(load_file(folder / UNET), folder / UNET, told)
+    run = run_of(tmp_path, folder, "recipe.yaml")
+    inner = run / "weights" / "diffusers"
+    denoiser = load_denoiser(str(run), "cpu")
+    own = load_denoiser(str(inner), "cpu")
+    assert denoiser.name == str(run) and states(denoiser.pipeline).keys() == states(own.pipeline).keys()
+    assert place_of_model(str(run)) == check_model(str(run)) == inner and place_of_model(str(inner)) == inner
+    assert header_of(str(run)) == header_of(str(inner)) and lineage_of(str(run)).forgotten == ("cat",)
+    assert pipeline_class_of(str(run)) == pipeline_class_of(str(inner)) == "StableDiffusionPipeline"
+    assert find_architecture(str(run)) == find_architecture(str(inner))
+    assert (
+        build_recipe({"concept": "cat", "model": str(run)}).method
+        == build_recipe({"concept": "cat", "model": str(inner)}).method
+    )
+    assert resolve(build_recipe({"concept": "dog", "model": str(run)})).forgotten_before == ("cat",)
+
+
+def test_a_run_without_a_model_of_its_own_says_how_to_write_it(tmp_path):
+    run = run_of(tmp_path, None, "run.json")
+    for name, remedy in (("run.json", f"unlearn --resume {run}"), ("results.json", f"export {run} --formats diff")):
+        (run / name).write_text("{}")
+        with pytest.raises(UserError, match=remedy) as caught:
+            load_denoiser(str(run), "cpu")
+        assert "other" not in str(caught.value)
 
 
 def test_an_empty_folder(tmp_path):

@@ -8,6 +8,7 @@ from turpentine.benchmarks.memory import peak_bytes
 from turpentine.pipeline.maths.choices import RULES
 from turpentine.pipeline.methods import build_method, find
 from turpentine.pipeline.models import wrap_pipeline
+from turpentine.pipeline.report.summary import budget_text
 from turpentine.pipeline.schema.recipe import TrainingSection
 from turpentine.pipeline.training.trainer import Trainer
 
@@ -69,6 +70,21 @@ def test_the_budget_compares_with_the_base_on_the_same_data():
     for event, loss in zip(trainer.events, before, strict=True):
         weight = max(0.0, weight + 20 * (event.loss_retain - 1.05 * loss) / mean)
         assert event.retain_weight == weight
+    for event, loss in zip(trainer.events, before, strict=True):
+        assert event.retain_rise == pytest.approx((event.loss_retain - loss) / mean, abs=1e-9)
+
+
+@pytest.mark.parametrize(("budget", "retain_batch", "steps"), [(1000.0, "batch", 3), (0.0, "all", 1)])
+def test_a_run_tells_whether_its_budget_held(budget, retain_batch, steps):
+    config = {"combine": "budget", "budget": budget, "forget_limit": None, "retain_weight": 0.0}
+    _, result, trainer = train(config=config, steps=5, retain_batch=retain_batch)
+    last = trainer.events[-steps:]
+    found = result.budget
+    assert (found.allowed, found.steps, found.multiplier) == (budget / 100, steps, last[-1].retain_weight)
+    assert found.rise == pytest.approx(math.fsum(event.retain_rise for event in last) / steps) and found.rise > 0
+    text = budget_text(found)
+    assert ("the budget of 1000 % held (μ = 0.00)" if budget else "the budget of 0 % did not hold") in text
+    assert train(steps=1)[1].budget is None
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -9,7 +9,7 @@ from turpentine.pipeline.support.errors import UserError
 FIELDS = [
     "step", "loss_forget", "loss_retain", "norm_forget", "norm_retain", "cosine", "conflict", "truncated",
     "change_forget", "change_retain", "violates_forget", "violates_retain", "learning_rate", "seconds",
-    "above_limit", "forget_limit", "retain_weight", "redirects", "distils",
+    "above_limit", "forget_limit", "retain_weight", "redirects", "distils", "retain_rise",
 ]  # fmt: skip
 """What other programs read: these keys, in this order."""
 

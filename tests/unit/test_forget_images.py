@@ -80,7 +80,10 @@ def test_pictures_and_their_captions_by_name(tmp_path):
     [
         (None, "expected a folder of pictures .* found none at"),
         ({"notes.md": "x"}, "expected at least one picture .* found none"),
-        ({"a.png": None, "a.txt": " \n"}, r"a\.txt, got an empty file"),
+        (
+            {"a.png": None, "a.txt": " \n"},
+            r"expected a caption in .*a\.txt, got an empty file\. Write what a\.png",
+        ),
         ({"a.png": None, "a.jpg": None, "a.txt": "a cat"}, r"a\.txt stands beside several pictures"),
     ],
 )
@@ -183,6 +186,27 @@ def test_what_was_removed_before_is_retained_and_no_anchor():
     guards = [pair for pair in made.train if pair.anchor is not None]
     assert len(guards) == 2 and all(labels_of(pair.retain)["style"] == "pop art" for pair in guards)
     assert all(labels_of(pair.instead)["style"] != "pop art" for pair in made.train)
+
+
+def test_another_subject_takes_its_place_in_a_scene_with_a_label():
+    captions = [Caption(SCENE, "a.txt"), Caption("neon art of an astronaut at night", "b.txt")]
+    options = {"n": 8, "n_test": 2, "world": "tiny-canvas"}
+    plain, made = (caption_set(captions, "my picture", **options, replace_with=text) for text in (None, "A stallion"))
+    assert made.retain_train == plain.retain_train and made.forget_train == plain.forget_train
+    for pair in (*made.train, *made.test):
+        assert labels_of(pair.instead) == labels_of(pair.forget) | {"subject": "horse"} and "stallion" in pair.instead
+    assert made.drawn_instead == "A stallion"
+    for wrong, message in (
+        (
+            "a dog",
+            "expected another subject of tiny-canvas to draw in the place of 'my picture' .* Use one of astronaut",
+        ),
+        ("nothing", "got 'nothing': tiny-canvas draws one in every picture"),
+        ("pop art", "expected another subject"),
+        ("a kitten", "expected another subject than what 'my picture' shows .* got 'kitten' for .*a cat"),
+    ):
+        with pytest.raises(UserError, match=message):
+            caption_set(captions, "my picture", **options, replace_with=wrong)
 
 
 @pytest.mark.parametrize(

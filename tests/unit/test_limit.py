@@ -111,7 +111,24 @@ def test_recipe_takes_auto_a_number_or_none():
         limit("many")
 
 
-@pytest.mark.parametrize("method", [{"name": "finetune"}, {"name": "rgd", "forget_limit": None}])
-def test_early_stop_needs_a_limit(method):
-    with pytest.raises(UserError, match=r"early_stop needs a method that ascends to a forget limit"):
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ({"name": "finetune"}, "'finetune' without: take grad_diff, grad_diff_d, rg or rgd with --forget ascend"),
+        ({"name": "rgd", "forget": "ascend", "forget_limit": None}, "'rgd' without: add --forget-limit auto"),
+        ({"name": "rgd"}, "'rgd' that redirects: add --forget ascend"),
+        ({"name": "rg", "forget": "redirect", "ascend_share": 0.5}, "'rg' that redirects: add --forget ascend"),
+    ],
+)
+def test_early_stop_needs_a_limit(method, remedy):
+    needs = r"^training\.early_stop \(--early-stop\) needs a method that ascends to a forget limit, got "
+    with pytest.raises(UserError, match=f"{needs}{remedy}$"):
         build_recipe({"concept": "cat", "method": method, "training": {"early_stop": True}})
+
+
+def test_early_stop_needs_denoising_losses():
+    chosen = {"concept": "cat", "training": {"early_stop": True}}
+    ascending = {"name": "rgd", "forget": "ascend"}
+    assert build_recipe({**chosen, "method": ascending}).training.early_stop
+    with pytest.raises(UserError, match=r"got method\.retain \(--retain\) 'distil': add --retain denoise$"):
+        build_recipe({**chosen, "method": {**ascending, "retain": "distil"}})

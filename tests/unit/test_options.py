@@ -7,7 +7,7 @@ from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.commands.options import add_recipe_options, chosen, destination
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.fields import TRAINING_IMAGES, fields_of
+from turpentine.pipeline.schema.fields import TRAINING_IMAGES, fields_of, value_at
 from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
 
@@ -71,6 +71,13 @@ def test_none(word):
     assert build_recipe({"concept": "cat", **read("--forget-limit", word)}).method.forget_limit is None
 
 
+@pytest.mark.parametrize("option", ["keep-forgotten", "synonyms"])
+def test_a_list_of_names_may_be_none(option):
+    given = read(f"--{option}", "none")["prompts"]
+    assert build_recipe({"concept": "cat", "prompts": given}).prompts.model_dump()[option.replace("-", "_")] == ()
+    assert "none" in read(f"--{option}", "none, dog")["prompts"][option.replace("-", "_")], "a name beside others"
+
+
 def test_none_is_a_word_where_the_field_has_no_none():
     assert read("--concept", "none") == {"concept": "none"}
     with pytest.raises(UserError, match=r"training\.steps .*got 'none'"):
@@ -95,6 +102,11 @@ def test_the_recipe_checks_what_is_given():
         build_recipe({"concept": "cat", **read("--steps", "0")})
 
 
+def methods_of(field):
+    """The methods whose defaults the help of an option shows."""
+    return ["rgd"] if not field.owners or "rgd" in field.owners else field.owners
+
+
 def info_of(field):
     """The pydantic field that a field describes."""
     if field.path[0] == "method":
@@ -112,13 +124,15 @@ def test_help_tells_meaning_range_default_and_owner(field):
     text = action.help.replace("%%", "%")
     assert action.option_strings == [field.option]
     assert text.startswith(info.description)
-    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤")):
+    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
         for bound in (getattr(m, attribute) for m in info.metadata if hasattr(m, attribute)):
             assert f"{sign} {bound}" in text
     if info.is_required():
         assert "default" not in text.removeprefix(info.description)
     else:
-        value = info.get_default(call_default_factory=True)
+        recipes = [build_recipe({"concept": "cat", "method": {"name": name}}) for name in methods_of(field)]
+        values = [value_at(recipe, field.path) for recipe in recipes]
+        value = values[0] if values.count(values[0]) == len(values) else "by method"
         shown = "none" if value is None or value == () else ",".join(value) if isinstance(value, tuple) else str(value)
         assert f"; default {shown}" in text
     assert not field.owners or f"(for {', '.join(field.owners)})" in text
@@ -130,6 +144,15 @@ def test_help_renders():
     assert "--forget-limit X|auto|none" in text
     assert "--parameters full|xattn|noxattn|lora" in text
     assert "--guard [true|false]" in text
+    assert "--keep-forgotten TEXT,…|none" in text and "--concept TEXT " in text
+    for option, end in (
+        ("forget", "redirect"),
+        ("retain", "distil"),
+        ("replace-with", "auto"),
+        ("n", "128"),
+        ("lamb", "by method"),
+    ):
+        assert f"; default {end}" in next(line for line in text.split("\n  --") if line.startswith(f"{option} "))
     assert "--formats diffusers|denoiser|single_file|lora|lora_diffusers|delta,…" in text
     assert "VALUE" not in text, "every type has a word of its own"
 

@@ -7,10 +7,12 @@ import pytest
 from turpentine.pipeline.prompts import PromptPair, PromptSet, load_prompts
 from turpentine.pipeline.prompts.compose import GUARD_EVERY, guard_beside
 from turpentine.pipeline.run.audit import audit_prompts, subject_of
+from turpentine.pipeline.run.preflight import preflight
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.worlds.tiny_canvas import dimension_of, labels_of
 
 ROWS = [(f"a cat, number {i}", f"a dog, number {i}") for i in range(8)]
 
@@ -86,6 +88,62 @@ def test_an_attribute_needs_retain_prompts(tmp_path):
         read(write(tmp_path, "r.csv", [row[:1] for row in rows], "forget"), "hat", attribute_of="cowboy")
 
 
+FORGET = {
+    "cat": ["a photo of a cat on sand dunes", "pop art of a kitten in a meadow", "a snapshot of a tabby at noon"],
+    "photographer": [
+        "neon art of a man with a camera at night",
+        "a photo of a cameraman",
+        "an image of a photographer",
+    ],
+    "pop art": ["pop art of a horse in a meadow", "a pop art poster of a rocket", "a screen print of a cat at night"],
+    "night": ["a photo of a cat at night", "pop art of a rocket in the dark", "an image of a horse at midnight"],
+}
+
+
+@pytest.mark.parametrize("concept", FORGET)
+@pytest.mark.parametrize("name", ["p.txt", "p.csv"])
+@pytest.mark.parametrize("kept", ["horse", "brick"])
+def test_retain_prompts_are_made_of_the_words_of_the_models_world(tmp_path, concept, name, kept):
+    rows = [(f"{text} {place}".strip(),) for place in ("", "by a brick wall", "at noon") for text in FORGET[concept]]
+    kind = "style" if concept == "pop art" else "object"
+    made = read(
+        write(tmp_path, name, rows, "forget"),
+        concept,
+        kind=kind,
+        model="tiny-canvas",
+        n_test=2,
+        keep_forgotten=[kept],
+    )
+    dimension, value = dimension_of(concept)
+    pairs = [pair for pair in (*made.train, *made.test) if (pair.forget,) in rows and pair.anchor is None]
+    for pair in pairs:
+        before, after = labels_of(pair.forget), labels_of(pair.retain)
+        assert after.pop(dimension) not in (value, kept) and before.pop(dimension) == value and before == after
+    assert len(pairs) > 3 and not any("without" in warning for warning in made.warnings)
+
+
+def test_what_the_models_world_lacks_is_of_the_open_one(tmp_path):
+    made = read(write(tmp_path, "p.txt", [(f"a quokka number {i}",) for i in range(5)]), "quokka", model="tiny-canvas")
+    again = read(write(tmp_path, "p.txt", [(f"a quokka number {i}",) for i in range(5)]), "quokka")
+    assert made == again and not any("quokka" in text for text in made.retain_train)
+    with pytest.raises(
+        UserError, match=r"line 1: expected a prompt that names 'cat'.* Add the word, or a retain prompt"
+    ):
+        read(write(tmp_path, "p.txt", [("a moggy",), ("a cat",)]), model="tiny-canvas", n_test=1)
+    moggies = read(
+        write(tmp_path, "p.txt", [("a moggy at noon",), ("a cat",)]), model="tiny-canvas", n_test=1, synonyms=["moggy"]
+    )
+    assert "moggy" not in moggies.retain_train[0] and moggies.retain_train[0].endswith(" at noon")
+
+
+def test_a_run_takes_forget_prompts_alone(tmp_path):
+    file = write(tmp_path, "p.txt", [(text,) for text in FORGET["cat"] * 3])
+    file.write_text("\n".join(f"a photo of a cat {place}" for place in ("on sand dunes", "at noon", "in a meadow", "")))
+    setting = resolve(build_recipe({"concept": "cat", "device": "cpu", "prompts": {"file": str(file)}}))
+    prompts = preflight(setting).prompts
+    assert len(prompts.train) == 3 and {labels_of(pair.retain)["style"] for pair in prompts.train} == {"photo"}
+
+
 def test_options_of_made_prompts_are_told(tmp_path):
     file = write(tmp_path, "p.csv")
     assert read(file, n=800, n_test=100).warnings == read(file, model="tiny-canvas").warnings == ()
@@ -145,6 +203,60 @@ def test_messages_of_own_files(tmp_path, name, content, message):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         PromptSet.load(tmp_path / name, "cat", n_test=3)
+
+
+@pytest.mark.parametrize(
+    ("header", "warning"),
+    [
+        ("forget,retain,anker", "columns not used: anker (did you mean anchor?)"),
+        ("Forget,retain, Sorce ,", "columns not used: sorce"),
+        ("forget,retian,note", "columns not used: retian (did you mean retain?), note"),
+        ("forget,retain,anchor,anchors", "columns not used: anchors"),
+        ("forget,retain,anchor", None),
+    ],
+)
+def test_columns_that_nobody_reads_are_told(tmp_path, header, warning):
+    cells = [[f"a cat {i}", f"a dog {i}", f"a bird {i}", ""] for i in range(5)]
+    file = write(tmp_path, "p.csv", [row[: header.count(",") + 1] for row in cells], header)
+    assert read(file).warnings == ((warning,) if warning else ())
+
+
+def test_misspelt_keys_are_told_in_every_file(tmp_path):
+    for name, text, warning in (
+        ("p.csv", "prompt,sed,hard\na cat,3,1\n", "columns not used: sed (did you mean seed?)"),
+        ("p.json", '[{"prompt": "a cat", "Guidance": 3}]', "columns not used: guidance (did you mean guidance_scale?)"),
+        ("p.jsonl", '{"prompt": "a cat", "case": 1}\n{"prompt": "a dog", "seeds": 1}', "seeds (did you mean seed?)"),
+        ("p.csv", "prompt,sd_seed,sed,sd_guidance_scale,categories\na cat,3,1,2,x\n", None),
+    ):
+        told: list[str] = []
+        (tmp_path / name).write_text(text)
+        load_prompts(tmp_path / name, told.append)
+        assert len(told) == (warning is not None) and all(warning in one for one in told)
+    saved = json.loads(write(tmp_path, "p.json").read_text())
+    for change, message in (
+        (
+            {"train": [{"forget": "a cat", "retain": "a dog", "anker": "a bird"}]},
+            r"train\.0\.anker \(did you mean an",
+        ),
+        ({"synonym": ["cat"]}, r"unknown key synonym \(did you mean synonyms\?\)\. Rename or remove it"),
+        ({"mine": 1}, r"unknown key mine\. Rename"),
+    ):
+        (tmp_path / "q.json").write_text(json.dumps(saved | change))
+        with pytest.raises(UserError, match=message):
+            PromptSet.load(tmp_path / "q.json")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("prompt,seed", r"got prompt, seed\. Rename .* `turpentine audit --from` and `generate --from` draw"),
+        ("forgett,retain", r"expected the columns forget and perhaps retain, anchor, split .* Rename 'forgett'\.$"),
+        ("text,other", r"Rename the column with the prompts to forget\.$"),
+    ],
+)
+def test_tables_without_forget_prompts(tmp_path, header, message):
+    with pytest.raises(UserError, match=message):
+        read(write(tmp_path, "p.csv", header=header))
 
 
 def test_a_table_is_about_one_concept(tmp_path):

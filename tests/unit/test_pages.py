@@ -7,11 +7,13 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import turpentine
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
+from turpentine.pipeline.schema.results import AuditResult, Interval, Record, Results
 
 from ..support import pages, programs
 
@@ -45,6 +47,29 @@ def known_options() -> set[str]:
     for parser in (launch_command_parser(), get_args_parser()):
         known.update(option for action in parser._actions for option in action.option_strings)
     return known
+
+
+def records_in(annotation):
+    """The records that a field's type holds, and those inside them; an interval needs no words of its own."""
+    own = isinstance(annotation, type) and issubclass(annotation, Record)
+    parts = [info.annotation for info in annotation.model_fields.values()] if own else get_args(annotation)
+    found = {record for part in parts for record in records_in(part)} | ({annotation} if own else set())
+    return found - {Interval}
+
+
+def test_the_page_of_results_names_every_key():
+    told = {}
+    for line in (ROOT / "docs" / "results-json.md").read_text(encoding="utf-8").splitlines():
+        keys, _, text = line.strip("| ").partition(" | ")
+        for key in re.findall(r"`(?:….)?(\w+)", keys):
+            told[key] = {*told.get(key, ()), *re.findall(r"`(\w+)`", text)}
+    lacking = set(AuditResult.model_fields) - told["audits"]
+    for owner in (Results, AuditResult):
+        for key, info in owner.model_fields.items():
+            records = records_in(info.annotation) if key != "audits" else ()
+            lacking |= {f"{key}.{name}" for record in records for name in {*record.model_fields} - told.get(key, set())}
+            lacking |= set() if key in told else {key}
+    assert not lacking
 
 
 def test_there_are_commands():

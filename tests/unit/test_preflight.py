@@ -1,10 +1,12 @@
 """What is known before the first image is drawn is told before anything is written."""
 
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.methods.mask import save_mask
@@ -12,8 +14,8 @@ from turpentine.pipeline.models import load_denoiser, wrap_pipeline
 from turpentine.pipeline.run import space
 from turpentine.pipeline.run.preflight import preflight, preflight_model
 from turpentine.pipeline.run.space import check_room, room_needed
-from turpentine.pipeline.schema.defaults import SOME_MODEL, build_recipe
-from turpentine.pipeline.schema.fields import fields_of, nest
+from turpentine.pipeline.schema.defaults import SOME_MODEL, build_recipe, merge
+from turpentine.pipeline.schema.fields import fields, fields_of, nest
 from turpentine.pipeline.schema.idle import NEEDS, idle_options
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
@@ -226,6 +228,20 @@ def test_concepts_behind_what_the_text_encoder_reads(denoiser, tmp_path):
         preflight_model(ready, prompts, denoiser, tmp_path)
 
 
+@pytest.mark.parametrize(("concept", "told"), [("a Cat", 1), ("kitten + dog", 1), ("dog", 0)])
+def test_what_was_removed_before_is_told(denoiser, tmp_path, concept, told):
+    file = tmp_path / "removed.safetensors"
+    metadata = {"turpentine.base_model": "a/b", "turpentine.concept": "cat", "turpentine.forgotten": '["cat", "fox"]'}
+    save_file({"x": torch.zeros(1)}, file, metadata)
+    ready = setting(model=str(file), concept=concept)
+    first = ready.recipe.concepts[0]
+    warning = (
+        f"{first!r} was removed from this model before, as its weights say, so there may be little left to forget."
+    )
+    assert preflight(ready, denoiser=denoiser).warnings.count(warning) == told
+    assert warning not in preflight(ready, denoiser=denoiser, trains=False).warnings
+
+
 # options without effect ---------------------------------------------------------------------------
 
 
@@ -268,6 +284,31 @@ def test_options_without_effect_are_told(chosen, line):
     (told,) = idle_options(resolve(recipe))
     first = next(iter(chosen))
     assert told.startswith(f"{first} (--") and "has no effect" in told and line in told
+    remedy = told.partition(f" {line}")[2]
+    assert ": " in remedy, "every message says what to do"
+    if match := re.search(r": add --(\S+) (\S+)\.$", remedy):
+        added = fields()[match[1].replace("-", "_")]
+        again = build_recipe(merge({"concept": "cat"} | nested, nest([(added.path, added.parse(match[2]))])))
+        assert line not in " ".join(idle_options(resolve(again)))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "remedy"),
+    [
+        ({"model": "digits", "concept": "3"}, "add --forget redirect"),
+        ({"method": {"name": "grad_diff"}}, "add --forget redirect"),
+        ({"method": {"name": "esd-x"}}, "take --method rgd --forget redirect"),
+    ],
+)
+def test_what_draws_something_else_is_told(chosen, remedy):
+    chosen = {"concept": "cat"} | chosen
+    given = {"prompts": {"replace_with": "4" if chosen["concept"] == "3" else "a horse"}}
+    told = idle_options(resolve(build_recipe(merge(chosen, given))))
+    needed = "without a method that draws something else instead"
+    assert told == [f"prompts.replace_with (--replace-with) has no effect {needed}: {remedy}."]
+    method = {"name": "rgd"} if "--method" in remedy else chosen.get("method", {})
+    redirecting = merge(merge({**chosen, "method": {}}, given), {"method": {**method, "forget": "redirect"}})
+    assert not any("replace_with" in line for line in idle_options(resolve(build_recipe(redirecting))))
 
 
 @pytest.mark.parametrize(

@@ -455,7 +455,7 @@ def test_own_text_without_retain_prompts(tmp_path):
         (
             "a.csv",
             "prompt,seed\na cat,1\n",
-            "expected the columns forget, retain .* `turpentine audit --from` and `generate --from` draw",
+            "expected the columns forget and perhaps retain, .* `turpentine audit --from` and `generate --from` draw",
         ),
         ("a.csv", "forget,retain\na cat\n", "line 2: expected a retain prompt, got an empty cell"),
         ("a.csv", "forget,retain\na cat,a dog,red\n", "line 2: expected 2 cells, got more"),

@@ -312,13 +312,13 @@ def test_data_and_combination_are_chosen_apart():
 
 @pytest.mark.parametrize("method", ["finetune", "grad_diff", "salun", "esd"])
 def test_metric_needs_a_projection(method):
-    with pytest.raises(UserError, match=f"training.metric 'adam' belongs to rg and rgd, got method '{method}'"):
+    with pytest.raises(UserError, match=f"training.metric .* 'adam' belongs to rg and rgd, got method '{method}'"):
         build(method={"name": method}, training={"metric": "adam"})
 
 
 @pytest.mark.parametrize("method", ["finetune", "salun", "esd", "esd-x", "esd-u"])
 def test_only_a_forget_gradient_that_is_read_tensor_by_tensor_can_wait(method):
-    message = rf"training\.forget_gradient belongs to grad_diff, grad_diff_d, rg and rgd, got method '{method}'"
+    message = rf"training\.forget_gradient .* belongs to grad_diff, grad_diff_d, rg and rgd, got method '{method}'"
     with pytest.raises(UserError, match=message):
         build(method={"name": method}, training={"forget_gradient": "cpu"})
 

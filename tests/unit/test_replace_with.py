@@ -16,6 +16,7 @@ from turpentine.pipeline.schema.idle import idle_options
 from turpentine.pipeline.schema.recipe import DataSection
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
+from turpentine.ui.steps.prompts import edited, rows_of
 
 ROWS = [(f"a cat, number {i}", f"a fox, number {i}") for i in range(8)]
 
@@ -88,9 +89,29 @@ def test_what_a_file_says_wins(tmp_path, name):
     assert made.anchor_train == [f"a bird {i}" if i % 2 == 0 else f"a dog, number {i}" for i in range(7)]
     all_of_them = [(*row, f"a bird {number}") for number, row in enumerate(ROWS)]
     whole = write(tmp_path / name, all_of_them, "forget,retain,anchor")
-    assert read(whole, replace_with="a dog").warnings == (
-        "replace_with 'a dog' has no effect: every row says what is drawn instead",
-    )
+    idle = read(whole, replace_with="a dog")
+    assert idle.warnings == ("replace_with 'a dog' has no effect: every row says what is drawn instead",)
+    assert plain.drawn_instead is idle.drawn_instead is idle.replace_with is None and "instead:" not in idle.preview()
+    assert made.drawn_instead == "a dog, or what a pair says itself" and made.drawn_instead in made.preview()
+    made.save(tmp_path / "made.json")
+    assert read(tmp_path / "made.json").drawn_instead == made.drawn_instead
+
+
+def test_what_is_drawn_instead_is_not_said_of_rows_without_the_concept(tmp_path):
+    made = read(write(tmp_path / "p.csv", [*ROWS[:7], ("a moggy", "a fox")]), replace_with="a dog")
+    assert made.drawn_instead == "a dog, or what a pair says itself"
+    none = read(write(tmp_path / "q.csv", [(f"a moggy {i}", f"a fox {i}") for i in range(4)]), replace_with="a dog")
+    assert none.drawn_instead is None and "with the retain prompt drawn instead" in none.warnings[-1]
+
+
+def test_anchors_that_are_written_into_the_apps_table_are_told():
+    made = PromptSet.build("cat", n=4, n_test=2, replace_with="a dog")
+    rows = rows_of(made)
+    assert edited(made, rows).drawn_instead == edited(made, rows[1:]).drawn_instead == "a dog"
+    rows[0][3] = "a bird"
+    assert edited(made, rows).drawn_instead == "a dog, or what a pair says itself"
+    plain = PromptSet.build("cat", n=4, n_test=2)
+    assert edited(plain, [[*row[:3], "a bird"] for row in rows_of(plain)]).drawn_instead is None
 
 
 def test_a_set_that_was_saved_with_another_text_is_refused(tmp_path):
@@ -165,20 +186,23 @@ def test_another_class_is_drawn_instead():
     made = PromptSet.of_classes("3", list("0123"), 4, 2, replace_with="1")
     assert made.anchor_train == ["1"] * 4 and made.retain_train == ["0", "1", "2", "0"]
     for wrong in ("3", "nothing", "one"):
-        with pytest.raises(UserError, match=r"replace_with: expected another class, one of \['0', '1', '2'\]"):
+        with pytest.raises(
+            UserError, match=r"expected another class to draw instead \(replace_with\), one of \['0', '1', '2'\]"
+        ):
             PromptSet.of_classes("3", list("0123"), 4, 2, replace_with=wrong)
 
 
 # told before the work ---------------------------------------------------------------------------------
 
-IDLE = "prompts.replace_with (--replace-with) has no effect without a method that draws something else instead."
+IDLE = "prompts.replace_with (--replace-with) has no effect without a method that draws something else instead"
 
 
 @pytest.mark.parametrize(("method", "told"), [("salun", False), ("rg", True), ("esd-x", True), ("finetune", True)])
 def test_methods_that_draw_nothing_instead_say_so(method, told):
     setting = resolve(recipe_of(method=method, replace_with="a dog"))
-    assert (IDLE in idle_options(setting)) == told
-    assert IDLE not in idle_options(setting, ("prompts",), trains=False), "the prompts show it"
+    assert any(line.startswith(IDLE) for line in idle_options(setting)) == told
+    shown = idle_options(setting, ("prompts",), trains=False)
+    assert not any(line.startswith(IDLE) for line in shown), "the prompts show it"
 
 
 @pytest.mark.parametrize("method", ["rg", "salun"])
@@ -261,7 +285,7 @@ def test_each_prompt_is_embedded_once(text):
         ("photo", "style", "open", "a painting"),
         ("nudity", "nudity", "open", "clothed"),
         ("cat + Van Gogh", "object", "open", "dog + a plain photo"),
-        ("cat + dog", "object", "open", "car + car"),
+        ("cat + dog", "object", "open", "car"),
         ("cat", "object", "tiny-canvas", "astronaut"),
         ("astronaut", "object", "tiny-canvas", "cat"),
         ("pop art", "style", "tiny-canvas", "photo"),
@@ -275,6 +299,31 @@ def test_auto_is_one_thing_for_all_pairs(concept, kind, world, expected):
     chosen = PromptSet.build(concept, kind, n=6, n_test=3, world=world, replace_with=expected)
     assert made.usual_anchor and made.model_copy(update={"usual_anchor": False}) == chosen
     assert not any(made.names_concept(text) for text in (*made.anchor_train, *made.anchor_test))
+
+
+@pytest.mark.parametrize(
+    ("world", "text", "expected"),
+    [
+        ("tiny-canvas", "a horse + auto", ("a horse", "photo")),
+        ("tiny-canvas", "auto + neon", ("astronaut", "neon")),
+        ("open", "auto + auto", ("dog", "a plain photo")),
+    ],
+)
+def test_auto_may_stand_beside_others(world, text, expected, tmp_path):
+    made = PromptSet.build("cat + pop art", n=6, n_test=4, world=world, replace_with=text)
+    assert made.replace_with == " + ".join(expected) and not made.usual_anchor
+    assert made == PromptSet.build("cat + pop art", n=6, n_test=4, world=world, replace_with=made.replace_with)
+    plain = PromptSet.build("cat + pop art", n=6, n_test=4, world=world)
+    plain.save(tmp_path / "p.json")
+    filed = read(tmp_path / "p.json", "cat + pop art", model="tiny-canvas", replace_with=text)
+    assert filed.anchor_train == made.anchor_train if world == "tiny-canvas" else filed.own_anchors
+
+
+def test_what_is_the_same_for_all_is_said_once():
+    made = PromptSet.build("cat + horse + rocket", n=6, n_test=3, world="tiny-canvas", replace_with="auto")
+    assert made.drawn_instead == "astronaut"
+    same = PromptSet.build("cat + horse", n=6, n_test=3, world="tiny-canvas", replace_with="a rocket + a rocket")
+    assert same.drawn_instead == "a rocket"
 
 
 def test_auto_leaves_what_pairs_say_themselves(tmp_path):

@@ -220,6 +220,16 @@ def test_the_verdict_tells_wreckage(before, after, ua, said):
     assert found.text.endswith("; kept: alignment −0.4 %, IRA −0.5 points, CRA 0.0 points.")
 
 
+def test_the_verdict_tells_whether_a_budget_held():
+    data = made_up()
+    data["training"]["budget"] = {"allowed": 0.005, "rise": 0.0012, "steps": 8, "multiplier": 1.25}
+    held = " Retain loss +0.12 % over the last 8 steps: the budget of 0.5 % held (μ = 1.25)."
+    assert verdict(Results.model_validate(data)).text.endswith(held)
+    data["training"]["budget"]["rise"] = 0.0051
+    text = verdict(Results.model_validate(data)).text
+    assert "+0.51 % over the last 8 steps: the budget of 0.5 % did not hold, and more steps would raise μ" in text
+
+
 def wreck(data: dict) -> dict:
     data["audits"]["after"]["accuracy"]["scene"] = 0.02
     return data

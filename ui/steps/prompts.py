@@ -196,7 +196,9 @@ def edited(base: PromptSet | None, rows: Any) -> PromptSet:
         if split not in parts:
             raise UserError(f"row {number}: split must be train or test, got {split!r}.")
         parts[split].append(PromptPair(forget=forget, retain=retain, anchor=anchor or None))
-    made = {"source": "file", "usual_anchor": False}
+    pairs = [*parts["train"], *parts["test"]]
+    own = base.own_too or not {*pairs} <= {*base.train, *base.test}
+    made = {"source": "file", "usual_anchor": False, "own_too": own and base.replace_with is not None}
     prompts = base.model_copy(update={name: tuple(pairs) for name, pairs in parts.items()} | made)
     prompts.check()
     unnamed = [number for number, (_, forget, *_) in numbered if not prompts.names_concept(forget)]
@@ -222,7 +224,7 @@ def own_pairs(base: PromptSet | None, rows: Any, recipe: Recipe) -> PromptSet | 
 
 def verdict(prompts: PromptSet, more: Sequence[str] = ()) -> str:
     """Report a valid set, what is drawn instead, and the warnings about it and `more`."""
-    instead = "" if more else prompts.replace_with
+    instead = "" if more else prompts.drawn_instead
     counts = {"train": len(prompts.train), "test": len(prompts.test)}
     return render("checked", **counts, instead=instead, warnings=(*prompts.warnings, *more))
 
