@@ -43,7 +43,7 @@ def caption_set(
         keep_forgotten: what was forgotten before and shall stay so. Every fourth train row retains it; its anchor
             stays the caption's neighbour.
         replace_with: see `PromptSet.build`. Where the concept is but a label it takes the place of the caption's
-            subject, and "auto" is the caption's neighbour.
+            subject, and "auto" is a subject that no caption shows.
 
     Raises:
         UserError: a caption that names nothing to be forgotten, or as `PromptSet.build` does.
@@ -54,7 +54,8 @@ def caption_set(
     target, kept = Named(names[0], kind, more), composer.guarded(before, kind)
     part = composer.caption_rows(captions, target, Scope(count, n_test, structure, seed), kept)
     known = [replace(target, name=name) for name in filter(find_world(world).can_say, names)]
-    instead = None if replace_with == AUTO and not known else chosen(replace_with, [target], composer, kept)
+    shown = [] if known else composer.subjects(forget for forget, _ in (*part.train, *part.test))
+    instead = chosen(replace_with, [target], composer, [*kept, *shown])
     rule = rule_of(instead, [target], composer, kept)
     guards, unguarded = guard_prompts(
         kept,

@@ -166,6 +166,10 @@ class Composer(ABC):
             gone: what must not be drawn either.
         """
 
+    def subjects(self, prompts: Iterable[str]) -> list[Named]:
+        """Give the subjects of this world that prompts show; none where any words are taken."""
+        return []
+
     @abstractmethod
     def names(self, prompt: str, concepts: Sequence[Named], synonyms: Sequence[str]) -> bool:
         """Tell whether a prompt names one of the concepts.

@@ -1,7 +1,7 @@
 """Rows for the tiny-canvas world, whose words and pictures are known exactly."""
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -110,13 +110,19 @@ class TinyComposer(Composer):
         return _put(value, self._words(value, concept), *_instead(text, value, gone))
 
     def usual_anchor(self, concept: Named, gone: Sequence[Named] = ()) -> str:
-        """The first other value of the concept's dimension: a photo for a style."""
-        dimension, own = find(concept)
+        """The first other value of the concept's dimension: a photo for a style, a subject for a label."""
+        known = canvas.dimension_of(concept.name) is not None
+        dimension, own = find(concept) if known else ("subject", concept.name)
         away = {(dimension, own), *map(find, gone)}
         choices = [key for key in canvas.DIMENSIONS[dimension] if (dimension, key) not in away]
         if not choices:
             raise UserError(f"nothing is left to take the place of {own!r}. Forget fewer concepts at once.")
         return choices[0]
+
+    def subjects(self, prompts: Iterable[str]) -> list[Named]:
+        """Read them."""
+        shown = dict.fromkeys(canvas.labels_of(prompt).get("subject") for prompt in prompts)
+        return [Named(subject, "object") for subject in shown if subject is not None]
 
     def names(self, prompt: str, concepts: Sequence[Named], synonyms: Sequence[str]) -> bool:
         """Read the values that the prompt shows, then look for the words in any other spelling."""

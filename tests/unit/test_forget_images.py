@@ -196,6 +196,10 @@ def test_another_subject_takes_its_place_in_a_scene_with_a_label():
     for pair in (*made.train, *made.test):
         assert labels_of(pair.instead) == labels_of(pair.forget) | {"subject": "horse"} and "stallion" in pair.instead
     assert made.drawn_instead == "A stallion"
+    usual = caption_set(captions, "my picture", **options, replace_with="auto")
+    shown = {labels_of(pair.forget)["subject"] for pair in usual.train}
+    assert shown == {"cat", "astronaut"} and usual.usual_anchor, "one subject that no caption shows, for all"
+    assert {labels_of(pair.instead)["subject"] for pair in usual.train} == {"coffee"}
     for wrong, message in (
         (
             "a dog",
@@ -283,7 +287,7 @@ def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
     [{"concept": "cat + horse"}, {"attribute_of": "dog"}, {"kind": "class", "model": "digits", "concept": "3"}],
 )
 def test_pictures_go_with_one_concept_of_a_text_to_image_model(tmp_path, chosen):
-    with pytest.raises(UserError, match=r"data\.forget_images goes with one concept"):
+    with pytest.raises(UserError, match=r"data\.forget_images \(--forget-images\) goes with one concept"):
         setting(tmp_path, **chosen)
 
 
