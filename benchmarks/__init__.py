@@ -20,5 +20,6 @@ TABLES: dict[str, str] = {
     "rules": ".tables.rules",
     "closed": ".tables.closed",
     "chain": ".tables.chain",
+    "lora": ".tables.lora",
 }
 """Name of a table -> its module in this package, which holds it as `TABLE`. Adding one takes a file and a line here."""

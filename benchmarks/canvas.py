@@ -31,6 +31,7 @@ from ..pipeline.schema.results import AuditResult, TrainingResult
 from ..pipeline.support.files import file_name, replacing
 from ..pipeline.support.progress import Silent
 from ..pipeline.training.edit import edit
+from ..pipeline.training.train import train
 from ..pipeline.training.trainer import Trainer
 from ..pipeline.worlds.tiny_canvas import STYLES, SUBJECTS, dimension_of
 from .memory import peak_bytes
@@ -233,7 +234,10 @@ class Bench:
     def unlearn(self, recipe: Recipe) -> TrainingResult:
         """Train from the base weights, or edit them."""
         if not recipe.method.closed_form:
-            return self.trainer(recipe).train()
+            samples = self.samples(recipe)  # with something after each step, the other networks stay in memory
+            return train(
+                self.denoiser, samples, recipe.method, recipe.training, recipe.seed, after_step=lambda *_: None
+            )[0]
         self.denoiser.module.load_state_dict(self.weights)
         return edit(self.denoiser, prompts_of(resolve(recipe)).rows, recipe.method)
 
@@ -248,14 +252,18 @@ class Bench:
 
     def trainer(self, recipe: Recipe) -> Trainer:
         """A trainer that starts from the base weights."""
+        samples = self.samples(recipe)
+        return Trainer(self.denoiser, build_method(recipe.method), samples, recipe.training, recipe.seed)
+
+    def samples(self, recipe: Recipe) -> SampleSet:
+        """What the base weights draw to train on; afterwards the model has them."""
         key = self._data_key(recipe)
         self.denoiser.module.load_state_dict(self.weights)
         if key not in self._samples:
             began = time.perf_counter()
             self._samples[key] = samples_of(self.denoiser, prompts_of(resolve(recipe)), recipe, Silent())
             self._drawing[key] = time.perf_counter() - began
-        method = build_method(recipe.method)
-        return Trainer(self.denoiser, method, self._samples[key], recipe.training, recipe.seed)
+        return self._samples[key]
 
     def _data_key(self, recipe: Recipe) -> str:
         return _key(recipe, "concepts", "kind", "seed", "prompts", "data", "samples") + "/".join(
