@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..models import load_denoiser
+from ..models import BUNDLED, load_denoiser
 from ..models.lineage import denoiser_files
 from ..schema.defaults import stored_recipe
 from ..schema.recipe import OutputSection
@@ -17,7 +17,7 @@ from ..weights.apply import apply
 from ..weights.formats.diffusers import write_diffusers
 from ..weights.provenance import applied_header
 from .folder import RESULTS, RunFolder
-from .restore import load_base, recorded_hashes, restore
+from .restore import load_base, recorded_hashes, restore, unchanged
 from .weights import run_job
 
 
@@ -36,11 +36,7 @@ def export_run(
         UserError: no finished run, another base, or a format that this model can't have.
     """
     run = RunFolder.open(run_path)
-    recipe, results = run.recipe(), run.results()
-    if results is None:
-        raise UserError(
-            f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
-        )
+    recipe, results = run.recipe(), run.finished()
     with run.locked():
         setting = resolve(stored_recipe(results.recipe))
         return _export(run, setting, results, output, base, recipe.model, progress or Silent())
@@ -56,20 +52,18 @@ def _export(
     progress: Progress,
 ) -> list[WeightsFile]:
     folder = run.path / "weights" / "diffusers"
-    states = run.states(results)
-    written = {file.format: file for file in results.weights if states[file.path] == "unchanged"}
-    if not needs_base(output.formats) and "diffusers" in written and _is_exact(folder):
+    if not needs_base(output.formats) and "diffusers" in unchanged(run, results) and _is_exact(folder):
         if base:
             progress.warn("--base has no effect: the run's own weights/diffusers hold all that is written.")
         denoiser, before, trained = load_denoiser(str(folder), "cpu"), None, None
         check_formats(denoiser, output.formats)
         hashes = recorded_hashes(run.path, results)
     else:
-        denoiser = load_base(base or model, run.path, results)
+        denoiser = load_base(run, results, base or model, given=base is not None)
         check_formats(denoiser, output.formats)
         before = snapshot(denoiser.module)
         hashes = base_hashes(before)
-        trained = restore(denoiser, run, setting.recipe, results.training.steps, written)
+        trained = restore(denoiser, run, setting.recipe, results)
     after = results.audits.after
     job = run_job(denoiser, run.path, setting, output, hashes, after, before, trained, progress)
     records = write_weights(job, output.formats)
@@ -106,7 +100,7 @@ def apply_to_folder(
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
     weights, out = user_path(weights), user_path(out)
-    check_new_folder(out)
+    check_new_folder(out, model)
     metadata = read_header(weights)
     denoiser = load_denoiser(model, device)
     apply(denoiser.pipeline, weights, strength, any_base=any_base)
@@ -115,14 +109,24 @@ def apply_to_folder(
     return write_diffusers(Job(denoiser, out.parent, out.name, dtype, kept), out).path
 
 
-def check_new_folder(out: Path) -> None:
-    """Refuse to write a model into a folder that holds something.
+def check_new_folder(out: Path, *models: str | None) -> None:
+    """Refuse to write a model into a folder that holds something, and among what a run, or another model, consists of.
+
+    Args:
+        out: the folder.
+        models: that are read; None for none.
 
     Raises:
-        UserError: it does, or it is a file.
+        UserError: it holds something, is a file, or lies in a run or in one of the models.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new or empty folder for --out, got {out}, which holds something.")
+    whole = out.resolve()
+    read = [BUNDLED.get(model) or user_path(model) for model in models if model]
+    around = [path for path in read if path.is_dir() and whole.is_relative_to(path.resolve())]
+    around += [path for path in (whole, *whole.parents) if RunFolder(path).is_run]
+    if around:
+        raise UserError(f"{out} lies in {around[0]}, whose files would no longer be its own. Choose another --out.")
 
 
 def _is_exact(folder: Path) -> bool:

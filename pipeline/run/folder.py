@@ -31,7 +31,7 @@ from ..schema.recipe import Recipe
 from ..schema.results import AuditResult, Results, WeightsFile
 from ..support.errors import Tell, UserError, untold
 from ..support.files import file_name, replacing, sha256, write_text
-from ..support.places import user_path
+from ..support.places import existing, user_path
 from ..training.checkpoints import CHECKPOINTS, PREPARED, checkpoint_files
 from .record import RunRecord, check_recipe, prompts_sha256, start_anew
 
@@ -134,7 +134,7 @@ class RunFolder:
         Raises:
             UserError: no run there.
         """
-        run = cls(Path(path))
+        run = cls(existing(Path(path), "a run folder"))
         if not run.is_there:
             raise UserError(f"expected a run folder with a {RECIPE}, found none in {path}.")
         return run
@@ -145,7 +145,7 @@ class RunFolder:
         return any((self.path / name).is_file() for name in (RECIPE, RECORD))
 
     @property
-    def _is_run(self) -> bool:
+    def is_run(self) -> bool:
         """Whether `run.json` is there, and ours."""
         with suppress(UserError):
             return self.record() is not None
@@ -184,7 +184,7 @@ class RunFolder:
             (self.path / _LOCK).unlink(missing_ok=True)
 
     def _check_place(self, recipe: Recipe) -> None:
-        if self._is_run:
+        if self.is_run:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another --out."
             )
@@ -317,6 +317,19 @@ class RunFolder:
         """The run's results, if it ended."""
         path = self.path / RESULTS
         return Results.load(path) if path.exists() else None
+
+    def finished(self) -> Results:
+        """The results of a run that ended.
+
+        Raises:
+            UserError: it did not, or they can't be read.
+        """
+        results = self.results()
+        if results is None:
+            raise UserError(
+                f"expected a finished run in {self.path}. Finish it with: turpentine unlearn --resume {self.path}"
+            )
+        return results
 
     def missing(self, tell: Tell = untold) -> list[str] | None:
         """What a finished run no longer has of what it wrote; None if it did not end, as far as is known.

@@ -1,5 +1,6 @@
 """One concept taken back from an unlearned model on disk, which becomes a new diffusers folder."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,15 +8,15 @@ from ..models import BUNDLED, Denoiser, load_denoiser
 from ..models.lineage import header_of
 from ..schema.defaults import stored_recipe
 from ..schema.resolve import resolve
-from ..support.errors import UserError
-from ..support.places import user_path
+from ..support.errors import Caution, UserError
+from ..support.places import existing, user_path
 from ..weights import DTYPES, Job, base_hashes, snapshot
 from ..weights.formats.diffusers import write_diffusers
 from ..weights.provenance import undone_header
 from ..weights.undo import Difference, TakenBack, take_back
 from .export import check_new_folder
 from .folder import RunFolder
-from .restore import load_base, restore
+from .restore import load_base, restore, unchanged
 from .weights import run_header
 
 
@@ -26,7 +27,7 @@ class Undone:
     Attributes:
         folder: a diffusers folder.
         taken: what was taken back, and what is still removed.
-        base: where the weights before the removal still lie, if they are what came out; "" if not.
+        base: where the weights before the removal still lie, if they are what came out but for rounding; "" if not.
     """
 
     folder: Path
@@ -58,12 +59,12 @@ def undo_to_folder(
         any_base: go on, with a warning, if nothing shows that the model holds the removal.
 
     Raises:
-        UserError: the model doesn't hold the removal, something is missing, or the folder is not empty.
+        UserError: the model doesn't hold the removal, something is missing, or the folder is not free.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}.")
-    removal, out = user_path(removal), user_path(out)
-    check_new_folder(out)
+    removal, out = existing(user_path(removal), "a run folder, or a delta or LoRA file"), user_path(out)
+    check_new_folder(out, str(removal), model, base)
     own, source = None, ""
     if removal.is_dir():
         difference, own, source = _of_run(RunFolder.open(removal), base, model is None)
@@ -75,10 +76,11 @@ def undo_to_folder(
     header = header_of(name) if own is None else dict(difference.metadata)
     denoiser = own or load_denoiser(name, device, model_config_folder)
     taken = take_back(denoiser.module, difference, header, any_base)
+    base = source if not taken.inexact else ""
     result = base_hashes(denoiser.module.state_dict())
     told = undone_header(header or difference.metadata, denoiser.family, name, taken.concepts, taken.lineage, result)
-    folder = write_diffusers(Job(denoiser, out.parent, out.name, dtype, told), out).path
-    return Undone(folder, taken, "" if taken.inexact else source)
+    written = write_diffusers(Job(denoiser, out.parent, out.name, dtype, told), out)
+    return Undone(written.path, taken.as_written(written.files, difference.base, dtype), base)
 
 
 def _of_run(run: RunFolder, base: str | None, whole: bool) -> tuple[Difference, Denoiser | None, str]:
@@ -92,20 +94,20 @@ def _of_run(run: RunFolder, base: str | None, whole: bool) -> tuple[Difference, 
     Returns:
         The removal, the run's model if it was loaded for that, and where the base is.
     """
-    results = run.results()
-    if results is None:
-        raise UserError(
-            f"expected a finished run in {run.path}. Finish it with: turpentine unlearn --resume {run.path}"
-        )
-    states = run.states(results)
-    written = {file.format: file for file in results.weights if states[file.path] == "unchanged"}
+    results = run.finished()
+    written = unchanged(run, results)
     if "delta" in written and not base and ("diffusers" in written or not whole):
-        return Difference.of_file(run.path / written["delta"].path), None, ""
+        return Difference.of_file(written["delta"]), None, ""
+    damaged = [run.path / file.path for file in results.weights if file.format == "delta" and "delta" not in written]
     where = base or results.recipe["model"]
     setting = resolve(stored_recipe({**results.recipe, "model": where}))
-    denoiser = load_base(where, run.path, results)
+    denoiser = load_base(run, results, where, given=base is not None)
+    for file in damaged:
+        warnings.warn(
+            f"{file} is not as the run wrote it: the model before the run was used instead.", Caution, stacklevel=3
+        )
     before = snapshot(denoiser.module)
-    restore(denoiser, run, setting.recipe, results.training.steps, written)
+    restore(denoiser, run, setting.recipe, results)
     metadata = run_header(denoiser, setting, base_hashes(before), None)
     difference = Difference.between(str(run.path), metadata, snapshot(denoiser.module), before)
     return difference, denoiser if whole else None, where

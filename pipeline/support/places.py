@@ -29,6 +29,21 @@ def user_path(text: str | Path) -> Path:
         raise UserError(f"expected a path, got {str(text)!r}: there is no such user's home folder here.") from None
 
 
+def existing(path: Path, expected: str) -> Path:
+    """The same path, if something is there.
+
+    Args:
+        path: a place that somebody named.
+        expected: what should be there: "a run folder".
+
+    Raises:
+        UserError: nothing is.
+    """
+    if not path.exists():
+        raise UserError(f"expected {expected}, and there is no {path}. Correct the path.")
+    return path
+
+
 def looks_like_path(text: str) -> bool:
     """Tell a path from a name: it has a separator, begins with `.` or `~`, or ends as a file's name does.
 

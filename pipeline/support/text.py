@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 MISSING = "—"
@@ -73,6 +74,16 @@ def counted(count: int, noun: str) -> str:
     ('1 row', '2 forget prompts')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names one after another.
+
+    >>> listed(["cat"]), listed(["cat", "dog", "pop art"])
+    ('cat', 'cat, dog and pop art')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def size(count: float) -> str:

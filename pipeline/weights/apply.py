@@ -16,10 +16,10 @@ from ..models.lineage import COMPONENTS
 from ..support.errors import Caution, UserError, given
 from ..support.numbers import finite
 from ..support.places import user_path
-from .change import Change
-from .provenance import BaseHashes, check_tensors, kinship, read_header
+from .change import Change, check_fit
+from .provenance import BaseHashes, Kinship, check_tensors, kinship, read_header
 from .read import read_changes
-from .rest import put_rest
+from .rest import FORTH, put_rest, read_rest
 
 _ORIGINALS: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 """Network -> what its changed tensors were, on the CPU."""
@@ -31,7 +31,8 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
 
     Several files may be applied one after another; their changes add up. The pipeline must have the weights that
     the file was made from, or their float16 or bfloat16 copy; and a file made from such a copy goes onto the
-    original. A pipeline is left as it was where anything is refused.
+    original. A float32 delta at strength 1, alone on its base, gives the unlearned weights bit for bit. A pipeline is
+    left as it was where anything is refused.
 
     Args:
         pipe: a pipeline with a `unet` or `transformer`.
@@ -54,8 +55,14 @@ def apply(pipe: Any, path: str | Path, strength: float = 1.0, *, any_base: bool 
     if not isinstance(path, str | Path):
         raise UserError(f"expected the path of a .safetensors file, got {given(path)}.")
     module, path = denoiser_of(pipe), user_path(path)
-    _check_base(module, _ORIGINALS.get(module, {}), path, any_base)
-    change(module, read_changes(path, module), strength)
+    originals = _ORIGINALS.get(module, {})
+    kin, doubt, remedy = _kin(module, originals, path)
+    if doubt and not any_base:
+        raise UserError(f"{doubt}. {remedy}, or go on all the same with any_base=True (--any-base).")
+    exact = kin == "same" and strength == 1 and not originals
+    change(module, read_changes(path, module), strength, read_rest(path, FORTH) if exact else None)
+    if doubt:
+        warnings.warn(f"{doubt}; applied all the same.", Caution, stacklevel=3)
     return pipe
 
 
@@ -115,6 +122,9 @@ def remove(pipe: Any) -> Any:
     return pipe
 
 
+_USE_THE_BASE = "Use that base"
+
+
 def denoiser_of(pipe: Any) -> nn.Module:
     """The UNet or transformer of a diffusers pipeline, itself where it was compiled.
 
@@ -158,20 +168,27 @@ def _check_weights(component: str, module: nn.Module) -> None:
             raise UserError(f"the pipeline's {component} is quantised ({name} is {tensor.dtype}): expected floats.")
 
 
-def _check_base(module: nn.Module, originals: dict[str, Tensor], path: Path, any_base: bool) -> None:
+def holds_applied(module: nn.Module, base: BaseHashes) -> bool:
+    """Tell whether weights that were made from a base were put onto a network that had it."""
+    originals = _ORIGINALS.get(module)
+    return originals is not None and kinship(base, {**module.state_dict(), **originals}) is not None
+
+
+def _kin(module: nn.Module, originals: dict[str, Tensor], path: Path) -> tuple[Kinship | None, str, str]:
+    """What a network was to the base of a file before anything was applied; or why it is nothing, and what to do.
+
+    Raises:
+        UserError: a file for another network.
+    """
     metadata = read_header(path)
     base = BaseHashes.from_header(metadata)
-    whole = check_tensors(path) is not False
-    if whole and base.sha256 and kinship(base, {**module.state_dict(), **originals}):
-        return
-    remedy = "Use that base"
-    if not whole:
-        reason, remedy = f"the tensors of {path} are not those that its header was written for", "Get the file again"
-    elif base.sha256:
-        made_from = metadata.get("turpentine.base_model")
-        reason = f"{path} was made from other weights ({made_from!r}) than this pipeline has"
-    else:
-        reason = f"{path} does not say which weights it was made from"
-    if not any_base:
-        raise UserError(f"{reason}. {remedy}, or go on all the same with any_base=True (--any-base).")
-    warnings.warn(f"{reason}; applied all the same.", Caution, stacklevel=4)
+    if check_tensors(path) is False:
+        return None, f"the tensors of {path} are not those that its header was written for", "Get the file again"
+    kin = kinship(base, {**module.state_dict(), **originals})
+    if kin:
+        return kin, "", ""
+    check_fit(read_changes(path, module), module, str(path))  # else going on all the same would not help
+    if not base.sha256:
+        return None, f"{path} does not say which weights it was made from", _USE_THE_BASE
+    made_from = metadata.get("turpentine.base_model")
+    return None, f"{path} was made from other weights ({made_from!r}) than this pipeline has", _USE_THE_BASE

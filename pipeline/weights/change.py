@@ -1,9 +1,12 @@
 """Unlearned weights as changes of a network, one tensor at a time."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,23 @@ class Change:
             return current + strength * value
         before = original.to(current.device, torch.float32)
         return torch.lerp(before, value, strength) + (current - before)  # exact where nothing came before
+
+
+def check_fit(changes: Iterable[Change], module: nn.Module, name: str) -> None:
+    """Refuse changes of another network than one has.
+
+    Args:
+        changes: of its tensors; all are looked at.
+        module: the network.
+        name: of what they are, for the message.
+
+    Raises:
+        UserError: the first that belongs to no tensor of it; see also `read_changes`.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    for each in changes:
+        if shapes.get(each.name) != tuple(each.value.shape):
+            raise UserError(
+                f"{name} belongs to another network than this {type(module).__name__}: {each.name}: expected "
+                f"{shapes.get(each.name, 'no such tensor')}, got {tuple(each.value.shape)}."
+            )

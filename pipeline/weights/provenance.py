@@ -19,12 +19,13 @@ from ..models.lineage import Lineage, Removal
 from ..prompts.concepts import join_concepts, same_concept
 from ..support.errors import UserError
 from ..support.files import replacing
+from ..support.places import existing
 from ..support.version import __version__
 from .job import DTYPES
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "open_clip_torch", "nudenet")
 _BASE, _RESULT = "turpentine.base_sha256", "turpentine.result_sha256"
-_TENSORS = "turpentine.tensors_sha256"
+_TENSORS, _TAKEN_BACK = "turpentine.tensors_sha256", "turpentine.taken_back"
 HALVES = {name: dtype for name, dtype in DTYPES.items() if dtype != torch.float32}
 """The formats in which a base is stored in half the space."""
 _PREDICTION = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -231,9 +232,21 @@ def undone_header(
         **before.fields(),
         **result.fields(_RESULT),
         **lineage.fields(),
-        "turpentine.taken_back": join_concepts(concepts),
+        _TAKEN_BACK: json.dumps(list(dict.fromkeys([*taken_back_in(metadata), join_concepts(concepts)]))),
         "turpentine.versions": json.dumps(versions()),
     }
+
+
+def taken_back_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """What was taken back from the weights that a header is about, the first first."""
+    text = metadata.get(_TAKEN_BACK)
+    if text is None:
+        return ()
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return tuple(found) if isinstance(found, list) else (text,)  # earlier versions kept the last one, as it is called
 
 
 def _whole_model(metadata: Mapping[str, str], family: str) -> dict[str, str]:
@@ -270,8 +283,9 @@ def read_header(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file.
 
     Raises:
-        UserError: not a safetensors file.
+        UserError: no such file, or not a safetensors file.
     """
+    existing(path, "a .safetensors file")
     if path.is_dir():
         raise UserError(f"expected a .safetensors file, got the folder {path}. Name a file in it.")
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):

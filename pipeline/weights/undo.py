@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..models.lineage import Lineage, Removal, header_of, lineage_in
 from ..prompts.concepts import join_concepts, same_concept
 from ..support.errors import Caution, UserError, given
 from ..support.places import user_path
-from .apply import change, denoiser_of
-from .change import Change
+from ..support.text import listed
+from .apply import change, denoiser_of, holds_applied
+from .change import Change, check_fit
 from .formats import FORMATS
-from .provenance import BaseHashes, check_tensors, kinship, read_header, tensors_sha256
+from .provenance import BaseHashes, check_tensors, kinship, read_header, taken_back_in, tensors_sha256
 from .read import read_changes
 from .rest import read_rest, rest_of
 
@@ -40,6 +42,19 @@ class TakenBack:
     concepts: tuple[str, ...]
     lineage: Lineage
     inexact: str
+
+    def as_written(self, files: Sequence[Path], base: BaseHashes, dtype: str) -> "TakenBack":
+        """The same, said of files with the weights: they may be rounded.
+
+        Args:
+            files: that hold the network together.
+            base: the weights before the removal.
+            dtype: in which number format they were written.
+        """
+        written = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        if kinship(base, written) == "same":
+            return replace(self, inexact="")
+        return replace(self, inexact=self.inexact or f"not bit for bit: {dtype} rounds the weights before its removal")
 
     @property
     def told(self) -> str:
@@ -139,7 +154,7 @@ def undo(pipe: Any, path: str | Path, *, any_base: bool = False) -> Any:
 
     If the pipeline's weights are those that the run ended with, in float32, a delta gives those before it bit for
     bit. If more was removed since, the file's change is subtracted and later ones stay; a warning says so. `remove`
-    brings back what `undo` took out.
+    brings back what `undo` took out; it is also what takes out what `apply` put in.
 
     Args:
         pipe: a pipeline with a `unet` or `transformer`, from which the file's concept was removed.
@@ -179,7 +194,7 @@ def take_back(
     Raises:
         UserError: it doesn't, or a change was put onto it at another strength than 1.
     """
-    strength = header.get("turpentine.strength", "1.0")
+    doubt, strength = "", header.get("turpentine.strength", "1.0")
     if float(strength) != 1:
         raise UserError(
             f"{header.get('turpentine.applied')} was put onto this model at strength {strength}, so taking it back "
@@ -193,15 +208,14 @@ def take_back(
         found = _holding(state, difference, header)
         if found:
             lineage, later = found
-        elif any_base:
-            lineage = lineage_in(header) or lineage
-            warnings.warn(f"{_refusal(difference, header)}; taken back all the same.", Caution, stacklevel=3)
         else:
-            raise UserError(
-                f"{_refusal(difference, header)}. Use the model that holds it, or go on all the same with "
-                "any_base=True (--any-base)."
-            )
+            check_fit(difference.changes(module), module, difference.name)  # else going on would not help
+            if not any_base:
+                raise UserError(f"{_refusal(difference, header)}. {_remedy(module, difference)}")
+            doubt, lineage = _refusal(difference, header), lineage_in(header) or lineage
     change(module, difference.changes(module), -1.0, difference.rest() if kin == "same" else None)
+    if doubt:
+        warnings.warn(f"{doubt}; taken back all the same.", Caution, stacklevel=3)
     exact = bool(difference.base.sha256) and tensors_sha256(module.state_dict()) == difference.base.sha256
     return TakenBack(concepts, _without(lineage, difference), "" if exact else _why(kin, later, difference, header))
 
@@ -241,22 +255,29 @@ def _without(lineage: Lineage, difference: Difference) -> Lineage:
 
 def _refusal(difference: Difference, header: Mapping[str, str]) -> str:
     lineage = lineage_in(header)
-    known = f"of which {_named(lineage.forgotten)} was removed" if lineage and lineage.forgotten else "whatever it is"
+    known = f", from which {_they_were(lineage.forgotten)} removed" if lineage and lineage.forgotten else ""
     return (
         f"{difference.name} removed {join_concepts(difference.concepts)!r} from other weights than those of this "
-        f"model, {known}: nothing shows that the model holds that removal"
+        f"model{known}: nothing shows that the model holds that removal"
     )
+
+
+def _remedy(module: nn.Module, difference: Difference) -> str:
+    if holds_applied(module, difference.base):
+        return "It came with turpentine.apply, and turpentine.remove(pipe) takes out what was applied."
+    return "Use the model that holds it, or go on all the same with any_base=True (--any-base)."
 
 
 def _why(kin: str | None, later: Sequence[Removal], difference: Difference, header: Mapping[str, str]) -> str:
     """Why taking back was not bit-exact."""
     if later:
         after = _named([name for removal in later for name in removal.concepts])
-        return f"not bit for bit: later removals ({after}) were trained on top of it, and stay"
+        return f"not bit for bit: later removals ({after}) were made on top of it, and stay"
     if kin in ("half copy", "original"):
         return "not bit for bit: the model is in another number format than the run's weights"
-    if kin is None and header.get("turpentine.taken_back"):
-        return f"not bit for bit: {header['turpentine.taken_back']} was taken back before"
+    before = taken_back_in(header)
+    if kin is None and before:
+        return f"not bit for bit: {_they_were(before)} taken back before"
     kind, dtype = (difference.metadata.get(f"turpentine.{key}") for key in ("format", "dtype"))
     if kind != "delta":
         return f"not bit for bit: the file is a {'LoRA' if 'lora' in str(kind) else kind}, not a delta"
@@ -269,3 +290,7 @@ def _why(kin: str | None, later: Sequence[Removal], difference: Difference, head
 
 def _named(names: Sequence[str]) -> str:
     return ", ".join(names)
+
+
+def _they_were(names: Sequence[str]) -> str:
+    return f"{listed(names)} {'were' if len(names) > 1 else 'was'}"

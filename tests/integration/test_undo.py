@@ -116,7 +116,7 @@ def test_files_of_one_model_are_models_too(chain, tmp_path, kind):
 def test_one_in_the_middle_goes_alone(chain, tmp_path, place, later):
     step, last = chain.steps[place], chain.steps[2]
     undone = undo_to_folder(step.delta, tmp_path / "out", str(last.model), "cpu")
-    assert undone.taken.inexact == f"not bit for bit: later removals ({later}) were trained on top of it, and stay"
+    assert undone.taken.inexact == f"not bit for bit: later removals ({later}) were made on top of it, and stay"
     got = weights_in(undone.folder)
     for name, value in got.items():
         wanted = last.after[name] - (step.after[name] - step.base[name])
@@ -297,9 +297,9 @@ def test_a_run_is_taken_back_without_a_delta(chain, tmp_path, capsys):
     assert f"is also still there: {first / 'weights' / 'diffusers'}" in told
     assert same(weights_in(tmp_path / "out"), weights_in(first / "weights" / "diffusers"))
     assert main(["undo", str(first), "--model", str(second), "--out", str(tmp_path / "middle")]) == 0
-    assert "later removals (dog) were trained on top of it" in told_by(capsys)
+    assert "later removals (dog) were made on top of it" in told_by(capsys)
     assert lineage_of(str(tmp_path / "middle")).forgotten == ("dog",)
-    assert header_of(str(tmp_path / "middle"))["turpentine.taken_back"] == "cat"
+    assert header_of(str(tmp_path / "middle"))["turpentine.taken_back"] == '["cat"]'
     (tmp_path / "base").rename(tmp_path / "moved")
     assert main(["undo", str(first), "--out", str(tmp_path / "no")]) == 2
     assert "say where that model is with --base" in " ".join(capsys.readouterr().err.split())

@@ -2,7 +2,7 @@
 
 `lora_unet_<layer>.diff` is added to the layer's weight and `.diff_b` to its bias, both times the
 strength; what is neither goes as `diffusion_model.<tensor>.diff`. The names are the original layout's. In float32
-it also keeps what taking the change back would miss (`rest`), which other programs leave alone.
+it also keeps what adding the change, or taking it back, would miss (`rest`), which other programs leave alone.
 """
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..job import Job, Written
 from ..layouts import denoiser_layout
 from ..names import kohya_name
 from ..provenance import save_tensors
-from ..rest import GAPS, VALUES, rest_of
+from ..rest import BACK, FORTH, REST, rest_of
 
 
 def delta_key(original: str) -> str:
@@ -33,7 +33,8 @@ def delta_key(original: str) -> str:
 def write_delta(job: Job) -> Written:
     """Write `{name}-delta.safetensors`; tensors that did not change are left out.
 
-    Taken back from the unlearned weights in float32, a float32 file gives those before bit for bit.
+    Added to the weights before it in float32, a float32 file gives the unlearned ones bit for bit; taken back from
+    those, the ones before.
 
     Raises:
         UserError: nothing changed, or a network without an original layout.
@@ -47,7 +48,8 @@ def write_delta(job: Job) -> Written:
     if not tensors:
         raise UserError("there is no difference to write: the weights are the base's.")
     if job.dtype == "fp32":
-        tensors |= rest_of(difference.after, difference.before)
+        for way in (BACK, FORTH):
+            tensors |= rest_of(difference.after, difference.before, way)
     path = job.folder / f"{job.name}-delta.safetensors"
     save_tensors(tensors, path, job.header("delta"))
     return Written(path, [path])
@@ -66,7 +68,7 @@ def read_delta(keys: Keys) -> Claim:
     """Each tensor is added to the one of the original layout that it is named after."""
     places = {delta_key(name): entry for name, entry in keys.original.items()}
     names = keys.names & set(places)
-    rest = keys.names & {GAPS, VALUES}
+    rest = keys.names & REST
     return names | rest, (change for name in sorted(names) for change in keys.spread(places[name], keys.get(name)))
 
 
