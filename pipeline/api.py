@@ -12,6 +12,7 @@ from .schema.fields import fields_of, nest
 from .schema.recipe import Recipe
 from .support.errors import UserError
 from .support.progress import Progress
+from .support.text import meant
 
 
 def unlearn(
@@ -79,6 +80,9 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
         elif name in places:
             placed = nest([(places[name], value)])
         else:
-            raise UserError(f"unknown option {name!r}; expected one of {sorted({*places, *sections})}.")
+            known = sorted({*places, *sections})
+            near = meant(name, known)
+            told = f"did you mean {near!r}?" if near else f"expected one of {known}."
+            raise UserError(f"unknown option {name!r}; {told}")
         nested = merge(nested, placed)
     return nested

@@ -6,12 +6,15 @@ Only the module of the command that was called is imported, so that help and mis
 import argparse
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from ..support.errors import Cancelled, Caution, UserError
+from ..support.text import meant
 from ..support.version import __version__
 from .terminal import errors, escaped, warn
 
@@ -65,9 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser(command: str = "") -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Names the option of the command that comes nearest to one that it doesn't know."""
+
+    command: argparse.ArgumentParser | None = None
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and leave."""
+        strange = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
+        known = re.findall(r"--[\w-]+", self.command.format_help()) if self.command else []
+        near = meant(strange[1], known) if strange else ""
+        super().error(f"{message}; did you mean {near}?" if near else message)
+
+
+def build_parser(command: str = "") -> Parser:
     """The parser. Options are added only for `command`, the one that was called."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="turpentine",
         description="Remove a concept from a text-to-image model and leave the rest as it was.",
         epilog="`turpentine COMMAND --help` lists the options of a command, with examples.",
@@ -88,6 +104,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
             module.add_arguments(chosen)
             chosen.set_defaults(run=module.run)
             chosen.epilog = getattr(module, "EXAMPLES", None)
+            parser.command = chosen
     return parser
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..schema.results import Results
 from ..support.errors import UserError
+from ..support.places import existing
 from .options import path_of
 from .terminal import console, escaped, warn
 
@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write both."""
-    from ..run.folder import RESULTS, RunFolder  # heavy: torch and diffusers
+    from ..run.folder import RunFolder  # heavy: torch and diffusers
 
-    run = RunFolder(arguments.folder)
-    Results.load(run.path / RESULTS)  # there is something to report
+    run = RunFolder(existing(arguments.folder, "a run folder"))
+    run.finished()  # there is something to report
     if run.is_there:
         try:
             run.recipe(warn)

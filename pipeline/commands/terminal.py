@@ -24,7 +24,7 @@ errors = Console(stderr=True)
 
 
 class TerminalProgress:
-    """A bar per stage with the time left; the first Ctrl-C stops at the next safe place.
+    """A bar per stage with the time left; the first Ctrl-C, or a scheduler's SIGTERM, stops at the next safe place.
 
     Args:
         quiet: show nothing.
@@ -39,8 +39,8 @@ class TerminalProgress:
 
     @contextmanager
     def __call__(self) -> Iterator["TerminalProgress"]:
-        """Show bars, and take Ctrl-C, while the work runs."""
-        previous = signal.signal(signal.SIGINT, self._interrupt)
+        """Show bars, and take Ctrl-C and SIGTERM, while the work runs."""
+        previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         self.bars = Bars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=24),
@@ -56,14 +56,15 @@ class TerminalProgress:
             with self.bars:
                 yield self
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping:
+        if self.stopping and number == signal.SIGINT:  # a scheduler that is out of patience kills
             raise KeyboardInterrupt
-        self.stopping = True
-        if not self.quiet:
+        if not self.stopping and not self.quiet:
             errors.print("Stopping after this step; press Ctrl-C again to stop at once.")
+        self.stopping = True
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:

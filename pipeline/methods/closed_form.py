@@ -43,6 +43,11 @@ class ClosedFormConfig(MethodConfig):
     sees: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def edits_with(self) -> str:
+        """Itself."""
+        return self.name
+
+    @property
     def redirects(self) -> bool:
         """Always: forget prompts are read as their anchors."""
         return True
@@ -149,8 +154,9 @@ def check_warm_start(name: str, weights: Mapping[str, Tensor]) -> None:
     """
     if not text_entrances(weights):
         raise UserError(
-            f"method.warm_start {name!r} edits the layers that a prompt enters, and none of them trains here. Set "
-            "training.parameters to 'full', or warm_start to 'none'."
+            f"method.warm_start {name!r} edits the layers that a prompt enters, and none is among the weights that "
+            "train. With training.parameters 'full' every layer trains; if that is set, this network has none that is "
+            "known: set warm_start to 'none'."
         )
 
 

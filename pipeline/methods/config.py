@@ -6,14 +6,38 @@ for the name of a method.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticKnownError
 
 DATA = "diverse: many paired forget/retain prompts (the D of RGD); uniform: one forget and one retain prompt"
 
 
-class MethodConfig(BaseModel):
+class Options(BaseModel):
+    """Values that a person chose: frozen, strict about their keys, finite, and no truth values for numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name:
+            kind = cls.model_fields[info.field_name].annotation
+            kinds = get_args(kind) or (kind,)
+            if bool not in kinds and {int, float} & set(kinds):
+                raise PydanticKnownError("int_type" if int in kinds else "float_type")
+        return value
+
+
+class MethodConfig(Options):
     """Base of the methods' options. A subclass gives `name` a default, by which recipes find it.
 
     Attributes:
@@ -29,8 +53,6 @@ class MethodConfig(BaseModel):
         variants: the option whose values have defaults of their own, in `<method>-<value>.yaml`; "" for none.
         closed_form: whether `edit` does all of it from the prompts alone: no samples, no steps, no terms.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     terms: ClassVar[tuple[str, ...]] = ("forget", "retain")
@@ -64,6 +86,11 @@ class MethodConfig(BaseModel):
     def redirects(self) -> bool:
         """True if the forget loss looks at the anchors: what is to be drawn instead."""
         return False
+
+    @property
+    def edits_with(self) -> str:
+        """The name of the method in closed form that edits the layers that read prompts; "" for none."""
+        return ""
 
     @property
     def has_teacher(self) -> bool:

@@ -83,6 +83,11 @@ class ForgettingConfig(RetainWeight, ForgetLimit):
         """True if retain images are held to the original's predictions, or forget images pushed beyond them."""
         return self.retain == "distil" or (self.redirects and self.push > 0)
 
+    @property
+    def edits_with(self) -> str:
+        """The warm start."""
+        return "" if self.warm_start == "none" else self.warm_start
+
     def idle(self) -> Mapping[str, str]:
         """Redirect has no limit; ascent has no other part and no target."""
         without = dict(super().idle())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..support.errors import UserError
 from ..support.places import user_path
 from .files import FAULTS, read_json, reason_of
-from .lineage import COMPONENTS
+from .lineage import BUNDLED, COMPONENTS
 from .registry import ADAPTERS, family_of
 
 
@@ -22,7 +22,7 @@ def known_architectures() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
 
 
 def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The denoiser's class and configuration: of a known name, or read from a diffusers folder.
+    """The denoiser's class and configuration: of a known name, or read from a bundled model or a diffusers folder.
 
     Raises:
         UserError: neither, or a class that is not planned for.
@@ -31,7 +31,7 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
     if model in known:
         return known[model]
     for part in COMPONENTS:
-        path = user_path(model) / part / "config.json"
+        path = (BUNDLED.get(model) or user_path(model)) / part / "config.json"
         if path.is_file():
             config = read_json(path)
             classes = {each.network.__name__: each.network for each in ADAPTERS}
@@ -39,7 +39,7 @@ def find_architecture(model: str) -> tuple[type[nn.Module], dict[str, Any]]:
             if name not in classes:
                 raise UserError(f"expected a denoiser of one of {sorted(classes)}, got {name} in {path}.")
             return classes[name], {key: value for key, value in config.items() if not key.startswith("_")}
-    raise UserError(f"expected one of {sorted(known)} or a diffusers folder, got {model!r}.")
+    raise UserError(f"expected one of {sorted([*known, *BUNDLED])} or a diffusers folder, got {model!r}.")
 
 
 def build_network(kind: type[nn.Module], config: dict[str, Any]) -> nn.Module:

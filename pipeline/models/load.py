@@ -6,6 +6,7 @@ from typing import Any
 import huggingface_hub
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub.errors import HFValidationError
 
 from ..support.errors import UserError
 from ..support.places import user_path
@@ -128,8 +129,18 @@ def _downloaded(model: str) -> Path:
     except FAULTS as error:
         raise UserError(
             f"can't load the model {model!r}: expected one of {sorted(BUNDLED)}, a diffusers folder with safetensors "
-            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached ({reason_of(error)})."
+            f"weights, a .safetensors checkpoint, or a hub id that is reachable or cached, and {_why_not(error)}."
         ) from None
+
+
+def _why_not(error: Exception) -> str:
+    """Why the hub gave no model, without the library's advice to programmers."""
+    if isinstance(error, HFValidationError):
+        return "there is no such folder or file"
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "there is no such folder or file, nothing of it in the hub's cache, and the hub is off (HF_HUB_OFFLINE)"
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return f"there is no such folder or file, and the hub says: {reason_of(cause)}"
 
 
 def class_names(model: str) -> list[str]:

@@ -6,7 +6,7 @@ from html import escape
 import yaml
 
 from ..schema.results import Results
-from ..support.text import duration, size
+from ..support.text import duration, listed, size
 from .summary import THRESHOLDS, course, interference_text, model_label, outcome_text, rows, title, verdict
 from .use import CITATION, REPRODUCE, snippet
 
@@ -45,6 +45,15 @@ def _neighbours(results: Results) -> str:
     if results.interference is None:
         return "Neighbouring concepts may have suffered more than the retain figures, which are means, show."
     return plain(interference_text(results.interference))
+
+
+def _judges(results: Results) -> str:
+    names = [name for name, found in results.audits.after if found is not None]
+    if not names:
+        return ""
+    who = f"The {'judges' if len(names) > 1 else 'judge'} of these figures ({plain(listed(names))})"
+    errs = "err themselves" if len(names) > 1 else "errs itself"
+    return f"- {who} {errs}; read changes, not absolute figures.\n"
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:
@@ -107,7 +116,7 @@ def model_card(results: Results) -> str:
         "- Unlearning of this kind can be undone: adversarial prompts, images as input or further fine-tuning may "
         "bring the concept back. It is no substitute for a filter where one is needed.\n"
         f"- {_neighbours(results)}\n"
-        "- The judges (NudeNet, CLIP) err themselves; read changes, not absolute figures.\n"
+        f"{_judges(results)}"
         "- The licence and the limits of the base model still apply.",
         "## Training\n\n"
         f"{plain(results.method)}, {course(training)}{a_step}, {duration(results.timings.total)} for the whole run, "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from ..methods import find, names
+from ..methods import MethodConfig, find, names
 from ..methods.mask import MASK_FILE, mask_shares, read_mask
 from ..schema.events import EVENTS_FILE
 from ..schema.results import Results
@@ -26,14 +26,15 @@ def forget_limit(results: Results) -> float | None:
     return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
 
 
-def _ascends(results: Results) -> bool:
+def _method(results: Results) -> MethodConfig | None:
+    """The method's options; None for a method that is not installed here."""
     if results.method not in names():
-        return True
+        return None
     config, method = find(results.method).config, results.recipe.get("method")
     try:
-        return config.model_validate(method).ascends
+        return config.model_validate(method)
     except ValueError:  # options of another version
-        return config.model_validate({"name": results.method}).ascends
+        return config.model_validate({"name": results.method})
 
 
 def _mask(run: Path, tell: Tell) -> dict[str, tuple[float, int]]:
@@ -63,6 +64,7 @@ def page(run: Path, results: Results, tell: Tell = untold) -> str:
         tell: told of what was left out; the page tells it too.
     """
     unread: list[str] = []
+    method = _method(results)
     found, events = verdict(results), read_columns(run / EVENTS_FILE, unread.append)
     pictures = pairs(run / "images", unread.append)
     before, after = results.audits.before, results.audits.after
@@ -84,7 +86,9 @@ def page(run: Path, results: Results, tell: Tell = untold) -> str:
         sections=audit_sections(before, after),
         pictures=pictures,
         beside=nearest,
-        curves=curves(events, forget_limit(results), _ascends(results)),
+        curves=curves(
+            events, forget_limit(results), method is None or method.ascends, bool(method and method.edits_with)
+        ),
         steps=steps,
         averaged=POINTS if steps > POINTS else 0,
         mask=mask(shares),

@@ -70,19 +70,20 @@ def audit_section(section: Section, level: int = 2) -> Markup:
     return _part("audit_section", section, level)
 
 
-def curves(events: Columns, limit: float | None, ascends: bool = True) -> list[Drawn]:
+def curves(events: Columns, limit: float | None, ascends: bool = True, edited: bool = False) -> list[Drawn]:
     """Losses, cosine and first-order changes of the steps; a term that the method has not gives no curve.
 
     Args:
         events: see `read_columns`.
         limit: the truncation limit, if there is one.
         ascends: whether the forget loss is a denoising loss that is meant to rise.
+        edited: whether the weights were edited in closed form before the first step.
     """
     shown = []
     if _known(events["loss_forget"]):
         shown.append((figures.forget_loss(events, limit), _forget_caption(events, limit, ascends)))
     if _known(events["loss_retain"]):
-        shown.append((figures.retain_loss(events), _retain_caption(events)))
+        shown.append((figures.retain_loss(events), _retain_caption(events, edited)))
     if _known(events["cosine"]):
         caption = (
             "Angle between the two gradients. Below zero (shaded) they conflict: improving one objective alone "
@@ -111,11 +112,10 @@ def mask(shares: dict[str, tuple[float, int]]) -> Drawn | None:
     return Drawn(Markup(figures.mask_bars(shares)), caption)  # noqa: S704  # drawn here, texts escaped
 
 
-def _retain_caption(events: Columns) -> str:
+def _retain_caption(events: Columns, edited: bool) -> str:
     if (events["distils"] > 0).any():
-        return (
-            "Distance on retain prompts to what the original model predicts. It starts at zero and should stay small."
-        )
+        start = "It starts where the edit before the first step left it" if edited else "It starts at zero"
+        return f"Distance on retain prompts to what the original model predicts. {start} and should stay small."
     return "Denoising loss on the retain prompts. It should stay where it was; it varies with the noise level drawn."
 
 

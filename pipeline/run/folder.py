@@ -322,13 +322,12 @@ class RunFolder:
         """The results of a run that ended.
 
         Raises:
-            UserError: it did not, or they can't be read.
+            UserError: it did not, they can't be read, or there is no run.
         """
         results = self.results()
         if results is None:
-            raise UserError(
-                f"expected a finished run in {self.path}. Finish it with: turpentine unlearn --resume {self.path}"
-            )
+            begun = RunFolder.open(self.path).path
+            raise UserError(f"expected a finished run in {begun}. Finish it with: turpentine unlearn --resume {begun}")
         return results
 
     def missing(self, tell: Tell = untold) -> list[str] | None:

@@ -14,6 +14,7 @@ from ..models.family import Family
 from ..models.lineage import lineage_of, pipeline_class_of
 from ..support.errors import UserError, given
 from ..support.places import user_path
+from ..support.text import meant
 from .fields import fields_of
 from .recipe import Recipe, Section
 
@@ -203,7 +204,10 @@ def _of_another_method(place: tuple[int | str, ...]) -> str | None:
 
 
 def _unknown(place: str) -> str:
-    return f"unknown option {place!r}; `turpentine unlearn --help` lists the known ones"
+    places = {field.path[-1]: field.key for field in fields_of()}
+    near = places.get(meant(place.rpartition(".")[2], places))
+    told = f"did you mean {near!r}? " if near else ""
+    return f"unknown option {place!r}; {told}`turpentine unlearn --help` lists the known ones"
 
 
 def describe(error: ValidationError) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from ..methods import MethodConfig, find, names
-from ..methods.config import ForgetLimit
+from ..methods.config import ForgetLimit, Options
 from ..methods.registry import read_config
 from ..models.protocol import Sampling
 from ..prompts.anchors import AUTO
@@ -36,10 +35,10 @@ from .choices import (
 )
 
 
-class Section(BaseModel):
-    """A part of a recipe: frozen, and strict about its keys."""
+class Section(Options):
+    """A part of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, allow_inf_nan=False)
+    model_config = ConfigDict(serialize_by_alias=True)
 
 
 def called(option: str) -> dict[str, Any]:
@@ -412,8 +411,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _edited(self) -> "Recipe":
         """What belongs to training is refused beside a method that doesn't train."""
-        if self.method.closed_form and self.kind == "class":
-            raise ValueError(f"method {self.method.name!r} edits what reads prompts, and kind 'class' has none")
+        if self.method.edits_with and self.kind == "class":
+            raise ValueError(
+                f"{self.method.edits_with!r} edits the layers that read prompts, and kind 'class' has none"
+            )
         if self.method.closed_form and self.training.parameters == "lora":
             raise ValueError(
                 f"training.parameters 'lora' belongs to methods that train, got {self.method.name!r}. To have its edit "

@@ -3,7 +3,8 @@
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 
 MISSING = "—"
@@ -84,6 +85,15 @@ def listed(names: Sequence[str]) -> str:
     """
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The known name that comes nearest to one that nobody knows; empty if none comes near.
+
+    >>> meant("repalce_with", ["replace_with", "steps"]), meant("colour", ["steps"])
+    ('replace_with', '')
+    """
+    return next(iter(get_close_matches(name, list(known), 1)), "")
 
 
 def size(count: float) -> str:

@@ -52,7 +52,7 @@ class TakenBack:
             dtype: in which number format they were written.
         """
         written = {name: tensor for file in files for name, tensor in load_file(file).items()}
-        if kinship(base, written) == "same":
+        if base.sha256 in (tensors_sha256(written), tensors_sha256(written, torch.float32)):
             return replace(self, inexact="")
         return replace(self, inexact=self.inexact or f"not bit for bit: {dtype} rounds the weights before its removal")
 

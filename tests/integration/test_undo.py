@@ -1,5 +1,6 @@
 """Removals taken back: bit for bit the last one, alone one in the middle, and never one that a model doesn't hold."""
 
+import json
 import shutil
 import warnings
 import zipfile
@@ -10,19 +11,16 @@ import torch
 import turpentine
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
-from turpentine.pipeline.api import recipe_for
 from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.models import load_denoiser
 from turpentine.pipeline.models.lineage import Removal, header_of, lineage_of
 from turpentine.pipeline.run.undo import undo_to_folder
-from turpentine.pipeline.run.unlearning import run_recipe
-from turpentine.pipeline.run.weights import run_header
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import Caution, UserError
-from turpentine.pipeline.weights import Job, base_hashes, read_header, snapshot, tensors_sha256, write_weights
+from turpentine.pipeline.weights import read_header, snapshot, tensors_sha256
 from turpentine.pipeline.weights.apply import denoiser_of
-from turpentine.pipeline.weights.rest import GAPS, VALUES
+from turpentine.pipeline.weights.rest import BACK, REST
 from turpentine.ui.access import Access
 from turpentine.ui.controls import Controls
 from turpentine.ui.page import Page
@@ -30,27 +28,8 @@ from turpentine.ui.runner import Runner
 from turpentine.ui.steps.take_back import removals, taken_back
 from turpentine.ui.studio import Studio
 
+from ..support.removals import removed, run, same, weights_in
 from ..support.tiny_models import BUILDERS, build_family, build_tiny_pipeline
-
-
-def same(a, b):
-    return set(a) == set(b) and tensors_sha256(a) == tensors_sha256(b)
-
-
-def removed(model, concept, folder, dtype="fp32", formats=("diffusers", "delta"), seed=0):
-    """What a run leaves that removes a concept from a model: its weights are moved at random."""
-    denoiser = load_denoiser(str(model), "cpu")
-    base = snapshot(denoiser.module)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in denoiser.module.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    recipe = build_recipe({"concept": concept, "model": str(model), "seed": seed})
-    metadata = run_header(denoiser, resolve(recipe), base_hashes(base), None)
-    records = write_weights(Job(denoiser, folder / "weights", "tiny", dtype, metadata, base=base), formats)
-    files = {record.format: folder / record.path for record in records}
-    return SimpleNamespace(model=files.get("diffusers"), delta=files.get("delta"), files=files, base=base,
-                           after=snapshot(denoiser.module))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +44,6 @@ def chain(tmp_path_factory):
     return SimpleNamespace(folder=folder, base=folder / "base", steps=steps)
 
 
-def weights_in(folder):
-    return load_denoiser(str(folder), "cpu").module.state_dict()
-
-
 # the last one -------------------------------------------------------------------------------------
 
 
@@ -77,7 +52,7 @@ def test_the_last_removal_is_taken_back_bit_for_bit(family, tmp_path):
     build_family(family).save_pretrained(tmp_path / "base")
     step = removed(tmp_path / "base", "cat", tmp_path / "run")
     tensors = load_file(step.delta)
-    assert tensors[GAPS].numel() > 0  # the change is as large as the weights: float32 alone would not do
+    assert tensors[BACK.gaps].numel() > 0  # the change is as large as the weights: float32 alone would not do
     pipe = load_denoiser(str(step.model), "cpu").pipeline
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -136,7 +111,8 @@ def test_all_of_a_chain_in_any_order_give_nearly_the_base(chain, tmp_path):
         undone = undo_to_folder(chain.steps[place].delta, tmp_path / str(place), str(model), "cpu")
         assert undone.taken.inexact
         model = undone.folder
-    assert "was taken back before" in undone.taken.inexact
+    assert undone.taken.inexact == "not bit for bit: pop art and dog were taken back before"
+    assert json.loads(header_of(str(model))["turpentine.taken_back"]) == ["pop art", "dog", "cat"]
     assert undone.taken.lineage.forgotten == () and undone.taken.lineage.removals == ()
     for name, value in weights_in(model).items():
         torch.testing.assert_close(value, chain.steps[0].base[name], rtol=0, atol=1e-6)
@@ -217,7 +193,7 @@ def without(file, to, *, keys=(), fields=()):
 
 def test_a_delta_without_the_rest_is_told(chain, tmp_path):
     step = chain.steps[0]
-    bare = without(step.delta, tmp_path / "bare.safetensors", keys=(GAPS, VALUES))
+    bare = without(step.delta, tmp_path / "bare.safetensors", keys=REST)
     undone = undo_to_folder(bare, tmp_path / "out", str(step.model), "cpu")
     assert undone.taken.inexact.startswith("not bit for bit: the delta is of an earlier version")
     for name, value in weights_in(undone.folder).items():
@@ -227,7 +203,7 @@ def test_a_delta_without_the_rest_is_told(chain, tmp_path):
 def test_files_of_an_earlier_version(chain, tmp_path):
     """Neither says what the weights are that it is about: concept, base and recipe must agree."""
     step, news = chain.steps[0], ("turpentine.removals", "turpentine.result")
-    old = without(step.delta, tmp_path / "old.safetensors", keys=(GAPS, VALUES), fields=news)
+    old = without(step.delta, tmp_path / "old.safetensors", keys=REST, fields=news)
     shutil.copytree(step.model, tmp_path / "model")
     (file,) = (tmp_path / "model" / "unet").glob("*.safetensors")
     without(file, file, fields=news)
@@ -244,7 +220,7 @@ def test_half_precision_is_told(chain, tmp_path, dtype):
     """A half copy of the model, and a delta in half precision, each beside the other in float32."""
     step = removed(chain.base, "cat", tmp_path / "run", dtype=dtype)
     whole = removed(chain.base, "cat", tmp_path / "whole")
-    assert GAPS not in load_file(step.delta)
+    assert not REST & set(load_file(step.delta))
     for delta, model, words in (
         (whole.delta, step.model, "the model is in another number format"),
         (step.delta, whole.model, f"the delta is in {dtype}"),
@@ -270,16 +246,6 @@ def test_weights_that_were_applied(chain, tmp_path):
 
 
 # runs ---------------------------------------------------------------------------------------------
-
-TINY = {
-    "steps": 1, "image_size": 16, "num_inference_steps": 2, "batch_size": 2, "prompts": {"n": 4, "n_test": 1},
-    "audits": {"images": 1, "retain_train_images": 1, "alignment": False, "nudity": "off"}, "learning_rate": 1e-2,
-}  # fmt: skip
-
-
-def run(model, concept, folder, **fields):
-    run_recipe(recipe_for(concept, str(model), {**TINY, **fields}), folder)
-    return folder
 
 
 def told_by(capsys):
