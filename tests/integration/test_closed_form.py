@@ -105,8 +105,9 @@ def test_idle_and_impossible_options(tmp_path):
     assert len(told) == 2 and told[0].startswith("training.steps (--steps)")
     with pytest.raises(UserError, match=r"training\.parameters 'lora' belongs to methods that train, got 'uce'"):
         recipe_of(training={"parameters": "lora"})
-    with pytest.raises(UserError, match="'uce' edits what reads prompts, and kind 'class' has none"):
-        build_recipe({"concept": "3", "kind": "class", "model": "digits", "method": {"name": "uce"}})
+    for method in ({"name": "uce"}, {"name": "rgd", "warm_start": "uce"}):
+        with pytest.raises(UserError, match="'uce' edits the layers that read prompts, and kind 'class' has none"):
+            build_recipe({"concept": "3", "kind": "class", "model": "digits", "method": method})
 
 
 def test_the_estimate_counts_no_drawing_and_no_steps():

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,15 @@ def ctrl_c_twice() -> None:
     ctrl_c()
 
 
+def sigterm() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def sigterm_twice() -> None:
+    sigterm()
+    sigterm()
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -190,6 +200,18 @@ def test_ctrl_c_while_the_network_works(part, reference, tmp_path):
     number = max(1, round(part * reference.calls))
     code, err = in_a_process(new_run(reference.model, tmp_path / "run"), lambda: at_call(number, ctrl_c))
     assert code == 130 and "Traceback" not in err, err
+    assert go_on(reference, tmp_path / "run").code == 0
+    assert_as_if_nothing_had_been(reference, tmp_path / "run")
+
+
+@pytest.mark.parametrize("term", [sigterm, sigterm_twice])
+def test_a_scheduler_that_ends_the_job_leaves_a_checkpoint_of_this_step(term, reference, tmp_path):
+    at_second_step = partial(at_file, "events.jsonl", term, 2)
+    code, err = in_a_process(new_run(reference.model, tmp_path / "run"), at_second_step)
+    assert code == 130 and "Traceback" not in err, err
+    done = len(steps(tmp_path / "run"))
+    (kept,) = (tmp_path / "run" / "checkpoints").glob("step-*.safetensors")
+    assert kept.stem == f"step-{done:06d}" and f"--resume {tmp_path / 'run'}" in err.replace("\n", "")
     assert go_on(reference, tmp_path / "run").code == 0
     assert_as_if_nothing_had_been(reference, tmp_path / "run")
 

@@ -171,6 +171,19 @@ def test_a_warm_start_needs_weights_that_read_prompts():
     assert method.needs_unconditional and method.needs_whole_weights
 
 
+def test_a_warm_start_says_what_would_help():
+    """In a joint attention prompts enter outside of the text stream; where nothing reads them, 'full' won't do."""
+    method = build_method(find("rgd").config(warm_start="uce"))
+    joint = build_family("sd3").transformer
+    for which in ("full", "noxattn"):
+        method.check(4, select_parameters(joint, which))
+    for weights in (select_parameters(joint, "xattn"), {"conv.weight": torch.nn.Parameter(torch.zeros(1))}):
+        with pytest.raises(
+            UserError, match=r"With training\.parameters 'full' every layer trains; if that is"
+        ):
+            method.check(4, weights)
+
+
 @pytest.mark.parametrize("name", ["uce", "rece", "speed"])
 def test_a_warm_start_edits_what_trains_and_nothing_else(name):
     denoiser = wrap_pipeline(build_family("sd1"))

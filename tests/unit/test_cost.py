@@ -3,8 +3,10 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import safe_open
 from turpentine.pipeline.commands.main import main
-from turpentine.pipeline.models.architectures import example_inputs, saved_bytes
+from turpentine.pipeline.models.architectures import build_network, example_inputs, find_architecture, saved_bytes
+from turpentine.pipeline.models.lineage import BUNDLED, denoiser_files
 from turpentine.pipeline.run.cost import SETTINGS, plan
 from turpentine.pipeline.schema.recipe import TrainingSection as Setting
 from turpentine.pipeline.support.errors import UserError
@@ -25,6 +27,16 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
     UNet2DConditionModel(**SMALL).save_pretrained(path / "unet")
     return path
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_are_planned_by_name(name):
+    kind, config = find_architecture(name)
+    (file,) = denoiser_files(BUNDLED[name])
+    with safe_open(file, "pt") as opened:
+        shapes = {key: opened.get_slice(key).get_shape() for key in opened.keys()}
+    assert {key: list(tensor.shape) for key, tensor in build_network(kind, config).state_dict().items()} == shapes
+    assert plan(name, [Setting()])[0].weights > 0
 
 
 def test_a_plan_is_what_real_tensors_take(folder):

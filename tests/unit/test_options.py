@@ -3,12 +3,28 @@
 import argparse
 
 import pytest
+from turpentine.pipeline.commands.main import main
 from turpentine.pipeline.commands.options import add_recipe_options, chosen, destination
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.schema.defaults import build_recipe
 from turpentine.pipeline.schema.fields import TRAINING_IMAGES, fields_of
 from turpentine.pipeline.schema.recipe import Recipe
 from turpentine.pipeline.support.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["unlearn", "--concept", "cat", "--repalce-with", "a dog"], "--replace-with"),
+        (["undo", "RUN", "--out", "x", "--any-basis"], "--any-base"),
+        (["info", "x", "--xyzzy"], ""),
+    ],
+)
+def test_an_option_that_is_misspelt_is_told_the_nearest(words, near, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: --" in told and (f"; did you mean {near}?" in told if near else "mean" not in told)
 
 
 def make_parser(only=()):

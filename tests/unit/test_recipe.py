@@ -11,10 +11,12 @@ import huggingface_hub
 import pytest
 import yaml
 from pydantic import ValidationError
+from turpentine.pipeline.api import recipe_for
 from turpentine.pipeline.methods import find, names
 from turpentine.pipeline.models import BUNDLED, lineage
 from turpentine.pipeline.schema.defaults import (
     RECIPES,
+    build_part,
     build_recipe,
     defaults_for,
     describe,
@@ -22,7 +24,7 @@ from turpentine.pipeline.schema.defaults import (
     read_yaml,
     stored_recipe,
 )
-from turpentine.pipeline.schema.fields import fields, fields_of
+from turpentine.pipeline.schema.fields import fields, fields_of, nest
 from turpentine.pipeline.schema.recipe import Recipe, Section
 from turpentine.pipeline.schema.resolve import resolve
 from turpentine.pipeline.support.errors import UserError
@@ -195,11 +197,39 @@ def test_a_downloaded_model_is_known_by_its_index(tmp_path, monkeypatch):
 # what is refused --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("field", [field for field in fields_of() if field.is_number], ids=lambda field: field.key)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(field, value):
+    chosen = {"concept": "cat", "method": {"name": field.owners[0] if field.owners else "rgd"}}
+    kind = "a whole number" if field.kind is int else "a number"
+    with pytest.raises(UserError, match=rf"{re.escape(field.key)}\b.*: expected {kind}.*, got {value}"):
+        build_recipe(merge(chosen, nest([(field.path, value)])))
+    if field.path[0] != "method":
+        with pytest.raises(UserError, match=f"expected {kind}"):
+            build_part(nest([(field.path, value)]), field.path[0])
+
+
+def test_where_truth_values_are_meant_they_are_taken():
+    recipe = build_recipe({"concept": "cat", "training": {"guard": True, "early_stop": False}})
+    assert recipe.training.guard is True and recipe.training.early_stop is False
+    with pytest.raises(UserError, match=r"training\.steps .*expected a whole number, got True"):
+        recipe_for("cat", "tiny-canvas", {"steps": True})
+
+
+def test_a_name_that_is_misspelt_is_told_the_nearest():
+    with pytest.raises(UserError, match=r"^unknown option 'repalce_with'; did you mean 'replace_with'\?$"):
+        recipe_for("cat", "tiny-canvas", {"repalce_with": "a dog"})
+    with pytest.raises(UserError, match=r"^unknown option 'xyzzy'; expected one of \["):
+        recipe_for("cat", "tiny-canvas", {"xyzzy": 1})
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"stpes": 3}, r"unknown option 'stpes'; `turpentine unlearn --help` lists the known ones"),
-        ({"training": {"stpes": 3}}, r"unknown option 'training.stpes'"),
+        ({"stpes": 3}, r"unknown option 'stpes'; did you mean 'training\.steps'\? `turpentine unlearn --help` lists"),
+        ({"steps": 3}, r"unknown option 'steps'; did you mean 'training\.steps'\?"),
+        ({"training": {"stpes": 3}}, r"unknown option 'training.stpes'; did you mean 'training\.steps'\?"),
+        ({"xyzzy": 3}, r"unknown option 'xyzzy'; `turpentine unlearn --help` lists the known ones"),
         ({"method": {"name": "rgd", "stpes": 3}}, r"unknown option 'method.stpes'"),
         ({"method": {"name": "finetune", "retain_weight": 2.0}}, r"unknown option 'method.retain_weight'"),
         ({"method": {"name": "grad_diff", "projection": "global"}}, r"unknown option 'method.projection'"),

@@ -456,6 +456,33 @@ def test_the_page_shows_the_recipe_that_was_carried_out(tmp_path):
     assert "of-a-later-edit" not in write_report(run).read_text()
 
 
+@pytest.mark.parametrize(
+    ("warm_start", "start"), [("none", "It starts at zero and"), ("uce", "the edit before the first step left it and")]
+)
+def test_the_retain_distance_starts_where_it_does(tmp_path, warm_start, start):
+    recipe = {"method": {"name": "rgd", "retain": "distil", "warm_start": warm_start}}
+    run = make_run(tmp_path / "run", steps=2, recipe=recipe)
+    lines = (json.loads(line) | {"distils": True} for line in (run / "events.jsonl").read_text().splitlines())
+    (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(run).read_text()
+    assert start in page and page.count("Distance on retain prompts") == 1
+    assert ("starts at zero" in page) is (warm_start == "none")
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ([], "read changes, not absolute"),
+        (["alignment"], "- The judge of these figures (alignment) errs itself; read changes, not absolute figures."),
+        (["nudity", "alignment"], "- The judges of these figures (nudity and alignment) err themselves; read changes"),
+    ],
+)
+def test_the_card_names_who_judged(kept, told):
+    figures = {name: made_up()["audits"]["after"][name] for name in kept}
+    card = model_card(results(audits={"before": figures, "after": figures}))
+    assert (told in card) is bool(kept) and "NudeNet, CLIP" not in card
+
+
 def test_no_results(tmp_path):
     with pytest.raises(UserError, match="expected the results of a finished run"):
         write_report(tmp_path)
