@@ -410,7 +410,10 @@ def test_export_takes_what_is_whole(whole, place, tmp_path, capsys, damage):
     one, other = (load_file(next((run / "weights").glob("*-delta*"))) for run in (whole, expected))
     assert all(torch.equal(one[name], other[name]) for name in other)
     damage(next((whole / "weights").glob("*cat.safetensors")))
-    assert "no longer holds its weights" in refused(capsys, "export", whole, "--formats", "lora")
+    assert call(capsys, "export", whole, "--formats", "lora")[0] == 0, "its base and its delta are whole"
+    damage(next((whole / "weights").glob("*-delta.safetensors")))
+    told = refused(capsys, "export", whole, "--formats", "lora")
+    assert "in no form that gives all of them back" in told and "delta (changed), lora (unchanged)" in told
 
 
 # other people's files -----------------------------------------------------------------------------

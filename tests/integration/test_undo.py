@@ -273,7 +273,7 @@ def test_a_run_is_taken_back_without_a_delta(chain, tmp_path, capsys):
     moved = ["undo", str(first), "--out", str(tmp_path / "yes"), "--base", str(tmp_path / "moved")]
     assert main(moved) == 0 and "bit for bit" in told_by(capsys)
     assert main(["info", str(next((tmp_path / "yes" / "unet").glob("*.safetensors")))]) == 0
-    assert "turpentine.taken_back cat" in told_by(capsys)
+    assert "Removed so far: nothing Taken back: cat" in told_by(capsys)
 
 
 @pytest.mark.parametrize("formats", [("diffusers", "delta"), ("delta",), ("lora",)])

@@ -178,9 +178,7 @@ def test_a_warm_start_says_what_would_help():
     for which in ("full", "noxattn"):
         method.check(4, select_parameters(joint, which))
     for weights in (select_parameters(joint, "xattn"), {"conv.weight": torch.nn.Parameter(torch.zeros(1))}):
-        with pytest.raises(
-            UserError, match=r"With training\.parameters 'full' every layer trains; if that is"
-        ):
+        with pytest.raises(UserError, match=r"With training\.parameters 'full' every layer trains; if that is"):
             method.check(4, weights)
 
 
