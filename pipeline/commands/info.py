@@ -71,8 +71,9 @@ def _show_weights(files: list[Path]) -> None:
         raise UserError(f"{files[0]} was not written by Turpentine; its metadata: {json.dumps(metadata)[:200]}")
     for line in summary(metadata):
         console.print(escaped(line), soft_wrap=True)
+    console.print()
     for key in sorted(set(metadata) - set(_LONG)):
-        console.print(f"[bold]{key}[/bold] {escaped(metadata[key])}", soft_wrap=True)
+        console.print(f"[bold]{escaped(key)}[/bold] {escaped(metadata[key])}", soft_wrap=True)
     for key in _LONG:
         if key in metadata:
             console.print(f"[bold]{key}[/bold]\n{escaped(_document(metadata[key]))}", soft_wrap=True)
@@ -94,9 +95,10 @@ def summary(metadata: Mapping[str, str]) -> list[str]:
     from ..models.lineage import lineage_in
     from ..weights.provenance import taken_back_in  # heavy: torch
 
-    field = {key.removeprefix("turpentine."): value for key, value in metadata.items()}
+    ours = (key for key in metadata if key.startswith("turpentine."))
+    field = {key.removeprefix("turpentine."): metadata[key] for key in ours}
     lineage, concept = lineage_in(metadata), field.get("concept")
-    lines = [f"{field.get('modelspec.title', 'Weights')}: {field.get('format', '?')}, {field.get('dtype', '?')}"]
+    lines = [f"{metadata.get('modelspec.title', 'Weights')}: {field.get('format', '?')}, {field.get('dtype', '?')}"]
     if concept:
         lines.append(f"Removed: {concept}, with {field.get('method', '?')}, seed {field.get('seed', '?')}")
     if lineage:

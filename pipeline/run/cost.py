@@ -26,7 +26,7 @@ from ..schema.resolve import resolve
 from ..support.errors import UserError
 from ..support.progress import Silent
 from ..training.edit import edited_tensors
-from ..training.lora import inject
+from ..training.lora import inject, takes_lora
 from ..training.tuning import tuned
 from .audit import audit_prompts, subject_of
 from .samples import drawn_terms
@@ -108,6 +108,8 @@ def plan(
     with FakeTensorMode():
         plain = build_network(kind, config)  # one for all, as a large one takes seconds to build
         for spec in settings:
+            if spec.parameters == "lora" and not takes_lora(plain):
+                continue
             network = _with_lora(build_network(kind, config), spec) if spec.parameters == "lora" else plain
             try:
                 plans.append(_plan(network, example_inputs(network, batch_size, side), spec, gradients=2))

@@ -17,7 +17,12 @@ _NAME = "turpentine"
 
 
 def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int) -> None:
-    """Put a LoRA into a network and leave it there; `injected` tells of the arguments."""
+    """Put a LoRA into a network and leave it there; `injected` tells of the arguments and errors."""
+    if not takes_lora(module):
+        raise UserError(
+            f"training.parameters 'lora' needs a network that takes a LoRA, and a {type(module).__name__} takes none. "
+            "Set it to 'full'."
+        )
     try:
         from peft import LoraConfig
     except ImportError:
@@ -26,6 +31,11 @@ def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets,
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))
         module.add_adapter(config, adapter_name=_NAME)
+
+
+def takes_lora(module: nn.Module) -> bool:
+    """Tell whether diffusers puts LoRAs into a network; it doesn't into that of a class-conditional model."""
+    return hasattr(module, "add_adapter")
 
 
 @contextmanager
@@ -46,6 +56,7 @@ def injected(
 
     Raises:
         MissingExtra: peft is not installed.
+        UserError: a network that takes no LoRA.
     """
     trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     layers: dict[str, Factors] = {}

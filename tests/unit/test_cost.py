@@ -36,7 +36,8 @@ def test_bundled_models_are_planned_by_name(name):
     with safe_open(file, "pt") as opened:
         shapes = {key: opened.get_slice(key).get_shape() for key in opened.keys()}
     assert {key: list(tensor.shape) for key, tensor in build_network(kind, config).state_dict().items()} == shapes
-    assert plan(name, [Setting()])[0].weights > 0
+    settings = [each.setting.parameters for each in plan(name)]
+    assert "full" in settings and ("lora" in settings) is (name != "digits")
 
 
 def test_a_plan_is_what_real_tensors_take(folder):
