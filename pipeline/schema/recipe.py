@@ -323,7 +323,7 @@ class Recipe(Section):
     )
     model: str = Field(
         default="tiny-canvas",
-        description="'tiny-canvas', 'tiny-canvas-dit', a diffusers folder, a run, a .safetensors checkpoint or a hub id",
+        description="'tiny-canvas', 'tiny-canvas-dit', a diffusers folder, a run, a .safetensors file or a hub id",
     )
     model_config_folder: str | None = Field(
         default=None,
