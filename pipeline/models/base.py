@@ -1,9 +1,10 @@
 """The common part of the adapters of diffusers' text-to-image pipelines: drawing, coding, memory, saving."""
 
 import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..maths.objectives import Objective
 from ..support.errors import UserError
 from ..support.progress import Progress, batches
+from . import stages
 from .components import component_of, load_network
 from .device import lacks_told
 from .family import Family, tokenizer_of
@@ -277,20 +279,28 @@ class PipelineDenoiser(Family, ABC):
         """Mean of the autoencoder's posterior, shifted and scaled as the denoiser was trained."""
         vae = self.pipeline.vae
         scale, shift = self._scale_and_shift()
-        encoded = vae.encode((2 * images - 1).to(vae.device, vae.dtype))
-        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        return (mean.float() - shift) * scale
+        means = []
+        for part in self._coded(images, images.shape[-2] * images.shape[-1]):
+            encoded = vae.encode((2 * part - 1).to(vae.device, vae.dtype))
+            means.append(encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents)
+        return (torch.cat(means).float() - shift) * scale
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them."""
         vae = self.pipeline.vae
         scale, shift = self._scale_and_shift()
+        pixels = latents.shape[-2] * latents.shape[-1] * self.pipeline.vae_scale_factor**2
         images = []
-        for part in latents.split(batch_size):
+        for part in self._coded(latents, pixels, stages.DECODED):
             scaled = (part / scale + shift).to(vae.device, vae.dtype)
             images.append(to_pixels(vae.decode(scaled, return_dict=False)[0], "the autoencoder (vae)"))
         return torch.cat(images)
+
+    def _coded(self, whole: Tensor, pixels: int, most: int = sys.maxsize) -> Iterator[Tensor]:
+        """Parts that the autoencoder takes at once; meanwhile it works in tiles where one picture is too large."""
+        with tiled(self.pipeline.vae, pixels > stages.LARGEST):
+            yield from whole.split(stages.pictures_at_once(pixels, most))
 
     def release(self) -> None:
         """Drop the other networks where they can be loaded again, else move them to the CPU."""
@@ -313,6 +323,20 @@ class PipelineDenoiser(Family, ABC):
         self.restore()
         with nullcontext() if dtype is None else cast(self.pipeline, dtype):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+@contextmanager
+def tiled(vae: Any, wanted: bool) -> Iterator[None]:
+    """An autoencoder that works in overlapping tiles while the block runs, if that is wanted and it can."""
+    able = wanted and hasattr(vae, "use_tiling") and hasattr(vae, "enable_tiling")
+    before = getattr(vae, "use_tiling", False)
+    if able:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:
+        if able:
+            vae.use_tiling = before
 
 
 class cast:

@@ -300,7 +300,7 @@ class ClassConditional(Family):
         pixels = 2 * images.to(self.device) - 1
         return pixels.mean(1, keepdim=True) if self.pipeline.unet.config.in_channels == 1 else pixels
 
-    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Images, uint8, (N, H, W, 3) on the CPU: the latents are the pixels already."""
         return to_pixels(latents)
 

@@ -125,8 +125,8 @@ class Denoiser(Protocol):
         """Latents, (N, C, h, w), of images (N, 3, H, W) in [0, 1]."""
         ...
 
-    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them.
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images, uint8, (N, H, W, 3) on the CPU, of latents as `sample` gives them, a few at a time (`stages`).
 
         Raises:
             UserError: what comes out are not numbers.
