@@ -78,6 +78,9 @@ _OFF = {
     "budget": 0.5,
     "warm_start": "none",
     "alignment_transform": "validation",
+    "sample_precision": "fp32",
+    "base_precision": "fp32",
+    "offload": "none",
 }
 """Newer settings that are texts or numbers -> the value with which they change nothing."""
 

@@ -90,13 +90,14 @@ Embed = Callable[[str], tuple[Tensor, Tensor]]
 
 
 def _encode(
-    embed: Embed, prompts: Sequence[str], device: Any, guided: bool
+    pipeline: Any, prompts: Sequence[str], device: Any, guided: bool
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """[embeddings, pooled] of the prompts, and of as many empty prompts if there is guidance."""
-    parts = [torch.cat(part).to(device) for part in zip(*map(embed, prompts), strict=True)]
+    """[embeddings, pooled] of the prompts, and of as many empty ones if there is guidance, as the network takes it."""
+    dtype = (getattr(pipeline, "unet", None) or pipeline.transformer).dtype
+    parts = [torch.cat(part).to(device, dtype) for part in zip(*map(pipeline.embed, prompts), strict=True)]
     if not guided:
         return parts, [None, None]
-    return parts, [part.to(device).expand(len(prompts), *part.shape[1:]) for part in embed("")]
+    return parts, [part.to(device, dtype).expand(len(prompts), *part.shape[1:]) for part in pipeline.embed("")]
 
 
 class _Pipeline(StableDiffusionPipeline):
@@ -112,7 +113,7 @@ class _Pipeline(StableDiffusionPipeline):
         **__: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Embeddings of the prompts, and of as many empty ones."""
-        (embeds, _pooled), (empty, _none) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
+        (embeds, _pooled), (empty, _none) = _encode(self, prompt, device, do_classifier_free_guidance)
         return embeds, empty
 
 
@@ -125,7 +126,7 @@ class _Pooled:
         self, prompt: Any, *_: Any, device: Any = None, do_classifier_free_guidance: bool = True, **__: Any
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Embeddings of the prompts and of empty ones, then the pooled embeddings of both."""
-        (embeds, pooled), (empty, empty_pooled) = _encode(self.embed, prompt, device, do_classifier_free_guidance)
+        (embeds, pooled), (empty, empty_pooled) = _encode(self, prompt, device, do_classifier_free_guidance)
         return embeds, empty, pooled, empty_pooled
 
 

@@ -54,21 +54,24 @@ class Generate(Node):
     def work(self, model: Model, prompts: Any, which: str, images: int, seed: int, **more: Any) -> Any:  # noqa: D102
         from ..pipeline.audits import Subject
         from ..pipeline.data.samples import draw_latents
+        from ..pipeline.models.placing import staged
         from ..pipeline.run.audit import audit_anchors, audit_prompts
+        from ..pipeline.run.stages import drawing_stages
         from ..pipeline.schema.defaults import build_part
         from ..pipeline.schema.fields import TRAINING_IMAGES
         from ..pipeline.schema.recipe import AuditSection
         from ..pipeline.worlds import find_world
 
         picked = {"model": model.denoiser.name} | chosen(more, "samples", skip=TRAINING_IMAGES)
-        sampling = build_part(picked, "samples").samples.sampling()
+        spec = build_part(picked, "samples").samples
         audits = AuditSection(images=images, retain_train_images=images, nudity="on")
         sets = audit_prompts(prompts, audits, Subject(prompts.concepts, prompts.kind, find_world(prompts.world)))
         name = which if which in sets else STAND_INS[which]
         texts = sets[name]
         anchors = audit_anchors(prompts, audits) if name == FORGET_TEST else texts
         with model.borrowed() as (denoiser, _):
-            latents = draw_latents(denoiser, texts, sampling, seed, host.NodeProgress(), "drawing")
+            with staged(denoiser, drawing_stages(spec, denoiser.device)):
+                latents = draw_latents(denoiser, texts, spec.sampling(), seed, host.NodeProgress(), "drawing")
             pixels = denoiser.decode(latents)
         return (to_image(pixels), texts, anchors)
 

@@ -6,7 +6,7 @@ Afterwards it is bit for bit as it was, even after an error or a cancel.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,4 +89,4 @@ class Model:
 def move(denoiser: "Denoiser", device: Any) -> None:
     """Put a denoiser's pipeline on a device."""
     denoiser.pipeline.to(device)
-    denoiser.device = device
+    denoiser.stages = replace(denoiser.stages, device=device)

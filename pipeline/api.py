@@ -1,11 +1,14 @@
 """One call for somebody who has a diffusers pipeline: model + concept -> model."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .models import borrowed
+from .models.registry import name_of
 from .run.pictures import Images, place_of
+from .run.stages import stages_of
 from .run.unlearning import Unlearned, run_recipe
 from .schema.defaults import build_recipe, merge
 from .schema.fields import fields_of, nest
@@ -48,8 +51,8 @@ def unlearn(
     """
     if forget_images is not None:
         fields |= {"forget_images": str(place_of(forget_images, Path(out).parent if out else Path("runs")))}
-    with borrowed(pipe) as denoiser:
-        recipe = recipe_for(concept, str(denoiser.name), fields, type(pipe).__name__)
+    recipe = recipe_for(concept, name_of(pipe), fields, type(pipe).__name__)
+    with borrowed(pipe, stages=partial(stages_of, recipe)) as denoiser:
         unlearned = run_recipe(recipe, Path(out) if out else None, denoiser=denoiser, progress=progress)
     return replace(unlearned, pipeline=pipe)  # an image-to-image pipeline, too, holds the unlearned networks
 

@@ -5,10 +5,13 @@ block expects is read from the diffusers pipeline class that stands for the fami
 measure the very objects that the modular pipeline holds.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
+import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.modular_pipelines import ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, InputParam, OutputParam
@@ -16,17 +19,20 @@ from typing_extensions import override
 
 from .api import recipe_for
 from .models import Denoiser, borrowed
+from .models.stages import Stages
 from .prompts import PromptSet
 from .run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
 from .run.preflight import preflight, preflight_model
 from .run.prompts import prompts_of
 from .run.repeatable import repeatable
 from .run.samples import samples_of
+from .run.stages import drawing_stages, stages_of
 from .schema.recipe import Recipe
 from .schema.resolve import resolve
 from .schema.results import AuditResult, TrainingResult
 from .support.errors import UserError
 from .support.progress import Progress, Silent
+from .training.base import frozen_base
 from .training.edit import edit
 from .training.train import train
 
@@ -95,7 +101,9 @@ class _ModelBlock(ModularPipelineBlocks):
             if parameter.default is Parameter.empty or self._optional(name)
         ]
 
-    def denoiser(self, components: Any, name: str) -> AbstractContextManager[Denoiser]:
+    def denoiser(
+        self, components: Any, name: str, stages: Callable[[torch.device], Stages]
+    ) -> AbstractContextManager[Denoiser]:
         """The model over the components that a modular pipeline holds, for a while; see `borrowed`.
 
         Raises:
@@ -108,7 +116,7 @@ class _ModelBlock(ModularPipelineBlocks):
                 f"{type(self).__name__} expected the components of a {self.pipeline_class.__name__}, and {lacking} are "
                 "missing. Give them with pipeline.update_components(**pipe.components)."
             )
-        return borrowed(self.pipeline_class(**held), name)
+        return borrowed(self.pipeline_class(**held), name, stages)
 
     def _optional(self, component: str) -> bool:
         return component in self.pipeline_class._optional_components
@@ -136,9 +144,9 @@ class UnlearnBlock(_ModelBlock):
         """Run as a part of a modular pipeline."""
         block: Any = self.get_block_state(state)
         recipe, progress = block.recipe, block.progress or Silent()
-        with self.denoiser(components, recipe.model) as denoiser:
+        with self.denoiser(components, recipe.model, partial(stages_of, recipe)) as denoiser:
             _check(block, denoiser, progress, trains=True)
-            with repeatable(recipe.training.deterministic, denoiser.device):
+            with repeatable(recipe.training.deterministic, denoiser.device), frozen_base(denoiser, recipe.training):
                 if recipe.method.closed_form:
                     block.training = edit(denoiser, block.prompts.rows, recipe.method, progress)
                 else:
@@ -184,7 +192,7 @@ class AuditBlock(_ModelBlock):
         recipe, progress, subject = block.recipe, block.progress or Silent(), subject_of(resolve(block.recipe))
         texts = audit_prompts(block.prompts, recipe.audits, subject)
         anchors = audit_anchors(block.prompts, recipe.audits)
-        with self.denoiser(components, recipe.model) as denoiser:
+        with self.denoiser(components, recipe.model, partial(drawing_stages, recipe.samples)) as denoiser:
             _check(block, denoiser, progress, trains=False)
             images = draw(denoiser, texts, recipe.samples.sampling(), recipe.seed, progress, self.output)
             found = measure(images, texts, recipe.audits, subject, progress, denoiser.device, anchors)

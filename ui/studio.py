@@ -9,8 +9,10 @@ from PIL import Image
 
 from ..pipeline.data.samples import draw_latents
 from ..pipeline.models import Denoiser, load_denoiser
+from ..pipeline.models.placing import staged
 from ..pipeline.prompts import PromptSet
 from ..pipeline.run.cost import Estimate, estimate, free_memory, memory_needed
+from ..pipeline.run.stages import drawing_stages
 from ..pipeline.schema.recipe import Recipe, SampleSection, TrainingSection
 from ..pipeline.support.errors import UserError
 from ..pipeline.support.progress import Silent
@@ -41,7 +43,8 @@ class Studio:
         """Draw one prompt; the same seed gives the same picture."""
         with self._lock:
             denoiser = self.denoiser(model, device)
-            latents = draw_latents(denoiser, [prompt], spec.sampling(), seed, Silent(), "drawing")
+            with staged(denoiser, drawing_stages(spec, denoiser.device)):
+                latents = draw_latents(denoiser, [prompt], spec.sampling(), seed, Silent(), "drawing")
             return Image.fromarray(denoiser.decode(latents).numpy()[0])
 
     def describe(self, model: str, device: str) -> dict[str, str]:

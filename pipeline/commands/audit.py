@@ -84,11 +84,13 @@ def _model(arguments: argparse.Namespace) -> Record:
     from ..models import load_denoiser  # heavy: torch and diffusers
     from ..run.audit import audit_anchors, audit_prompts, draw, measure, subject_of
     from ..run.preflight import preflight, preflight_model
+    from ..run.stages import drawing_stages
 
     setting = resolve(build_recipe(nested_options(arguments)))
     recipe, subject = setting.recipe, subject_of(setting)
     checked = preflight(setting, trains=False)
-    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
+    stages = drawing_stages(recipe.samples, recipe.device)
+    denoiser = load_denoiser(recipe.model, recipe.device, recipe.model_config_folder, stages)
     texts = audit_prompts(checked.prompts, recipe.audits, subject)
     with TerminalProgress(file=arguments.progress_file)() as progress:
         for warning in (*checked.warnings, *preflight_model(setting, checked.prompts, denoiser, trains=False)):

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..prompts import EvaluationPrompt, load_prompts
     from ..run.drawn import PictureFolder
     from ..run.generate import plans_of
+    from ..run.stages import drawing_stages
 
     rows = [EvaluationPrompt(prompt=text) for text in arguments.prompt]
     if arguments.prompt_file:
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     options = chosen(arguments)
     given = {*options, *options.get("samples", {})}  # options override the file
     part = build_part(nested_options(arguments), *_FIELDS)
-    denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
+    stages = drawing_stages(part.samples, part.device)
+    denoiser = load_denoiser(part.model, part.device, part.model_config_folder, stages)
     for warning in denoiser.warnings:
         warn(warning)
     sampling = part.samples.sampling()

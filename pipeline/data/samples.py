@@ -34,7 +34,7 @@ class Samples:
 
     Attributes:
         latents: (N, C, H, W), float32, on the CPU. Where nobody looks at them they were not drawn: (0, C, H, W).
-        conditioning: name -> (U, ...), one row per distinct prompt.
+        conditioning: name -> (U, ...), one row per distinct prompt, in the number format that draws.
         rows: (N,), the conditioning row of each latent.
     """
 
@@ -59,8 +59,13 @@ class Samples:
         return latents, self.conditioning_at(self.rows[indices], device)
 
     def conditioning_at(self, rows: Tensor, device: torch.device) -> Conditioning:
-        """Some rows of the conditioning, on `device`."""
-        return {name: value[rows].to(device) for name, value in self.conditioning.items()}
+        """Some rows of the conditioning, on `device`; embeddings in float32, whatever they are kept in."""
+        return in_float32({name: value[rows].to(device) for name, value in self.conditioning.items()})
+
+
+def in_float32(conditioning: Conditioning) -> Conditioning:
+    """Embeddings in float32, as training takes them; labels as they are."""
+    return {name: rows.float() if rows.is_floating_point() else rows for name, rows in conditioning.items()}
 
 
 class Judge(Protocol):
@@ -305,7 +310,7 @@ def draw_latents(
     held = processes.split(len(prompts), sampling.batch_size)
     seeds = [seed + index for index in range(len(prompts))] if isinstance(seed, int) else seed
     drawn: list[Tensor] = []
-    with progress.stage(stage, len(held)) as advance:
+    with progress.stage(stage, len(held)) as advance, denoiser.drawing():
         for part in batches(held, sampling.batch_size):
             own = [prompts[index] for index in part], [seeds[index] for index in part]
             drawn.append(denoiser.sample(*own, sampling, Within(advance), stage))

@@ -4,7 +4,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -22,7 +22,9 @@ from .device import lacks_told
 from .family import Family, tokenizer_of
 from .files import FAULTS, reason_of
 from .pixels import check_latents, to_pixels
+from .placing import fast_matmul, offloaded, recast, tiled
 from .protocol import Conditioning, Sampling
+from .stages import Stages
 
 
 def drawn_in_batches(
@@ -78,6 +80,7 @@ class PipelineDenoiser(Family, ABC):
         name: what the user called the model.
         source: folder or hub id to load released components from again; without one they are only
             moved to the CPU.
+        stages: in which its parts are held already; None: in float32, where the network is.
     """
 
     patch_size: ClassVar[int] = 1
@@ -85,12 +88,12 @@ class PipelineDenoiser(Family, ABC):
     call_options: Mapping[str, Any] = MappingProxyType({})
     """Further arguments with which the pipeline is called to draw."""
 
-    def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
+    def __init__(self, pipeline: Any, name: str, source: str | None = None, stages: Stages | None = None) -> None:
         self.pipeline, self.name, self.source = pipeline, name, source
+        self.stages = stages or Stages(self.module.device)
         self.warnings: tuple[str, ...] = ()
-        self.device = self.module.device
         self.objective = self.build_objective()
-        self._decoded = False
+        self._decoded = self._drawing = self._offloaded = False
         self._released: dict[str, nn.Module | None] = {}
         pipeline.set_progress_bar_config(disable=True)
 
@@ -98,6 +101,11 @@ class PipelineDenoiser(Family, ABC):
     def module(self) -> Any:
         """The UNet or transformer."""
         return getattr(self.pipeline, self.component)
+
+    @property
+    def device(self) -> torch.device:
+        """Where every stage computes."""
+        return self.stages.device
 
     @abstractmethod
     def build_objective(self) -> Objective:
@@ -134,11 +142,11 @@ class PipelineDenoiser(Family, ABC):
         if vae is None:  # a family that draws pixels, and says itself how
             return
         try:
-            latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
-            with lacks_told(self.device):
-                self.predict(
-                    latents, self.objective.sample_timesteps(1, generator).to(self.device), self.encode_prompts([""])
-                )
+            with self.drawing():
+                latents = torch.zeros(1, vae.config.latent_channels, 8, 8, device=self.device)
+                with lacks_told(self.device):
+                    times = self.objective.sample_timesteps(1, generator).to(self.device)
+                    self.predict(latents.to(self.stages.drawing), times, self.encode_prompts([""]))
                 self.decode(latents)
         except (UserError, torch.OutOfMemoryError):
             raise
@@ -150,9 +158,46 @@ class PipelineDenoiser(Family, ABC):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Embed prompts, 64 at a time; row i belongs to prompt i."""
-        parts = [self.encode(part) for part in batches(prompts, 64)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        """Embed prompts, a few at a time, in the number format that draws; row i belongs to prompt i."""
+        encoders = [getattr(self.pipeline, name, None) for name in self.text_encoders]
+        at_once = stages.prompts_at_once([each for each in encoders if each is not None])
+        with self._onloaded():
+            parts = [self.encode(part) for part in batches(prompts, at_once)]
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {n: rows.to(self.stages.drawing) if rows.is_floating_point() else rows for n, rows in whole.items()}
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """The network in the number format that draws, its own weights aside; the rest comes and goes as it is wanted.
+
+        Whoever draws several times enters this once around all of it.
+        """
+        if self._drawing:
+            yield
+            return
+        self._drawing = True
+        aside = None if self.device.type == "cpu" else self.stages.aside
+        try:
+            with ExitStack() as undo:
+                recast(self.module, self.stages.drawing, undo, aside)
+                undo.enter_context(self._onloaded())
+                undo.enter_context(fast_matmul(self.device))
+                yield
+        finally:
+            self._drawing = False
+
+    @contextmanager
+    def _onloaded(self) -> Iterator[None]:
+        """Parts that wait on the CPU come to the device when they are called."""
+        if self._offloaded:
+            yield
+            return
+        self._offloaded = True
+        try:
+            with offloaded(self.pipeline, self.stages):
+                yield
+        finally:
+            self._offloaded = False
 
     def size_step(self) -> int:
         """What the side of its images must be a multiple of: what one token, or one latent, stands for."""
@@ -266,7 +311,10 @@ class PipelineDenoiser(Family, ABC):
             return latents
 
         try:
-            return drawn_in_batches(draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage)
+            with self.drawing():
+                return drawn_in_batches(
+                    draw, pipe, self.component, prompts, seeds, sampling.batch_size, progress, stage
+                )
         finally:
             pipe.scheduler = own_scheduler
 
@@ -281,7 +329,7 @@ class PipelineDenoiser(Family, ABC):
         scale, shift = self._scale_and_shift()
         means = []
         for part in self._coded(images, images.shape[-2] * images.shape[-1]):
-            encoded = vae.encode((2 * part - 1).to(vae.device, vae.dtype))
+            encoded = vae.encode((2 * part - 1).to(self._place_of(vae), vae.dtype))
             means.append(encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents)
         return (torch.cat(means).float() - shift) * scale
 
@@ -293,14 +341,18 @@ class PipelineDenoiser(Family, ABC):
         pixels = latents.shape[-2] * latents.shape[-1] * self.pipeline.vae_scale_factor**2
         images = []
         for part in self._coded(latents, pixels, stages.DECODED):
-            scaled = (part / scale + shift).to(vae.device, vae.dtype)
+            scaled = (part / scale + shift).to(self._place_of(vae), vae.dtype)
             images.append(to_pixels(vae.decode(scaled, return_dict=False)[0], "the autoencoder (vae)"))
         return torch.cat(images)
 
     def _coded(self, whole: Tensor, pixels: int, most: int = sys.maxsize) -> Iterator[Tensor]:
         """Parts that the autoencoder takes at once; meanwhile it works in tiles where one picture is too large."""
-        with tiled(self.pipeline.vae, pixels > stages.LARGEST):
+        with self._onloaded(), tiled(self.pipeline.vae, pixels > stages.LARGEST):
             yield from whole.split(stages.pictures_at_once(pixels, most))
+
+    def _place_of(self, part: Any) -> torch.device:
+        """Where a part computes: it may wait elsewhere."""
+        return part.device if self.stages.offload == "none" else self.device
 
     def release(self) -> None:
         """Drop the other networks where they can be loaded again, else move them to the CPU."""
@@ -313,49 +365,26 @@ class PipelineDenoiser(Family, ABC):
     def restore(self) -> None:
         """Put back what `release` took away, loaded again from the source where there is one."""
         for name, kept in self._released.items():
-            part = load_network(component_of(Path(self.source or ""), name)) if kept is None else kept
+            part = kept
+            if part is None:
+                part = load_network(component_of(Path(self.source or ""), name), self.component, self.stages)
             # not `setattr`: once set to None, a component stays out of the pipeline's model_index.json
-            self.pipeline.register_modules(**{name: part.to(self.device)})
+            self.pipeline.register_modules(**{name: part.to(self.stages.rest)})
         self._released = {}
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """Write the whole pipeline as a diffusers folder, in `dtype` or as it is; the pipeline stays as it is."""
         self.restore()
-        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
-            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        save_as(self.pipeline, folder, dtype)
 
 
-@contextmanager
-def tiled(vae: Any, wanted: bool) -> Iterator[None]:
-    """An autoencoder that works in overlapping tiles while the block runs, if that is wanted and it can."""
-    able = wanted and hasattr(vae, "use_tiling") and hasattr(vae, "enable_tiling")
-    before = getattr(vae, "use_tiling", False)
-    if able:
-        vae.enable_tiling()
-    try:
-        yield
-    finally:
-        if able:
-            vae.use_tiling = before
-
-
-class cast:
-    """The pipeline's networks in another dtype, and back, exactly as they were."""
-
-    def __init__(self, pipeline: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
-
-    def __enter__(self) -> None:
-        self.kept = [dict(module.state_dict()) for module in self.modules]
-        self.dtypes = [next(module.parameters()).dtype for module in self.modules]
-        for module in self.modules:
-            nn.Module.to(module, self.dtype)  # diffusers' own `to` warns of modules to keep in float32, there or not
-
-    def __exit__(self, *_: object) -> None:
-        for module, dtype, state in zip(self.modules, self.dtypes, self.kept, strict=True):
-            nn.Module.to(module, dtype)
-            module.load_state_dict(state)
+def save_as(pipeline: Any, folder: Path, dtype: torch.dtype | None) -> None:
+    """Write a pipeline as a diffusers folder, its networks in `dtype` or as they are; it stays as it is."""
+    with ExitStack() as undo:
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module) and dtype is not None:
+                recast(part, dtype, undo)
+        pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def check_channels(network: Any) -> None:

@@ -5,7 +5,7 @@ the pixels themselves, in [-1, 1].
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,11 @@ from ..maths.objectives import EDM, Objective
 from ..maths.samplers import AfterStep, heun, karras_sigmas
 from ..support.errors import UserError
 from ..support.progress import Progress
-from .base import cast, drawn_in_batches
+from .base import drawn_in_batches, save_as
 from .family import Family
 from .pixels import to_pixels
 from .protocol import Conditioning, Sampling
+from .stages import Stages
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
@@ -233,16 +234,27 @@ class ClassConditional(Family):
     example_inputs = staticmethod(class_inputs)
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, pipeline: ClassConditionalPipeline, name: str, source: str | None = None) -> None:
+    def __init__(
+        self, pipeline: ClassConditionalPipeline, name: str, source: str | None = None, stages: Stages | None = None
+    ) -> None:
         self.pipeline: Any = pipeline
         self.name, self.source = name, source
-        self.device: torch.device = pipeline.unet.device
+        self.stages = stages or Stages(pipeline.unet.device)
         self.objective: Objective = pipeline.objective
 
     @property
     def module(self) -> nn.Module:
         """The UNet."""
         return self.pipeline.unet
+
+    @property
+    def device(self) -> torch.device:
+        """Where every stage computes."""
+        return self.stages.device
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Nothing: such a small network draws in float32, as it trains."""
+        return nullcontext()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """{"class_labels": (N,)}, of class names."""
@@ -316,5 +328,4 @@ class ClassConditional(Family):
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> None:
         """Write the pipeline as a diffusers folder, in `dtype` or as it is; the pipeline stays as it is."""
-        with nullcontext() if dtype is None else cast(self.pipeline, dtype):
-            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        save_as(self.pipeline, folder, dtype)

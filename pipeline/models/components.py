@@ -20,8 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from ..support.errors import UserError
 from .family import Family
 from .files import FAULTS, check_file, read_header, read_json, reason_of
+from .stages import Stages
 
 INDEX = "model_index.json"
+_HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
+"""safetensors' words for the number formats of half the size."""
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.msgpack")
 
 
@@ -104,9 +107,11 @@ def component_of(folder: Path, name: str, weights: bool = True) -> Component:
     return component
 
 
-def load_networks(components: Collection[Component]) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
-    """The networks among components in float32, and what the user should know."""
-    networks = {each.name: load_network(each) for each in components if each.is_network}
+def load_networks(
+    components: Collection[Component], component: str, stages: Stages
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    """The networks among components, and what the user should know; see `load_network`."""
+    networks = {each.name: load_network(each, component, stages) for each in components if each.is_network}
     variants: dict[str, list[str]] = {}
     for each in components:
         if each.is_network and (variant := weights_of(each).variant):
@@ -117,31 +122,43 @@ def load_networks(components: Collection[Component]) -> tuple[dict[str, nn.Modul
     )
 
 
-def load_network(component: Component) -> nn.Module:
-    """One network in float32, in evaluation mode, on the CPU.
+def load_network(part: Component, component: str, stages: Stages) -> nn.Module:
+    """One network, in evaluation mode, on the CPU.
+
+    Args:
+        part: of a pipeline.
+        component: name of the network that is unlearned.
+        stages: the number format that the part is held in.
 
     Raises:
         UserError: its file lacks a tensor, or holds one of another shape, or its config is of no such network.
     """
-    weights = weights_of(component)
-    kind: Any = component.kind
-    how = {"dtype": torch.float32, "use_safetensors": True, "variant": weights.variant}
+    weights = weights_of(part)
+    kind: Any = part.kind
+    dtype = stages.dtype_of(part.name, component, _own_dtype(weights))
+    how = {"dtype": dtype, "use_safetensors": True, "variant": weights.variant}
     try:
         network, found = kind.from_pretrained(
-            component.folder, **how, output_loading_info=True, ignore_mismatched_sizes=True
+            part.folder, **how, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except FAULTS as error:
         raise UserError(
-            f"can't load the {component.name} in {component.folder}: {reason_of(error)}. Its config.json and its "
+            f"can't load the {part.name} in {part.folder}: {reason_of(error)}. Its config.json and its "
             "weights must be of one model: download it again."
         ) from None
     gaps = sorted(found["missing_keys"]) or sorted(str(each[0]) for each in found["mismatched_keys"])
     if gaps:
         raise UserError(
-            f"{weights.files[0]} lacks {len(gaps)} tensors of the {component.name} that its config.json describes, for "
+            f"{weights.files[0]} lacks {len(gaps)} tensors of the {part.name} that its config.json describes, for "
             f"example {gaps[0]}. Both must be of one model: download it again."
         )
     return network
+
+
+def _own_dtype(weights: Weights) -> torch.dtype:
+    """The number format of the files, where all weights are in the same half one; else float32."""
+    found = {kind for file in weights.files for kind in read_header(file).dtypes.values()}
+    return _HALVES.get(next(iter(found)), torch.float32) if len(found) == 1 else torch.float32
 
 
 def weights_of(component: Component) -> Weights:
@@ -210,7 +227,8 @@ def _check_component(component: Component, weights: bool) -> None:
         if config.get("quantization_config"):
             raise UserError(
                 f"the {component.name} is quantised ({folder / 'config.json'} has a quantization_config), and a run "
-                "needs whole weights. Give the same model in float32, float16 or bfloat16."
+                "needs whole weights. Give the same model in float32, float16 or bfloat16; training.base_precision "
+                "quantises it for a LoRA."
             )
         for file in weights_of(component).files if weights else ():
             read_header(file)

@@ -1,14 +1,16 @@
 """A user's own pipeline on entry and on exit.
 
 The rule: the state in which a pipeline comes is respected or refused in one line, before anything is drawn or
-written. Half precision, `torch.compile`, modes and frozen weights are undone for the run and put back after it;
+written. Number formats, `torch.compile`, modes and frozen weights are what the run's `Stages` want, and as they came
+after it;
 LoRA adapters are worked in as far as they are switched on; whatever else would be lost or would break the run
 (offloading, quantised networks, IP-Adapters, a component that is missing) is refused by its name.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from ..support.errors import UserError
 from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
+from .placing import device_of, kept_in_float32
+from .stages import Stages
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _QUANTISED = re.compile(r"quant|bitsandbytes|torchao")
@@ -96,11 +100,16 @@ def undone_on_error(undo: ExitStack) -> Iterator[None]:
         raise
 
 
-def make_trainable(pipeline: Any) -> tuple[tuple[str, ...], ExitStack]:
+def make_trainable(pipeline: Any, component: str, stages: Stages) -> tuple[tuple[str, ...], ExitStack]:
     """Bring a pipeline that `check_state` let through into the one state in which everything works.
 
-    All networks are in float32, in evaluation mode and not compiled. LoRA adapters are fused as far as they are
-    switched on, and all of them are taken off.
+    All networks are in the number formats of `stages`, in evaluation mode and not compiled. LoRA adapters are fused as
+    far as they are switched on, and all of them are taken off.
+
+    Args:
+        pipeline: the user's own.
+        component: name of the network that is unlearned.
+        stages: what each part is held in.
 
     Returns:
         What the user should know, and what puts the pipeline back as it came when it is closed: its dtypes, compiled
@@ -110,23 +119,32 @@ def make_trainable(pipeline: Any) -> tuple[tuple[str, ...], ExitStack]:
     with undone_on_error(undo):
         warnings = _without_compilation(pipeline, undo)
         parts = networks_of(pipeline)
-        came = {name: _in_float32(part, undo) for name, part in parts.items()}
+        came = {}
+        for name, part in parts.items():
+            came[name] = _in_format(part, partial(stages.dtype_of, name, component), undo, stages.aside)
         for part in parts.values():
             _in_evaluation(part, undo)
         _normal_scheduler(pipeline)
         warnings += fuse_adapters(pipeline, parts)
+        for part in parts.values():
+            undo.callback(nn.Module.to, part, device_of(part))
+            nn.Module.to(part, stages.rest)
         quiet = getattr(pipeline, "_progress_bar_config", {})
         undo.callback(setattr, pipeline, "_progress_bar_config", quiet)
-    for dtype in dict.fromkeys(dtype for dtype in came.values() if dtype is not None):
-        names = ", ".join(name for name, own in came.items() if own == dtype)
-        kind = str(dtype).removeprefix("torch.")
-        warnings.append(f"the pipeline came in {kind} ({names}); the run takes it to float32.")
-    if len({dtype or torch.float32 for dtype in came.values()}) > 1:
+    changes = dict.fromkeys(change for change in came.values() if change[0] != change[1])
+    for own, now in changes:
+        names = ", ".join(name for name, change in came.items() if change == (own, now))
+        warnings.append(f"the pipeline came in {_word(own)} ({names}); the run takes it to {_word(now)}.")
+    if changes and len({own for own, _ in came.values()}) > 1:
         warnings.append(
             "the parts of the pipeline have different dtypes, so it can't draw by itself, before or after the run. "
             "Give from_pretrained a dtype, for example dtype=torch.float32."
         )
     return tuple(warnings), undo
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 # what is refused -----------------------------------------------------------------------------------
@@ -160,14 +178,15 @@ def _check_hooks(pipeline: Any, parts: dict[str, nn.Module]) -> None:
             if hasattr(module, "_hf_hook"):
                 raise UserError(
                     f"the {name} is offloaded (enable_model_cpu_offload or enable_sequential_cpu_offload). Call "
-                    "pipe.remove_all_hooks() and then pipe.to(device) first."
+                    "pipe.remove_all_hooks() first, then pipe.to(device) or unlearn(pipe, …, offload='model')."
                 )
             registry = getattr(module, "_diffusers_hook", None)
             if registry is not None and registry.hooks:
                 kinds = ", ".join(sorted(registry.hooks))
                 raise UserError(
                     f"the {name} carries hooks of diffusers ({kinds}), which come with enable_group_offload, caches "
-                    "or layerwise casting. Load the pipeline again without them."
+                    "or layerwise casting. Load the pipeline again without them; unlearn(pipe, …, offload='group') "
+                    "has its own."
                 )
         if next((True for each in part.parameters() if each.is_meta), False):
             raise UserError(
@@ -189,7 +208,7 @@ def _check_weights(name: str, part: nn.Module) -> None:
         found = str(getattr(method, "value", method)) if method else " and ".join(sorted(kinds))
         raise UserError(
             f"the {name} is quantised or sharded ({found}), and a run needs whole weights. Load it in float32, float16 "
-            "or bfloat16, without a quantization_config."
+            "or bfloat16, without a quantization_config; base_precision='nf4' quantises what a LoRA trains beside."
         )
     if hasattr(part, "merge_and_unload"):
         raise UserError(
@@ -296,10 +315,21 @@ def _in_evaluation(part: nn.Module, undo: ExitStack) -> None:
     part.eval()
 
 
-def _in_float32(part: nn.Module, undo: ExitStack) -> torch.dtype | None:
-    """Take weights and buffers to float32 and out of inference mode; gives their dtype where it was another."""
+def _in_format(
+    part: nn.Module, wanted: Callable[[torch.dtype], torch.dtype], undo: ExitStack, aside: torch.device
+) -> tuple[torch.dtype, torch.dtype]:
+    """Take weights and buffers to a number format and out of inference mode; gives the format they came in, and it.
+
+    What is rounded waits as it was; what is not is cast back, so that weights which trained meanwhile keep that.
+    """
     taken: dict[int, Tensor] = {}  # tied weights stay tied
-    others: list[tuple[dict[str, Any], str, torch.dtype]] = []
+    others: list[tuple[dict[str, Any], str, torch.dtype, Tensor | None]] = []
+    formats = [(torch.float32, torch.float32)]
+    kept = kept_in_float32(part, wanted(torch.float32))
+
+    def new(value: Tensor) -> torch.dtype:
+        return torch.float32 if id(value) in kept else wanted(value.dtype)
+
     for module in part.modules():
         tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for places in tables:
@@ -307,26 +337,29 @@ def _in_float32(part: nn.Module, undo: ExitStack) -> torch.dtype | None:
                 if value is None:
                     continue
                 if value.is_floating_point() and value.dtype != torch.float32:
-                    others.append((places, key, value.dtype))
-                places[key] = taken.setdefault(id(value), _normal(value))
+                    formats.append((value.dtype, new(value)))
+                if value.is_floating_point() and value.dtype != new(value):
+                    rounds = new(value) in (torch.float16, torch.bfloat16)
+                    others.append((places, key, value.dtype, value.detach().to(aside, copy=True) if rounds else None))
+                places[key] = taken.setdefault(id(value), _normal(value, new(value)))
 
     def as_it_came() -> None:
-        for places, key, dtype in others:
-            if places.get(key) is not None:
-                places[key].data = places[key].data.to(dtype)
+        for places, key, dtype, before in others:
+            if (now := places.get(key)) is not None:
+                now.data = now.data.to(dtype) if before is None else before.to(now.device)
 
     undo.callback(as_it_came)
-    return others[0][2] if others else None
+    return formats[1] if len(formats) > 1 else formats[0]
 
 
-def _normal(value: Tensor) -> Any:
-    """The same tensor, now in float32 and without a gradient; a copy if it was made in inference mode."""
+def _normal(value: Tensor, dtype: torch.dtype) -> Any:
+    """The same tensor, now in the format that is wanted and without a gradient; a copy if made in inference mode."""
     if value.is_inference():
         copy = value.detach().clone()
         value = nn.Parameter(copy, value.requires_grad) if isinstance(value, nn.Parameter) else copy
     value.grad = None
     if value.is_floating_point():
-        value.data = value.data.float()
+        value.data = value.data.to(dtype)
     return value
 
 

@@ -1,22 +1,26 @@
 """Loading a model by the name that a person gives it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from ..support.errors import UserError
 from ..support.places import user_path
 from .components import absent, load_networks
 from .device import DeviceLacks
+from .entry import networks_of
 from .files import FAULTS, read_header, reason_of
 from .folder import check_folder
 from .lineage import BUNDLED, model_index, pipeline_class_of
 from .protocol import Denoiser
-from .registry import pipeline_class_called, wrap_pipeline
+from .registry import family_of_pipeline, pipeline_class_called, wrap_pipeline
 from .single_file import load_single_file
+from .stages import Stages
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
@@ -71,45 +75,52 @@ def check_model(model: str, model_config_folder: str | None = None) -> Path:
     return path
 
 
-def load_denoiser(model: str, device: str = "auto", model_config_folder: str | None = None) -> Denoiser:
-    """Load a bundled model, a diffusers folder, a hub id or a single file, in float32.
+def load_denoiser(
+    model: str, device: str = "auto", model_config_folder: str | None = None, stages: Stages | None = None
+) -> Denoiser:
+    """Load a bundled model, a diffusers folder, a hub id or a single file.
 
     Args:
         model: a name in `BUNDLED`, a folder, a hub id, or a `.safetensors` checkpoint.
         device: see `choose_device`; with "auto" a model goes to the CPU where the device lacks an operation for it.
         model_config_folder: for a single file, see `load_single_file`.
+        stages: the number formats and places of its parts, which include the device; None: all in float32.
 
     Raises:
         UserError: no such model, a pickle, a file that is missing or damaged, or a pipeline class without an adapter.
     """
-    chosen, path = choose_device(device), check_model(model, model_config_folder)
+    stages = stages or Stages(choose_device(device))
+    path = check_model(model, model_config_folder)
     source = None
     if path.is_file():
-        pipeline, warnings = load_single_file(path, model_config_folder)
+        pipeline, warnings = load_single_file(path, model_config_folder, stages)
     else:
         source = path if path.exists() else _downloaded(model)
-        pipeline, warnings = _load_folder(source, model)
+        pipeline, warnings = _load_folder(source, model, stages)
     try:
-        pipeline.to(chosen)
+        for part in networks_of(pipeline).values():
+            nn.Module.to(part, stages.rest)
     except RuntimeError as error:  # too little memory, for one
-        raise UserError(f"can't put the model {model!r} on device {device!r}: {reason_of(error)}.") from None
+        raise UserError(f"can't put the model {model!r} on device {stages.rest}: {reason_of(error)}.") from None
     origin = str(source) if source else None
     try:
-        denoiser = wrap_pipeline(pipeline, model, origin)
+        denoiser = wrap_pipeline(pipeline, model, origin, stages)
     except DeviceLacks as lack:
         if device != "auto":
             raise
-        denoiser = wrap_pipeline(pipeline.to("cpu"), model, origin)
+        instead = replace(stages, device=torch.device("cpu"), offload="none")
+        denoiser = wrap_pipeline(pipeline.to("cpu"), model, origin, instead)
         warnings = (*warnings, f"{lack.missing}, so the CPU computes instead.")
     denoiser.warnings = (*warnings, *denoiser.warnings)
     return denoiser
 
 
-def _load_folder(folder: Path, model: str) -> tuple[Any, tuple[str, ...]]:
+def _load_folder(folder: Path, model: str, stages: Stages) -> tuple[Any, tuple[str, ...]]:
     components, lacking = check_folder(folder)
     try:
-        networks, warnings = load_networks(components)
-        kind = pipeline_class_called(model_index(folder)["_class_name"])
+        name = model_index(folder)["_class_name"]
+        kind, family = pipeline_class_called(name), family_of_pipeline(name)
+        networks, warnings = load_networks(components, family.component if family else "", stages)
         pipeline = kind.from_pretrained(folder, **networks, **absent(folder, lacking), use_safetensors=True)
     except UserError:
         raise

@@ -46,7 +46,8 @@ def check_latents(latents: Tensor, pipeline: Any, component: str) -> None:
     else:
         cause = (
             f"Either {sampler} divides by zero with these settings (try --scheduler dpm-solver++ or more steps), or "
-            f"the {component} overflows: if it has just been trained, lower the learning rate or set a forget limit."
+            f"the {component} overflows: if it draws in half precision, set sample_precision to fp32; if it has just "
+            "been trained, lower the learning rate or set a forget limit."
         )
     _refuse(latents, f"the {component}", cause)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -15,12 +16,23 @@ if TYPE_CHECKING:  # the schema names this module's types, and must load without
 
     from ..maths.objectives import Objective
     from .family import Place
+    from .stages import Stages
 
 Conditioning = dict[str, "Tensor"]
 """Inputs that a family's denoiser is conditioned on: name -> tensor with one row per prompt."""
 
 Scheduler = Literal["own", "dpm-solver++"]
 """The model's own sampler, or DPM-Solver++."""
+
+
+SamplePrecision = Literal["auto", "fp32", "bf16", "fp16"]
+"""What the model draws and embeds prompts in; auto: what the device does best."""
+
+BasePrecision = Literal["fp32", "bf16", "int8", "nf4", "fp8"]
+"""What weights that don't train are held in."""
+
+Offload = Literal["none", "model", "group", "sequential"]
+"""Which weights leave the device while others compute: none; whole networks; groups of layers; every layer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class Denoiser(Protocol):
         module: the network that is unlearned (UNet or transformer).
         objective: noising, target and weighting that it was trained with.
         pipeline: the diffusers pipeline that holds it.
-        device: where it computes.
+        source: folder that released parts are loaded from again; None where they are moved to the CPU.
+        stages: what each stage computes in, and where its weights wait.
         warnings: what the user should know about how the model was taken in.
     """
 
@@ -61,8 +74,14 @@ class Denoiser(Protocol):
     name: str
     objective: Objective
     pipeline: Any
-    device: torch.device
+    source: str | None
+    stages: Stages
     warnings: tuple[str, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def checkpoint(self, pipeline: Any) -> Mapping[str, Place]:
         """Component -> its place in a complete checkpoint of the original layout; empty where there is none."""
@@ -102,6 +121,10 @@ class Denoiser(Protocol):
 
     def latent_shape(self, image_size: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of what `sample` gives for images with a side of so many pixels; None: the model's own size."""
+        ...
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """The model as it draws, for as long as the block runs; `sample` enters it where nobody else has."""
         ...
 
     def sample(

@@ -22,13 +22,15 @@ from .family import Family, tokenizer_of
 from .files import FAULTS, read_header, read_json, reason_of
 from .marks import PREFIX, follow, read_marks, without_marks
 from .registry import ADAPTERS, pipeline_class_called
+from .stages import Stages
 
+Shapes = dict[str, list[int]]
 _VAE_PREFIXES = ("first_stage_model.", "vae.")
 _CONFIGS = ["*.json", "**/*.json", "*.txt", "**/*.txt", "**/*.model"]
 
 
-def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any, tuple[str, ...]]:
-    """Load a checkpoint as a diffusers pipeline in float32, on the CPU.
+def load_single_file(path: Path, config_folder: str | None, stages: Stages) -> tuple[Any, tuple[str, ...]]:
+    """Load a checkpoint as a diffusers pipeline, on the CPU.
 
     Configs and tokenizers come from `config_folder`, else from the hub's cache, else from the hub.
 
@@ -36,6 +38,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
         path: a complete checkpoint, or a denoiser alone in the original or in diffusers' layout.
         config_folder: a diffusers folder of the same architecture. Whatever network the file lacks is
             loaded from there, so for a denoiser alone it must hold the other weights.
+        stages: the number formats of its parts.
 
     Returns:
         The pipeline, and what the user should know.
@@ -62,7 +65,7 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
     try:
         components_of(folder, spare(folder, adapter), weights=False)
         load = _load_complete if complete else _load_denoiser_into
-        pipeline = load(path, folder, adapter, shapes)
+        pipeline = load(path, folder, adapter, shapes, stages)
     except NotImplementedError:  # torch's word for a weight that was never given a value
         raise UserError(
             f"{path} lacks weights of the networks that {folder} describes. Give a model_config_folder of exactly "
@@ -76,7 +79,8 @@ def load_single_file(path: Path, config_folder: str | None = None) -> tuple[Any,
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             _refuse_gaps(part, name, path, folder)
-            part.float()  # not before: with a dtype given, diffusers hides which weights are missing
+            own = next((each.dtype for each in part.parameters()), torch.float32)
+            part.to(stages.dtype_of(name, adapter.component, own))  # not before: diffusers would hide missing weights
     return pipeline, () if marks is None else follow(marks, pipeline, path, folder)
 
 
@@ -126,13 +130,13 @@ def _from_hub(meta: dict[str, Tensor], path: Path) -> Path:
     )
 
 
-def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
+def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: Shapes, stages: Stages) -> Any:
     other: dict[str, Any] = dict.fromkeys(spare(folder, adapter))
     for part, prefix in adapter.text_encoders.items():
         if any(key.startswith(prefix) for key in shapes):
             continue
         if any((folder / part).glob("*.safetensors")):
-            other[part] = load_network(component_of(folder, part))
+            other[part] = load_network(component_of(folder, part), adapter.component, stages)
         elif part in adapter.may_lack:
             other |= {part: None, tokenizer_of(part): None}
         else:
@@ -140,7 +144,7 @@ def _load_complete(path: Path, folder: Path, adapter: type[Family], shapes: dict
     return adapter.pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True, **other)
 
 
-def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes: dict[str, list[int]]) -> Any:
+def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes: Shapes, stages: Stages) -> Any:
     index = read_json(folder / INDEX)
     weights = without_marks(load_file(path))
     if adapter.marks[0] in weights:
@@ -149,7 +153,7 @@ def _load_denoiser_into(path: Path, folder: Path, adapter: type[Family], shapes:
         weights, config=str(folder), subfolder=adapter.component, local_files_only=True
     )
     lacking = spare(folder, adapter)
-    others, _ = load_networks(components_of(folder, without=[adapter.component, *lacking]))
+    others, _ = load_networks(components_of(folder, without=[adapter.component, *lacking]), adapter.component, stages)
     kind = pipeline_class_called(index["_class_name"])
     return kind.from_pretrained(folder, **absent(folder, lacking), **{adapter.component: network}, **others)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from .family import Place, Row
 from .flow_transformer import FlowTransformer
 from .protocol import Conditioning
+from .stages import Stages
 
 
 def mmdit_rows(config: Any) -> Iterator[Row]:
@@ -118,8 +119,8 @@ class StableDiffusion3(FlowTransformer):
     }
     example_inputs = staticmethod(mmdit_inputs)
 
-    def __init__(self, pipeline: Any, name: str, source: str | None = None) -> None:
-        super().__init__(pipeline, name, source)
+    def __init__(self, pipeline: Any, name: str, source: str | None = None, stages: Stages | None = None) -> None:
+        super().__init__(pipeline, name, source, stages)
         if not _has_room_for_t5(pipeline):
             self.call_options = {"max_sequence_length": 0}
 

@@ -16,6 +16,7 @@ from ..data.datasets import classes_of
 from ..data.pictures import check_pictures, check_rows, small_pictures
 from ..data.samples import encode
 from ..models import Denoiser
+from ..models.frozen import check_base
 from ..models.load import check_model, choose_device
 from ..prompts import PromptSet
 from ..prompts.anchors import AUTO
@@ -33,6 +34,7 @@ from .cost import changed_tensors
 from .prompts import prompts_of
 from .repeatable import check_repeatable
 from .space import check_room, room_needed
+from .stages import drawing_stages, stages_of
 
 _TRIED = 64
 """Side of the black picture that is encoded to see whether the autoencoder can, in pixels."""
@@ -78,6 +80,9 @@ def preflight(
     if trains:
         check_optimizer(recipe.training)
         check_tuning(recipe.training, device)
+        check_base(stages_of(recipe, denoiser.device if denoiser else None))
+    else:
+        drawing_stages(recipe.samples, device)
     given = recipe.data.forget_images
     told = check_pictures(given) if given is not None else []
     prompts = prompts or prompts_of(setting, denoiser)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from diffusers import SchedulerMixin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ MAY_CHANGE = {
     "device": "where the same is computed",
     "model": "the place of the model, which its hashes tell",
     "model_config_folder": "the same of its configs",
+    "samples.offload": "the same numbers in less memory",
     "training.gradient_checkpointing": "the same numbers in less memory",
     "training.checkpoint_every": "how much work a crash costs",
     "training.preview_every": "pictures that nothing is made of",
@@ -193,7 +195,7 @@ def model_sha256(denoiser: Denoiser, texts: Sequence[str] = ()) -> dict[str, str
             tokens = part(list(texts), verbose=False)["input_ids"] if texts else []
             found[name] = _sha256([tokens, part.model_max_length])
         elif isinstance(part, nn.Module | SchedulerMixin):
-            weights = tensors_sha256(part.state_dict()) if isinstance(part, nn.Module) else None
+            weights = tensors_sha256(part.state_dict(), torch.float32) if isinstance(part, nn.Module) else None
             found[name] = _sha256([type(part).__name__, weights, _settings(part)])
     own = {key: value for key, value in _settings(pipeline).items() if key not in pipeline.components}
     return found | {"pipeline": _sha256(own)}

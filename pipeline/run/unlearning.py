@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..audits import interference, to_uint8
 from ..data.pictures import find_pictures, read_pictures
 from ..data.samples import SampleSet
 from ..models import Denoiser, load_denoiser
+from ..models.placing import staged
 from ..prompts import PromptSet
 from ..report.images import LARGEST
 from ..schema.image_sets import AFTER, BEFORE, FORGET_TEST, GIVEN, NEAREST, TEST_SETS, TRAINING
@@ -23,6 +24,7 @@ from ..schema.results import AuditResult, Audits, ModelInfo, ResemblanceResult, 
 from ..support.errors import Tell
 from ..support.processes import ALONE, Processes
 from ..support.progress import Progress, Silent
+from ..training.base import frozen_base
 from ..training.edit import edit
 from ..training.parallel import check_processes
 from ..training.train import train
@@ -39,6 +41,7 @@ from .folder import PREVIEWS, RESULTS, RunFolder, preview_name
 from .preflight import preflight, preflight_model
 from .repeatable import repeatable
 from .samples import samples_of
+from .stages import stages_of
 from .weights import run_job
 
 
@@ -142,7 +145,27 @@ def _carry_out(
         checked = processes.on_main(lambda: preflight(setting, run.prompts(warnings.append) or given, denoiser))
     warnings += checked.warnings
     prompts = checked.prompts
-    denoiser = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder)
+    stages = stages_of(recipe, denoiser.device if denoiser else None)
+    model = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder, stages)
+    with staged(model, stages):
+        results = _worked(setting, run, model, prompts, progress, processes, resume, clock, warnings)
+    processes.on_main(lambda: _finish(run, results))
+    return Unlearned(model.pipeline, results, run.path)
+
+
+def _worked(
+    setting: Setting,
+    run: RunFolder,
+    denoiser: Denoiser,
+    prompts: PromptSet,
+    progress: Progress,
+    processes: Processes,
+    resume: bool,
+    clock: _Clock,
+    warnings: list[str],
+) -> Results:
+    """The stages from the loaded model to its weights, each in its number format and place."""
+    recipe = setting.recipe
     warnings += preflight_model(setting, prompts, denoiser, run.path)
     for warning in warnings:
         progress.warn(warning)
@@ -151,18 +174,21 @@ def _carry_out(
     hashes = processes.on_main(lambda: base_hashes(denoiser.module.state_dict()))
     base = snapshot(denoiser.module) if processes.main and needs_base(recipe.output.formats) else None
     work = _Work(setting, run, denoiser, prompts, progress, processes, warnings.append)
-    with clock("samples"):
-        samples = None if recipe.method.closed_form else work.samples()
-    with clock("audits"):
-        before = processes.on_main(lambda: run.audit(BEFORE, warnings.append)) or work.audit(BEFORE)
-    with clock("training"):
-        training, trained = work.train(samples, resume) if samples else (work.edit(), None)
-    with clock("audits"):
-        after = work.audit(AFTER)
+    own = next(denoiser.module.parameters()).dtype
+    with frozen_base(denoiser, recipe.training):
+        with clock("samples"):
+            samples = None if recipe.method.closed_form else work.samples()
+        with clock("audits"):
+            before = processes.on_main(lambda: run.audit(BEFORE, warnings.append)) or work.audit(BEFORE)
+        with clock("training"):
+            training, trained = work.train(samples, resume) if samples else (work.edit(), None)
+        with clock("audits"):
+            after = work.audit(AFTER)
     with clock("weights"):
         job = run_job(denoiser, run.path, setting, recipe.output, hashes, after, base, trained, progress)
         written = processes.on_main(lambda: write_weights(job, recipe.output.formats))
-    results = Results(
+    nn.Module.to(denoiser.module, own)  # what a frozen base that came in half precision was worked into is in float32
+    return Results(
         concept=recipe.concept,
         kind=recipe.kind,
         method=recipe.method.name,
@@ -177,8 +203,6 @@ def _carry_out(
         versions=versions(),
         warnings=[*warnings, *undrawable(subject_of(setting), before)],
     )
-    processes.on_main(lambda: _finish(run, results))
-    return Unlearned(denoiser.pipeline, results, run.path)
 
 
 @dataclass(frozen=True)

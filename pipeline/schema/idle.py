@@ -58,6 +58,7 @@ _ELSEWHERE = Need(
     lambda its: (its.recipe.training.forget_gradient, its.recipe.device) != ("cpu", "cpu"),
 )
 _GPU = Need("with device 'cpu', which repeats itself anyway", lambda its: its.recipe.device != "cpu")
+_ON_GPU = Need("with device 'cpu'", lambda its: its.recipe.device != "cpu")
 _LORA = Need("without training.parameters 'lora'", lambda its: its.recipe.training.parameters == "lora")
 
 
@@ -105,6 +106,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "samples.scheduler": ALWAYS,
     "samples.sample_batch_size": ALWAYS,
     "samples.image_size": ALWAYS,
+    "samples.sample_precision": (_TEXT,),
+    "samples.offload": (_TEXT, _ON_GPU),
     "training.steps": (_STEPS,),
     "training.early_stop": ALWAYS,  # refused without a forget limit
     "training.batch_size": (_STEPS,),
@@ -130,6 +133,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "training.checkpoint_every": (_STEPS, _reached("checkpoint_every")),
     "training.preview_every": (_STEPS, _reached("preview_every")),
     "training.deterministic": (_GPU,),
+    "training.base_precision": (_STEPS,),  # and refused where nothing is frozen
     "audits.images": ALWAYS,
     "audits.retain_train_images": ALWAYS,
     "audits.nudity": ALWAYS,

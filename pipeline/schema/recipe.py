@@ -21,7 +21,7 @@ from pydantic import (
 from ..methods import MethodConfig, find, names
 from ..methods.config import ForgetLimit
 from ..methods.registry import read_config
-from ..models.protocol import Sampling
+from ..models.protocol import BasePrecision, Offload, SamplePrecision, Sampling
 from ..prompts.anchors import AUTO
 from ..prompts.concepts import Concepts, join_concepts, read_concepts
 from ..support.errors import UserError
@@ -134,6 +134,16 @@ class SampleSection(Section):
     image_size: int | None = Field(
         default=None, ge=8, le=4096, description="side of the square images in pixels (none: the model's own size)"
     )
+    sample_precision: SamplePrecision = Field(
+        default="fp32",
+        description="number format in which images are drawn and prompts embedded; auto: bf16 on a GPU (fp16 where it "
+        "has no bf16), fp32 on a CPU",
+    )
+    offload: Offload = Field(
+        default="none",
+        description="what leaves the GPU while other parts compute there: nothing, whole networks (model), groups of "
+        "layers, or every layer (sequential: least memory, slowest)",
+    )
 
     def for_training(self) -> "SampleSection":
         """How training images are drawn."""
@@ -226,6 +236,11 @@ class TrainingSection(Section):
     deterministic: bool = Field(
         default=False,
         description="on a CUDA GPU: slower operations, with which a recipe gives the same bits again, as on a CPU",
+    )
+    base_precision: BasePrecision = Field(
+        default="fp32",
+        description="number format of the weights that don't train, from the first image to the last; bf16 beside a "
+        "LoRA or xattn, int8, fp8 (torchao) and nf4 (bitsandbytes) beside a LoRA",
     )
 
 
@@ -379,6 +394,7 @@ class Recipe(Section):
                 "training.batch_size must be a multiple of gradient_accumulation_steps, got "
                 f"{self.training.batch_size} and {self.training.gradient_accumulation_steps}"
             )
+        self._check_base()
         fields = TrainingSection.model_fields
         for name in ("adapter_rank", "adapter_alpha", "adapter_targets"):
             if self.training.parameters != "lora" and getattr(self.training, name) != fields[name].default:
@@ -400,6 +416,26 @@ class Recipe(Section):
         if self.attribute_of is not None and (self.kind != "object" or len(self.concepts) > 1):
             raise ValueError(f"attribute_of needs one concept of kind 'object', got {self.concept!r}, {self.kind!r}")
         return self
+
+    def _check_base(self) -> None:
+        base, training = self.training.base_precision, self.training
+        if base == "fp32":
+            return
+        able = ("lora", "xattn", "noxattn") if base == "bf16" else ("lora",)
+        if training.parameters not in able:
+            raise ValueError(
+                f"training.base_precision {base!r} needs training.parameters {' or '.join(map(repr, able))}, got "
+                f"{training.parameters!r}: only weights that don't train can be held so"
+            )
+        if training.precision != "bf16":
+            raise ValueError(
+                f"training.base_precision {base!r} needs training.precision 'bf16', got {training.precision!r}"
+            )
+        if base != "bf16" and self.samples.offload in ("group", "sequential"):
+            raise ValueError(
+                f"training.base_precision {base!r} goes with samples.offload 'none' or 'model', got "
+                f"{self.samples.offload!r}: quantised layers can't leave the device one by one"
+            )
 
     @model_validator(mode="after")
     def _allowed_by_the_method(self) -> "Recipe":

@@ -26,11 +26,32 @@ def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets,
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))
         module.add_adapter(config, adapter_name=_NAME)
+    for layer in _layers(module).values():
+        for factor in (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight):
+            if factor.dtype != torch.float32:  # beside weights in fewer bits
+                factor.data = factor.data.float()
+
+
+def _layers(module: nn.Module) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
+
+
+def factors_in(module: nn.Module) -> dict[str, Factors]:
+    """The layers of the LoRA that `inject` put into a network, on the CPU; empty where there is none."""
+    if not getattr(module, "peft_config", None):
+        return {}
+    layers = {}
+    for name, layer in _layers(module).items():
+        up, down = layer.lora_B[_NAME].state_dict()["weight"], layer.lora_A[_NAME].state_dict()["weight"]
+        layers[name] = Factors(up.to("cpu", copy=True), down.to("cpu", copy=True), layer.lora_alpha[_NAME])
+    return layers
 
 
 @contextmanager
 def injected(
-    module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int
+    module: Any, rank: int, alpha: float | None, targets: AdapterTargets, seed: int, fused: bool = True
 ) -> Iterator[dict[str, Factors]]:
     """A network with a LoRA in it; afterwards it is plain again, the LoRA fused into its weights.
 
@@ -40,6 +61,7 @@ def injected(
         alpha: its scale is alpha / rank; None for alpha = rank.
         targets: the attention's linear layers, or every linear and convolution layer.
         seed: of the first values; at first the LoRA changes nothing.
+        fused: false leaves the LoRA in the network, whose weights in few bits could not hold it.
 
     Yields:
         A dictionary that is empty until the block ends, and then holds the layers of the LoRA.
@@ -50,19 +72,15 @@ def injected(
     trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     layers: dict[str, Factors] = {}
     inject(module, rank, alpha, targets, seed)
-    from peft.tuners.lora import LoraLayer
-
     try:
         yield layers
     finally:
-        for name, layer in module.named_modules():
-            if isinstance(layer, LoraLayer):
-                up, down = layer.lora_B[_NAME].state_dict()["weight"], layer.lora_A[_NAME].state_dict()["weight"]
-                layers[name] = Factors(up.to("cpu", copy=True), down.to("cpu", copy=True), layer.lora_alpha[_NAME])
-        module.fuse_lora(adapter_names=[_NAME])
-        module.unload_lora()
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(trainable[name])
+        layers |= factors_in(module)
+        if fused:
+            module.fuse_lora(adapter_names=[_NAME])
+            module.unload_lora()
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(trainable[name])
 
 
 def layer_names(module: nn.Module, targets: AdapterTargets) -> list[str]:

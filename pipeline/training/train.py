@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data.samples import SampleSet
 from ..methods import MethodConfig, build_method
 from ..models import Denoiser
+from ..models.placing import fast_matmul, on_device
 from ..schema.recipe import TrainingSection
 from ..schema.results import TrainingResult
 from ..support.errors import Tell, untold
@@ -80,13 +81,20 @@ def train(
         tell: told of what was damaged in `folder`.
 
     Returns:
-        How it went, and the LoRA if one was trained; it is fused into the network's weights too.
+        How it went, and the LoRA if one was trained; it is fused into the network's weights too, or stays beside them
+        in a `frozen_base`.
 
     Raises:
         UserError: the loss is not a number, or the network has no such parameters.
         Cancelled: the progress asked to stop.
     """
-    with training_lora(denoiser.module, spec, seed) as layers, sharded(denoiser, processes):
+    fused = denoiser.stages.base == "fp32"
+    with (
+        on_device(denoiser),
+        training_lora(denoiser.module, spec, seed, fused) as layers,
+        sharded(denoiser, processes),
+        fast_matmul(denoiser.device),
+    ):
         trainer = Trainer(
             denoiser, build_method(method), samples, spec, seed, folder, progress, after_step, processes, tell
         )
@@ -99,8 +107,10 @@ def train(
     return result, as_adapter(layers) if layers else None
 
 
-def training_lora(module: Any, spec: TrainingSection, seed: int) -> AbstractContextManager[dict[str, Factors]]:
+def training_lora(
+    module: Any, spec: TrainingSection, seed: int, fused: bool = True
+) -> AbstractContextManager[dict[str, Factors]]:
     """Put the LoRA that trains into a network while the block runs; does nothing where other weights train."""
     if spec.parameters != "lora":
         return nullcontext({})
-    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, seed)
+    return injected(module, spec.adapter_rank, spec.adapter_alpha, spec.adapter_targets, seed, fused)

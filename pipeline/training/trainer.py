@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..data.samples import SampleSet
+from ..data.samples import SampleSet, in_float32
 from ..maths.gradients import Combination, Gradient, Waiting
 from ..maths.parameters import select_parameters
 from ..methods.base import Context, Loss, Method, descend, noise_loss
@@ -84,7 +84,8 @@ class Trainer:
         self.optimizer = build_optimizer(spec, self.parameters)
         self.checkpoints = Checkpoints(folder, self.parallel, self.optimizer, method, tell)
         drops = spec.proportion_empty_prompts > 0 and "retain" in method.config.terms
-        self.unconditional = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
+        empty = denoiser.encode_prompts([""]) if method.needs_unconditional or drops else None
+        self.unconditional = in_float32(empty) if empty else None
         objective = denoiser.objective.for_size(*samples.forget.latents.shape[-2:])
         self.feed = Feed(samples, objective, spec, seed, denoiser.device, self.processes, self.unconditional)
         self.events: list[Event] = []

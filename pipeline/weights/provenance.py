@@ -64,8 +64,8 @@ class BaseHashes:
     """Hashes by which weights are known again: a base, or what a run ended with.
 
     Attributes:
-        sha256: of the tensors as they are.
-        fp16: as they would be loaded in that precision; None where they are not float32 themselves.
+        sha256: of the tensors in float32, whatever format they are held in.
+        fp16: as they would be loaded in that precision; None in files of earlier versions.
         bf16: the same.
     """
 
@@ -91,10 +91,8 @@ class BaseHashes:
 
 def base_hashes(state: Mapping[str, Tensor]) -> BaseHashes:
     """The hashes of a network's tensors."""
-    half: dict[str, str] = {}
-    if all(tensor.dtype == torch.float32 for tensor in state.values() if tensor.is_floating_point()):
-        half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items()}
-    return BaseHashes(tensors_sha256(state), **half)
+    half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items()}
+    return BaseHashes(tensors_sha256(state, torch.float32), **half)
 
 
 Kinship = Literal["same", "half copy", "original"]

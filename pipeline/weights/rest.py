@@ -21,12 +21,13 @@ def rest_of(after: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[s
 
     Args:
         after: a network's tensors.
-        before: the same earlier, float32; tensors of other formats are left out.
+        before: the same earlier; whole numbers are left out.
     """
     places, values, start = [], [], 0
     for name in sorted(before):
         old = before[name].detach()
-        if old.dtype == torch.float32:
+        if old.is_floating_point():
+            old = old.float()  # what it is taken back to, where a base came in half precision
             new = after[name].detach().to(old.device, torch.float32)
             missed = _bits(new - (new - old)) != _bits(old)
             where = missed.nonzero().flatten()

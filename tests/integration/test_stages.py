@@ -2,10 +2,23 @@
 
 import pytest
 import torch
+import turpentine
+from safetensors.torch import load_file
 from turpentine.benchmarks.memory import peak_bytes
-from turpentine.pipeline.models import stages, wrap_pipeline
+from turpentine.pipeline.data.samples import SampleSet
+from turpentine.pipeline.models import Sampling, borrowed, load_denoiser, stages, wrap_pipeline
+from turpentine.pipeline.models.placing import staged
+from turpentine.pipeline.models.stages import Stages, choose_stages
+from turpentine.pipeline.run.prompts import prompts_of
+from turpentine.pipeline.run.record import model_sha256
+from turpentine.pipeline.schema.defaults import build_recipe
+from turpentine.pipeline.schema.recipe import SampleSection
+from turpentine.pipeline.schema.resolve import resolve
+from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.weights import base_hashes
 
-from ..support.tiny_models import build_family
+from ..support.tiny_models import BUILDERS, build_family
 
 CPU = torch.device("cpu")
 
@@ -46,3 +59,157 @@ def test_a_large_picture_is_decoded_in_tiles_and_the_autoencoder_is_as_it_was_af
     with pytest.raises(ZeroDivisionError):
         denoiser.decode(torch.randn(1, 4, 16, 16))
     assert not vae.use_tiling
+
+
+# drawing -------------------------------------------------------------------------------------------
+
+FIELDS = {
+    "steps": 2, "image_size": 16, "prompts": {"n": 2, "n_test": 1}, "num_inference_steps": 2, "batch_size": 2,
+    "audits": {"images": 1, "retain_train_images": 1, "alignment": False, "nudity": "off"}, "learning_rate": 1e-2,
+}  # fmt: skip
+SAMPLING = Sampling(2, 7.5, image_size=16)
+
+
+def unlearned(pipe, out, **more):
+    return turpentine.unlearn(pipe, "cat", out=out, **{**FIELDS, **more})
+
+
+def written(out):
+    return {path.name: load_file(path) for path in sorted((out / "weights").glob("*.safetensors"))}
+
+
+def weights(part):
+    return {name: value.clone() for name, value in part.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def dtypes(part):
+    return {value.dtype for value in part.state_dict().values() if value.is_floating_point()}
+
+
+def seen_while(module):
+    """The formats of a network's first weight, whenever it computes."""
+    seen = []
+    module.register_forward_pre_hook(lambda *_: seen.append(next(module.parameters()).dtype))
+    return seen
+
+
+def places(module):
+    return [each.data_ptr() for each in (*module.parameters(), *module.buffers())]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_in_float32_on_a_cpu_nothing_is_cast_copied_or_moved(name, monkeypatch):
+    pipe = build_family(name)
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    before = [(places(part), weights(part)) for part in parts]
+    inside = []
+    with borrowed(pipe, stages=choose_stages) as denoiser, staged(denoiser, Stages(CPU)), denoiser.drawing():
+        inside += [places(part) for part in parts]
+        latents = denoiser.sample(["a cat"], [0], SAMPLING, Silent(), "drawing")
+        by_hand = pipe(
+            prompt=["a cat"], generator=[torch.Generator().manual_seed(0)], num_inference_steps=2, height=16, width=16,
+            guidance_scale=7.5, output_type="latent", **denoiser.call_options,
+        ).images  # fmt: skip
+        assert torch.equal(latents, denoiser.unpack(by_hand, 16))
+    assert inside == [where for where, _ in before]
+    assert all(same(kept, weights(part)) for (_, kept), part in zip(before, parts, strict=True))
+
+
+def test_auto_is_float32_on_a_cpu_and_what_the_card_has_elsewhere(monkeypatch):
+    assert choose_stages(CPU, "auto") == Stages(CPU)
+    cuda = torch.device("cuda")
+    for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(stages, "computes", lambda _, dtype, has=has: dtype != torch.bfloat16 or has)
+        assert choose_stages(cuda, "auto").drawing == expected
+    with pytest.raises(UserError, match=r"cuda can't draw in bf16. Set samples.sample_precision to 'auto'"):
+        choose_stages(cuda, "bf16")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_family_draws_and_embeds_in_half_precision_and_is_given_back_bit_for_bit(name, precision):
+    pipe, half = build_family(name), stages.FORMATS[precision]
+    denoiser = wrap_pipeline(pipe)
+    before = {name: weights(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    exact = denoiser.sample(["a cat"], [0], SAMPLING, Silent(), "drawing")
+    seen = seen_while(denoiser.module)
+    with staged(denoiser, choose_stages(CPU, precision)):
+        assert dtypes(denoiser.module) == {torch.float32} and dtypes(pipe.vae) == {torch.float32}
+        embedded = denoiser.encode_prompts(["a cat"])
+        latents = denoiser.sample(["a cat"], [0], SAMPLING, Silent(), "drawing")
+        assert {rows.dtype for rows in embedded.values()} == {half} and {*seen} == {half}
+        assert dtypes(denoiser.module) == {torch.float32}, "cast while it draws only"
+    assert latents.dtype == torch.float32 and 0 < (latents - exact).abs().max() < 0.3 * exact.abs().max()
+    for part, kept in before.items():
+        assert same(kept, weights(getattr(pipe, part)))
+
+
+def test_a_run_draws_in_half_precision_trains_in_float32_and_keeps_half_the_embeddings(tmp_path):
+    pipe = build_family("sdxl")
+    kept = weights(pipe.text_encoder)
+    seen = seen_while(pipe.unet)
+    result = unlearned(pipe, tmp_path, sample_precision="bf16", steps=2)
+    assert {*seen} == {torch.bfloat16, torch.float32}
+    assert {tensor.dtype for file in written(tmp_path).values() for tensor in file.values()} == {torch.float32}
+    assert same(kept, weights(pipe.text_encoder)) and result.pipeline is pipe
+    denoiser = wrap_pipeline(pipe)
+    with staged(denoiser, choose_stages(CPU, "bf16")):
+        prompts = prompts_of(resolve(build_recipe({"concept": "cat", "prompts": {"n": 2, "n_test": 1}})))
+        made = SampleSet.draw(denoiser, prompts, SampleSection(num_inference_steps=1, image_size=16))
+    assert {rows.dtype for rows in made.forget.conditioning.values()} == {torch.bfloat16}
+    made.save(tmp_path / "samples.safetensors")
+    again = SampleSet.load(tmp_path / "samples.safetensors")
+    assert same(made.forget.conditioning, again.forget.conditioning)
+    _, given = again.forget.take(torch.tensor([0]), CPU)
+    assert {rows.dtype for rows in given.values()} == {torch.float32}, "what trains is in float32"
+
+
+def test_half_precision_that_overflows_is_told_with_the_way_out(tmp_path):
+    pipe = build_family("sd1")
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.fill_(3e4)
+    wrap_pipeline(pipe).sample(["a cat"], [0], SAMPLING, Silent(), "drawing")
+    with pytest.raises(UserError, match=r"got NaN .* sample_precision"):
+        unlearned(pipe, tmp_path, sample_precision="fp16")
+    assert dtypes(pipe.unet) == {torch.float32}
+
+
+def test_t5_keeps_in_float32_what_its_class_keeps():
+    denoiser = wrap_pipeline(build_family("flux-dev"))
+    encoder = denoiser.pipeline.text_encoder_2
+    with staged(denoiser, choose_stages(CPU, "fp16")):
+        wide = {name for name, each in encoder.named_parameters() if each.dtype == torch.float32}
+        assert wide and all("wo" in name.split(".") for name in wide)
+    with staged(denoiser, choose_stages(CPU, "bf16")):
+        assert dtypes(encoder) == {torch.bfloat16}
+
+
+def test_prompts_are_embedded_a_few_at_a_time_where_an_encoder_is_large(monkeypatch):
+    denoiser, sizes = wrap_pipeline(build_family("sd1")), []
+    encode = denoiser.encode
+    monkeypatch.setattr(denoiser, "encode", lambda prompts: (sizes.append(len(prompts)), encode(prompts))[1])
+    denoiser.encode_prompts(["a cat"] * 70)
+    monkeypatch.setattr(stages, "_LARGE", 1)
+    denoiser.encode_prompts(["a cat"] * 20)
+    assert sizes == [64, 6, 8, 8, 4]
+
+
+def test_a_folder_is_loaded_in_the_formats_of_its_stages(tmp_path):
+    build_family("flux-dev").to(torch.bfloat16).save_pretrained(tmp_path)
+    half = load_denoiser(str(tmp_path), "cpu", None, choose_stages(CPU, "bf16", "bf16"))
+    found = {name: dtypes(getattr(half.pipeline, name)) for name in ("transformer", "text_encoder_2", "vae")}
+    assert found == {
+        "transformer": {torch.bfloat16}, "text_encoder_2": {torch.bfloat16}, "vae": {torch.float32},
+    }  # fmt: skip
+    assert not half.warnings
+    half.release()
+    half.restore()
+    assert dtypes(half.pipeline.text_encoder_2) == {torch.bfloat16} and dtypes(half.pipeline.vae) == {torch.float32}
+    whole = load_denoiser(str(tmp_path), "cpu")
+    assert all(dtypes(getattr(whole.pipeline, name)) == {torch.float32} for name in found)
+    assert base_hashes(half.module.state_dict()) == base_hashes(whole.module.state_dict())
+    assert model_sha256(whole) | {"text_encoder": 0} == model_sha256(half) | {"text_encoder": 0}

@@ -1,0 +1,170 @@
+"""Weights in another number format or another place for a while, and back, bit for bit."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from .protocol import Denoiser
+from .stages import Stages
+
+_GROUPS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+"""diffusers' hooks of group offloading."""
+
+
+def recast(module: nn.Module, dtype: torch.dtype, undo: ExitStack, aside: torch.device | None = None) -> bool:
+    """Cast the floating-point weights and buffers of a network in place; parameters stay the same objects.
+
+    Quantised weights stay as they are.
+
+    Args:
+        module: the network.
+        dtype: the new number format.
+        undo: puts the old tensors back when it is closed, on the device on which the network is then.
+        aside: where they wait; None: where they are.
+
+    Returns:
+        Whether anything had another format.
+    """
+    kept = kept_in_float32(module, dtype)
+    tensors = (each for each in (*module.parameters(), *module.buffers()) if id(each) not in kept)
+    held = [each for each in tensors if _plain(each) and each.dtype != dtype]
+    for each in held:
+        before = each.data
+        each.data = before.to(dtype, memory_format=_layout(before, dtype))
+        undo.callback(put_back, each, before if aside is None else before.to(aside))
+    return bool(held)
+
+
+def kept_in_float32(network: nn.Module, dtype: torch.dtype) -> set[int]:
+    """The ids of tensors that their class keeps in float32 where the others are in `dtype`, as in T5 for float16."""
+    words = {*(getattr(network, "_keep_in_fp32_modules_strict", None) or ())}
+    if dtype == torch.float16 or isinstance(network, ModelMixin):
+        words |= {*(getattr(network, "_keep_in_fp32_modules", None) or ())}
+    if not words or dtype not in (torch.float16, torch.bfloat16):
+        return set()
+    return {id(each) for name, each in network.named_parameters() if not words.isdisjoint(name.split("."))}
+
+
+def put_back(held: Tensor, before: Tensor) -> None:
+    """Let a tensor have its old numbers again, on the device on which it is."""
+    held.data = before.to(held.device)
+
+
+def _layout(tensor: Tensor, dtype: torch.dtype) -> torch.memory_format:
+    """The order in memory that convolutions want: on CUDA in half precision the channels come last."""
+    half = tensor.is_cuda and tensor.ndim == 4 and dtype != torch.float32
+    return torch.channels_last if half else torch.preserve_format
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds its numbers itself, and they are floating-point ones."""
+    return tensor.is_floating_point() and type(tensor.data) is Tensor and not tensor.is_meta
+
+
+@contextmanager
+def tiled(vae: Any, wanted: bool) -> Iterator[None]:
+    """An autoencoder that works in overlapping tiles while the block runs, if that is wanted and it can."""
+    able = wanted and hasattr(vae, "use_tiling") and hasattr(vae, "enable_tiling")
+    before = getattr(vae, "use_tiling", False)
+    if able:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:
+        if able:
+            vae.use_tiling = before
+
+
+@contextmanager
+def offloaded(pipeline: Any, stages: Stages) -> Iterator[None]:
+    """A pipeline whose weights come to the device when they are wanted and leave it again, as diffusers has it.
+
+    Afterwards every network is where it was.
+    """
+    if stages.offload == "none":
+        yield
+        return
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    places = [device_of(part) for part in parts]
+    try:
+        if stages.offload == "model":
+            pipeline.enable_model_cpu_offload(device=stages.device)
+        elif stages.offload == "sequential":
+            pipeline.enable_sequential_cpu_offload(device=stages.device)
+        else:
+            pipeline.enable_group_offload(
+                stages.device, offload_type="leaf_level", use_stream=stages.device.type == "cuda"
+            )
+        yield
+    finally:
+        pipeline.remove_all_hooks()
+        for part, place in zip(parts, places, strict=True):
+            for module in part.modules():
+                registry: Any = getattr(module, "_diffusers_hook", None)
+                for hook in () if registry is None else _GROUPS:
+                    registry.remove_hook(hook, recurse=False)
+            nn.Module.to(part, place)
+
+
+def device_of(part: nn.Module) -> torch.device:
+    """Where a network is, by its first weight."""
+    return next((each.device for each in part.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def staged(denoiser: Denoiser, stages: Stages) -> Iterator[None]:
+    """A model whose parts are in the number formats and places that a run wants; afterwards as they were.
+
+    Whatever is rounded waits on the CPU meanwhile. A model that was loaded so already stays untouched.
+    """
+    if denoiser.stages == stages:
+        yield
+        return
+    parts = {name: part for name, part in denoiser.pipeline.components.items() if isinstance(part, nn.Module)}
+    with ExitStack() as undo:
+        undo.callback(setattr, denoiser, "stages", denoiser.stages)
+        undo.callback(setattr, denoiser, "source", denoiser.source)
+        for name, part in parts.items():
+            undo.callback(nn.Module.to, part, device_of(part))
+            if name != denoiser.component:
+                dtype = stages.dtype_of(name, denoiser.component, torch.float32)
+                if recast(part, dtype, undo, stages.aside):
+                    denoiser.source = None  # its files can't give back what waits
+            nn.Module.to(part, stages.rest)
+        denoiser.stages = stages
+        try:
+            yield
+        finally:
+            denoiser.restore()
+
+
+@contextmanager
+def on_device(denoiser: Denoiser) -> Iterator[None]:
+    """The network on the device for as long as it trains, wherever it waits otherwise."""
+    before = device_of(denoiser.module)
+    denoiser.module.to(denoiser.device)
+    try:
+        yield
+    finally:
+        denoiser.module.to(before)
+
+
+@contextmanager
+def fast_matmul(device: torch.device) -> Iterator[None]:
+    """Products of float32 matrices in TF32 on CUDA while the block runs: several times faster, with 10 bits a factor.
+
+    It is for passes through a network; what is solved or compared outside of them keeps all its bits.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
