@@ -77,19 +77,32 @@ def _replace(module: nn.Module, quantise: Callable[[nn.Linear], nn.Module]) -> N
 
 
 def _quantised(layer: nn.Linear, base: BasePrecision, device: torch.device) -> nn.Module:
-    layer.to(device)
-    if base == "nf4":
-        from bitsandbytes.nn import Linear4bit, Params4bit
+    made = _in_4_bits(layer, device) if base == "nf4" else _in_8_bits(layer, base, device)
+    made.register_forward_pre_hook(_in_bf16)
+    return made
 
-        sizes = layer.in_features, layer.out_features, layer.bias is not None
-        small = Linear4bit(*sizes, torch.bfloat16, quant_type="nf4", device="meta")
-        small.weight = Params4bit(layer.weight.detach(), requires_grad=False, quant_type="nf4", module=small)
-        small.bias = layer.bias
-        made: nn.Module = small.to(device)
-        return made
+
+def _in_bf16(_layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What autocast does for plain layers: else a float32 input makes everything after it float32."""
+    return inputs[0].to(torch.bfloat16), *inputs[1:]
+
+
+def _in_4_bits(layer: nn.Linear, device: torch.device) -> nn.Module:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    sizes = layer.in_features, layer.out_features, layer.bias is not None
+    made: Any = Linear4bit(*sizes, torch.bfloat16, quant_type="nf4", device="meta")
+    made.weight = Params4bit(layer.weight.detach(), requires_grad=False, quant_type="nf4", module=made)
+    made.bias = layer.bias
+    made.support_avx512bf16_for_cpu = False  # it packs the weights anew between training and drawing, wide ones only
+    moved: nn.Module = made.to(device)
+    return moved
+
+
+def _in_8_bits(layer: nn.Linear, base: BasePrecision, device: torch.device) -> nn.Module:
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
-    quantize_(layer, Int8WeightOnlyConfig() if base == "int8" else Float8WeightOnlyConfig())
+    quantize_(layer.to(device), Int8WeightOnlyConfig() if base == "int8" else Float8WeightOnlyConfig())
     layer.weight.requires_grad_(False)
     return layer
 

@@ -1,5 +1,6 @@
 """Training a LoRA instead of the weights themselves: peft's layers go in, train, and come out fused."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,8 @@ def inject(module: Any, rank: int, alpha: float | None, targets: AdapterTargets,
         from peft import LoraConfig
     except ImportError:
         raise MissingExtra("peft", "lora", "training.parameters 'lora'") from None
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated")  # that it can't merge: it need not
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layer_names(module, targets))
         module.add_adapter(config, adapter_name=_NAME)

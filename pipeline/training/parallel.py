@@ -216,6 +216,11 @@ def check_processes(config: MethodConfig, spec: TrainingSection, processes: Proc
         raise UserError(f"optimizer {spec.optimizer!r} can't be cut in parts by FSDP. Set it to 'adam'.")
     if processes.sharded and (spec.torch_compile or spec.channels_last):
         raise UserError("torch_compile and channels_last need a whole network, which FSDP cuts in parts. Leave them.")
+    if processes.sharded and spec.base_precision != "fp32":
+        raise UserError(
+            f"FSDP cuts weights of one number format in parts, got training.base_precision {spec.base_precision!r}. "
+            "Launch with --multi_gpu instead of --use_fsdp, or set it to 'fp32'."
+        )
     if processes.sharded and spec.preview_every:
         raise UserError("preview_every draws with whole weights, which FSDP has cut in parts. Set it to 0.")
     if processes.sharded and spec.early_stop:

@@ -105,7 +105,10 @@ def test_options_that_exclude_each_other(training, method, message):
         build_recipe({"concept": "cat", "method": {"name": method}, "training": training})
 
 
-@pytest.mark.parametrize("spec", [{"optimizer": "adam8bit"}, {"torch_compile": True}, {"channels_last": True}])
+@pytest.mark.parametrize(
+    "spec",
+    [{"optimizer": "adam8bit"}, {"torch_compile": True}, {"channels_last": True}, {"base_precision": "bf16"}],
+)
 def test_parts_refuse_what_needs_whole_weights(spec):
     _, _, trainer = train(steps=1)
     with pytest.raises(UserError, match="FSDP"):

@@ -1,24 +1,34 @@
 """Every stage of a run has its number format and its place, and takes only so much at once."""
 
+from functools import partial
+from importlib.util import find_spec
+
 import pytest
 import torch
 import turpentine
 from safetensors.torch import load_file
 from turpentine.benchmarks.memory import peak_bytes
 from turpentine.pipeline.data.samples import SampleSet
-from turpentine.pipeline.models import Sampling, borrowed, load_denoiser, stages, wrap_pipeline
+from turpentine.pipeline.models import Sampling, borrowed, frozen, load_denoiser, stages, wrap_pipeline
 from turpentine.pipeline.models.placing import staged
 from turpentine.pipeline.models.stages import Stages, choose_stages
+from turpentine.pipeline.run.export import export_run
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.record import model_sha256
-from turpentine.pipeline.schema.defaults import build_recipe
-from turpentine.pipeline.schema.recipe import SampleSection
+from turpentine.pipeline.run.stages import stages_of
+from turpentine.pipeline.run.unlearning import run_recipe
+from turpentine.pipeline.schema.defaults import build_recipe, read_yaml, stored_recipe
+from turpentine.pipeline.schema.recipe import OutputSection, SampleSection, TrainingSection
 from turpentine.pipeline.schema.resolve import resolve
-from turpentine.pipeline.support.errors import UserError
+from turpentine.pipeline.support.errors import Cancelled, UserError
 from turpentine.pipeline.support.progress import Silent
+from turpentine.pipeline.training.base import frozen_base
 from turpentine.pipeline.weights import base_hashes
+from turpentine.pipeline.weights.apply import apply
+from turpentine.pipeline.weights.undo import undo
 
-from ..support.tiny_models import BUILDERS, build_family
+from ..support.stopping import StopWhen
+from ..support.tiny_models import BUILDERS, build_family, build_tiny_pipeline
 
 CPU = torch.device("cpu")
 
@@ -213,3 +223,133 @@ def test_a_folder_is_loaded_in_the_formats_of_its_stages(tmp_path):
     assert all(dtypes(getattr(whole.pipeline, name)) == {torch.float32} for name in found)
     assert base_hashes(half.module.state_dict()) == base_hashes(whole.module.state_dict())
     assert model_sha256(whole) | {"text_encoder": 0} == model_sha256(half) | {"text_encoder": 0}
+
+
+# a frozen base in few bits -------------------------------------------------------------------------
+
+LORA = {"parameters": "lora", "precision": "bf16", "sample_precision": "bf16", "adapter_rank": 2}
+TRAINED = {"parameters": "lora", "precision": "bf16"}
+QUANTISED = [
+    pytest.param("int8", marks=pytest.mark.skipif(not find_spec("torchao"), reason="needs torchao")),
+    pytest.param("fp8", marks=pytest.mark.skipif(not find_spec("torchao"), reason="needs torchao")),
+    "nf4",
+]
+
+
+def storage_bytes(tensor):
+    """What a tensor holds: of a quantised one, its numbers and their scales."""
+    names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
+    parts = [part for name in names if isinstance(part := getattr(tensor, name), torch.Tensor)] or [tensor]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+@pytest.mark.parametrize("base", ["bf16", *QUANTISED])
+@pytest.mark.parametrize("name", ["sd1", "flux-dev"])
+def test_a_lora_trains_beside_frozen_weights_and_goes_into_those_that_came(name, base, tmp_path):
+    pipe = build_family(name)
+    network = getattr(pipe, "unet", None) or pipe.transformer
+    came = weights(network)
+    formats = ["lora_diffusers", "denoiser", "delta"]
+    result = unlearned(pipe, tmp_path, **LORA, base_precision=base, formats=formats)
+    assert (getattr(pipe, "unet", None) or pipe.transformer) is network and dtypes(network) == {torch.float32}
+    files = {key: next(value for name, value in written(tmp_path).items() if key in name) for key in ("lora", "delta")}
+    denoiser = next(value for name, value in written(tmp_path).items() if "lora" not in name and "delta" not in name)
+    assert {tensor.dtype for tensor in files["lora"].values()} == {torch.float32}
+    changed = {key for key in came if not torch.equal(came[key], denoiser[key])}
+    layers = {key.partition(".")[2].rpartition(".lora_")[0] for key in files["lora"]}
+    assert changed == {f"{layer}.weight" for layer in layers}, "only what has a LoRA, and nothing is rounded"
+    component = "unet" if name == "sd1" else "transformer"
+    for layer in layers:
+        up, down = (files["lora"][f"{component}.{layer}.lora_{part}.weight"] for part in "BA")
+        torch.testing.assert_close(denoiser[f"{layer}.weight"], came[f"{layer}.weight"] + up @ down)
+    assert same(denoiser, weights(network))
+    assert result.results.model.sha256 == base_hashes(came).sha256
+    undo(pipe, next((tmp_path / "weights").glob("*-delta.safetensors")))
+    assert same(came, weights(network)), "taken back bit for bit"
+
+
+@pytest.mark.parametrize("base", ["bf16", *QUANTISED])
+def test_frozen_weights_take_the_bytes_of_their_format(base):
+    denoiser = wrap_pipeline(build_tiny_pipeline())
+    network = denoiser.module
+    with staged(denoiser, choose_stages(CPU, "auto", base)), frozen_base(denoiser, TrainingSection(**TRAINED)):
+        assert denoiser.module is not network
+        inside, linear = denoiser.module, {n for n, each in network.named_modules() if type(each) is torch.nn.Linear}
+        held = {name: storage_bytes(inside.get_submodule(name).weight) for name in linear}
+        rest = {p.dtype for n, p in inside.named_parameters() if n.rpartition(".")[0] not in linear}
+    assert denoiser.module is network and rest == {torch.bfloat16}
+    most = {"bf16": 1, "int8": 0.5, "fp8": 0.5, "nf4": 0.25}[base]
+    for name, taken in held.items():
+        weight = network.get_submodule(name).weight
+        assert taken <= most * 2 * weight.numel() + 8 * len(weight), "its numbers, and at most two scales a row"
+
+
+@pytest.mark.parametrize("parameters", ["lora", "xattn"])
+def test_a_half_precision_pipeline_is_unlearned_without_a_float32_copy_of_its_frozen_weights(parameters, tmp_path):
+    pipe = build_family("sd1").to(torch.bfloat16)
+    came = weights(pipe.unet)
+    seen = []
+    pipe.unet.conv_in.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
+    options = LORA if parameters == "lora" else {"parameters": "xattn", "precision": "bf16", "sample_precision": "bf16"}
+    unlearned(pipe, tmp_path, **options, base_precision="bf16", formats=["denoiser"])
+    (denoiser,) = written(tmp_path).values()
+    assert {*seen} == {torch.bfloat16} and dtypes(pipe.unet) == {torch.bfloat16}
+    moved = {key for key in came if not torch.equal(came[key].float(), denoiser[key])}
+    assert moved and all("attn" in key for key in moved)
+    assert {tensor.dtype for tensor in denoiser.values()} == {torch.float32}
+    assert any((denoiser[key] != denoiser[key].bfloat16().float()).any() for key in moved), "more than bf16 could hold"
+    assert same({key: value.bfloat16() for key, value in denoiser.items()}, weights(pipe.unet))
+
+
+@pytest.mark.parametrize("base", ["bf16", "nf4"])
+def test_a_stopped_run_beside_frozen_weights_ends_as_an_uninterrupted_one(base, tmp_path):
+    options = {**LORA, "base_precision": base, "formats": ["denoiser", "lora"], "steps": 4, "checkpoint_every": 1}
+    unlearned(build_family("sd1"), tmp_path / "whole", **options)
+    stop = StopWhen(lambda stage, told: stage == "unlearning" and len(told) > 2)
+    pipe = build_family("sd1")
+    came = weights(pipe.unet)
+    with pytest.raises(Cancelled):
+        unlearned(pipe, tmp_path / "stopped", progress=stop, **options)
+    pipe.unet.load_state_dict(came)
+    recipe = stored_recipe(read_yaml(tmp_path / "stopped" / "recipe.yaml"))
+    with borrowed(pipe, stages=partial(stages_of, recipe)) as denoiser:
+        run_recipe(recipe, tmp_path / "stopped", denoiser=denoiser, resume=True)
+    whole, stopped = written(tmp_path / "whole"), written(tmp_path / "stopped")
+    assert whole.keys() == stopped.keys() and all(same(whole[name], stopped[name]) for name in whole)
+    base = build_family("sd1")
+    base.save_pretrained(tmp_path / "base")
+    (delta,) = export_run(tmp_path / "whole", OutputSection(formats=["delta"]), str(tmp_path / "base"))
+    apply(base, tmp_path / "whole" / delta.path)
+    assert same(weights(base.unet), next(file for name, file in whole.items() if "lora" not in name))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parameters": "full"}, "needs training.parameters 'lora' or 'xattn' or 'noxattn', got 'full'"),
+        (
+            {"base_precision": "nf4", "parameters": "xattn"},
+            "'nf4' needs training.parameters 'lora', got",
+        ),
+        ({"precision": "fp32"}, "base_precision 'bf16' needs training.precision 'bf16', got 'fp32'"),
+        ({"base_precision": "nf4", "sample_precision": "fp32"}, "'nf4' draws in bf16, got samples.sample_precision"),
+        ({"base_precision": "int8", "offload": "sequential"}, "goes with samples.offload 'none' or 'model'"),
+    ],
+)
+def test_bases_that_cannot_be_held_so_are_refused_before_anything_is_drawn(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        unlearned(build_family("sd1"), tmp_path / "run", **{**LORA, "base_precision": "bf16", **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_package_that_is_missing_or_has_no_kernels_is_told_before_anything_is_drawn(monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(frozen, "_quantised", broken)
+    with pytest.raises(UserError, match=r"bitsandbytes can't hold weights in nf4 on cpu .no kernel image"):
+        unlearned(build_family("sd1"), tmp_path / "run", **LORA, base_precision="nf4")
+    monkeypatch.setattr(frozen, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r'needs the package \'torchao\'.*"turpentine\[quantised\]"'):
+        unlearned(build_family("sd1"), tmp_path / "run", **LORA, base_precision="int8")
+    assert not (tmp_path / "run").exists()
