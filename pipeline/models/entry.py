@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..support.errors import UserError
 from .family import Family, tokenizer_of
 from .peft_layers import fuse_adapters
-from .placing import device_of, kept_in_float32
+from .placing import device_of, kept_in_float32, tensors_of
 from .stages import Stages
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -330,18 +330,13 @@ def _in_format(
     def new(value: Tensor) -> torch.dtype:
         return torch.float32 if id(value) in kept else wanted(value.dtype)
 
-    for module in part.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for places in tables:
-            for key, value in list(places.items()):
-                if value is None:
-                    continue
-                if value.is_floating_point() and value.dtype != torch.float32:
-                    formats.append((value.dtype, new(value)))
-                if value.is_floating_point() and value.dtype != new(value):
-                    rounds = new(value) in (torch.float16, torch.bfloat16)
-                    others.append((places, key, value.dtype, value.detach().to(aside, copy=True) if rounds else None))
-                places[key] = taken.setdefault(id(value), _normal(value, new(value)))
+    for places, key, value in tensors_of(part):
+        if value.is_floating_point() and value.dtype != torch.float32:
+            formats.append((value.dtype, new(value)))
+        if value.is_floating_point() and value.dtype != new(value):
+            rounds = new(value) in (torch.float16, torch.bfloat16)
+            others.append((places, key, value.dtype, value.detach().to(aside, copy=True) if rounds else None))
+        places[key] = taken.setdefault(id(value), _normal(value, new(value)))
 
     def as_it_came() -> None:
         for places, key, dtype, before in others:

@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from .protocol import Denoiser
 from .stages import Stages
 
-_GROUPS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 """diffusers' hooks of group offloading."""
+
+_GROUPS: dict[str, dict[str, Any]] = {
+    "group": {"offload_type": "block_level", "num_blocks_per_group": 1},
+    "sequential": {"offload_type": "leaf_level"},
+}
+"""How diffusers offloads groups. Single layers go so, too: accelerate's hooks put other parameters in their place."""
 
 
 def recast(module: nn.Module, dtype: torch.dtype, undo: ExitStack, aside: torch.device | None = None) -> bool:
@@ -29,14 +35,21 @@ def recast(module: nn.Module, dtype: torch.dtype, undo: ExitStack, aside: torch.
     Returns:
         Whether anything had another format.
     """
-    kept = kept_in_float32(module, dtype)
-    tensors = (each for each in (*module.parameters(), *module.buffers()) if id(each) not in kept)
-    held = [each for each in tensors if _plain(each) and each.dtype != dtype]
-    for each in held:
-        before = each.data
-        each.data = before.to(dtype, memory_format=_layout(before, dtype))
-        undo.callback(put_back, each, before if aside is None else before.to(aside))
-    return bool(held)
+    kept, cast = kept_in_float32(module, dtype), False
+    for table, key, each in tensors_of(module):
+        if id(each) not in kept and _plain(each) and each.dtype != dtype:
+            before, cast = each.data, True
+            each.data = before.to(dtype, memory_format=_layout(before, dtype))
+            undo.callback(_put_back, table, key, before if aside is None else before.to(aside))
+    return cast
+
+
+def tensors_of(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Every parameter and buffer with its place: to move a network replaces its buffers, and some parameters."""
+    for part in module.modules():
+        tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for table in tables:
+            yield from ((table, key, value) for key, value in list(table.items()) if value is not None)
 
 
 def kept_in_float32(network: nn.Module, dtype: torch.dtype) -> set[int]:
@@ -49,9 +62,9 @@ def kept_in_float32(network: nn.Module, dtype: torch.dtype) -> set[int]:
     return {id(each) for name, each in network.named_parameters() if not words.isdisjoint(name.split("."))}
 
 
-def put_back(held: Tensor, before: Tensor) -> None:
+def _put_back(table: dict[str, Any], key: str, before: Tensor) -> None:
     """Let a tensor have its old numbers again, on the device on which it is."""
-    held.data = before.to(held.device)
+    table[key].data = before.to(table[key].device)
 
 
 def _layout(tensor: Tensor, dtype: torch.dtype) -> torch.memory_format:
@@ -93,19 +106,15 @@ def offloaded(pipeline: Any, stages: Stages) -> Iterator[None]:
     try:
         if stages.offload == "model":
             pipeline.enable_model_cpu_offload(device=stages.device)
-        elif stages.offload == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=stages.device)
         else:
-            pipeline.enable_group_offload(
-                stages.device, offload_type="leaf_level", use_stream=stages.device.type == "cuda"
-            )
+            pipeline.enable_group_offload(stages.device, **_GROUPS[stages.offload], use_stream=False)
         yield
     finally:
         pipeline.remove_all_hooks()
         for part, place in zip(parts, places, strict=True):
             for module in part.modules():
                 registry: Any = getattr(module, "_diffusers_hook", None)
-                for hook in () if registry is None else _GROUPS:
+                for hook in () if registry is None else _HOOKS:
                     registry.remove_hook(hook, recurse=False)
             nn.Module.to(part, place)
 

@@ -1,5 +1,6 @@
 """Every stage of a run has its number format and its place, and takes only so much at once."""
 
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
@@ -8,10 +9,11 @@ import torch
 import turpentine
 from safetensors.torch import load_file
 from turpentine.benchmarks.memory import peak_bytes
-from turpentine.pipeline.data.samples import SampleSet
+from turpentine.pipeline.data.samples import SampleSet, in_float32
 from turpentine.pipeline.models import Sampling, borrowed, frozen, load_denoiser, stages, wrap_pipeline
 from turpentine.pipeline.models.placing import staged
 from turpentine.pipeline.models.stages import Stages, choose_stages
+from turpentine.pipeline.run import stages as run_stages
 from turpentine.pipeline.run.export import export_run
 from turpentine.pipeline.run.prompts import prompts_of
 from turpentine.pipeline.run.record import model_sha256
@@ -353,3 +355,67 @@ def test_a_package_that_is_missing_or_has_no_kernels_is_told_before_anything_is_
     with pytest.raises(UserError, match=r'needs the package \'torchao\'.*"turpentine\[quantised\]"'):
         unlearned(build_family("sd1"), tmp_path / "run", **LORA, base_precision="int8")
     assert not (tmp_path / "run").exists()
+
+
+# what leaves the device ----------------------------------------------------------------------------
+
+
+def hooked(pipe):
+    """Networks with hooks of accelerate or of diffusers."""
+    found = set()
+    for name, part in pipe.components.items():
+        for module in part.modules() if isinstance(part, torch.nn.Module) else ():
+            registry = getattr(module, "_diffusers_hook", None)
+            if hasattr(module, "_hf_hook") or (registry is not None and registry.hooks):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("offload", ["model", "group", "sequential"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux-dev"])
+def test_offloaded_parts_draw_embed_encode_and_decode_the_same_and_are_whole_afterwards(name, offload):
+    """The device is a CPU as well: hooks come and go, and nothing else tells the difference."""
+    pipe = build_family(name)
+    denoiser = wrap_pipeline(pipe)
+    before = {name: weights(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+    def everything():
+        with denoiser.drawing():
+            latents = [denoiser.sample(["a cat"], [seed], SAMPLING, Silent(), "drawing") for seed in (0, 1)]
+        pictures = denoiser.decode(torch.cat(latents))
+        encoded = denoiser.encode_images(pictures.permute(0, 3, 1, 2) / 255)
+        return [*latents, pictures, encoded, *denoiser.encode_prompts(["a cat", "a dog"]).values()]
+
+    plain = everything()
+    for precision in ("fp32", "bf16"):
+        wanted = replace(choose_stages(CPU, precision), offload=offload)
+        with staged(denoiser, wanted):
+            with denoiser.drawing():
+                assert hooked(pipe) == {*before}
+            assert not hooked(pipe)
+            offloaded = everything()
+            if precision == "fp32":
+                assert [(a - b).abs().max().item() for a, b in zip(plain, offloaded, strict=True)] == [0] * len(plain)
+            denoiser.predict(torch.randn(1, 4, 8, 8), torch.tensor([500]), in_float32(denoiser.encode_prompts([""])))
+        assert not hooked(pipe)
+        assert all(same(kept, weights(getattr(pipe, part))) for part, kept in before.items())
+
+
+@pytest.mark.parametrize("offload", ["model", "group", "sequential"])
+@pytest.mark.parametrize("options", [{}, {**LORA, "base_precision": "bf16"}], ids=["whole", "frozen base"])
+def test_a_run_with_offloading_ends_as_one_without(offload, options, tmp_path, monkeypatch):
+    fields = {**options, "preview_every": 1, "formats": ["denoiser"]}
+    unlearned(build_family("sd1"), tmp_path / "plain", **fields)
+    monkeypatch.setattr(run_stages, "choose_stages", lambda *args: replace(choose_stages(*args), offload=args[3]))
+    pipe = build_family("sd1")
+    unlearned(pipe, tmp_path / "offloaded", **fields, offload=offload)
+    plain, offloaded = written(tmp_path / "plain"), written(tmp_path / "offloaded")
+    assert all(same(plain[name], offloaded[name]) for name in plain) and not hooked(pipe)
+    assert pipe("a cat", num_inference_steps=1, height=16, width=16, output_type="latent").images.isfinite().all()
+
+
+def test_nothing_leaves_a_cpu_and_that_is_told(tmp_path):
+    assert choose_stages(CPU, "fp32", "fp32", "model") == Stages(CPU)
+    assert Stages(torch.device("cuda"), offload="model").rest == CPU
+    result = unlearned(build_family("sd1"), tmp_path, offload="model", device="cpu")
+    assert any("samples.offload (--offload) has no effect" in told for told in result.results.warnings)
