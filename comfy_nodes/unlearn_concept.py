@@ -26,7 +26,7 @@ _ORDER = """
     audit_retain_train_images nudity nudity_threshold nudity_labels alignment alignment_model accuracy
     audit_class_judge formats dtype lora_rank lora_energy forget ascend_share push retain combine budget warm_start
     erase_scale preserve_scale lamb rounds regularisation threshold retain_scale invariant_lamb aug_num
-    training_num_inference_steps alignment_transform deterministic
+    training_num_inference_steps alignment_transform deterministic sample_precision offload base_precision
 """.split()
 """The widgets of Unlearn Options as they came to be. A saved graph keeps values by position: new ones go to the end."""
 

@@ -138,7 +138,8 @@ def run_name(denoiser: Any, prompts: "PromptSet", recipe: "Recipe") -> str:
     from ..pipeline.support.files import file_name
     from ..pipeline.weights import tensors_sha256
 
-    decisive = recipe.model_dump(mode="json", exclude={"device": True, "prompts": True, "training": {"preview_every"}})
+    indifferent: Any = {"device": True, "prompts": True, "training": {"preview_every"}, "samples": {"offload"}}
+    decisive = recipe.model_dump(mode="json", exclude=indifferent)
     decisive |= {"prompts": prompts.model_dump(mode="json"), "base": tensors_sha256(denoiser.module.state_dict())}
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return f"{file_name(recipe.concept)}-{recipe.method.name}-{key}"

@@ -119,6 +119,19 @@ def computes(device: torch.device, dtype: torch.dtype) -> bool:
         return False
 
 
+def bytes_of(base: BasePrecision, trains: bool, linear: bool) -> float:
+    """Bytes that a weight of the network takes while it trains, but for the scales of quantised ones.
+
+    Args:
+        base: format of the frozen weights.
+        trains: whether the weight does.
+        linear: whether it is the matrix of a linear layer, which alone is quantised.
+    """
+    if trains or base == "fp32":
+        return BYTES["fp32"]
+    return BYTES[base if linear else "bf16"]
+
+
 def pictures_at_once(pixels: int, most: int = sys.maxsize) -> int:
     """How many pictures the autoencoder takes at once, at least one.
 

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..maths.parameters import select_parameters
 from ..models import Denoiser, Sampling
 from ..models.architectures import build_network, example_inputs, find_architecture, saved_bytes
+from ..models.stages import bytes_of
 from ..prompts import PromptSet
 from ..schema.recipe import Recipe, SampleSection, TrainingSection
 from ..schema.resolve import resolve
@@ -80,6 +81,8 @@ class Plan:
         """The options that decide memory, in words."""
         spec = self.setting
         said: list[str] = [spec.parameters, spec.precision]
+        if spec.base_precision != "fp32":
+            said.append(f"base {spec.base_precision}")
         if spec.gradient_checkpointing:
             said.append("checkpointing")
         if spec.optimizer != "adam":
@@ -199,7 +202,10 @@ def _plan(
     layout = spec.model_copy(update={"torch_compile": False, "channels_last": False})  # which take no memory
     with tuned(network, layout), autocast:
         activations = saved_bytes(network, inputs)
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    base = spec.base_precision
+    weights = sum(
+        round(p.numel() * bytes_of(base, name in trained, p.ndim == 2)) for name, p in network.named_parameters()
+    )
     gradient = sum(p.numel() * p.element_size() for p in trained.values())
     waiting = {"whole": gradient, "bf16": gradient // 2, "cpu": 0}[spec.forget_gradient] if gradients > 1 else 0
     moments = sum(moment_bytes(p, spec) for p in trained.values())
