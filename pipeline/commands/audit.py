@@ -108,6 +108,7 @@ def _list(arguments: argparse.Namespace) -> Record:
     from ..prompts import load_prompts
     from ..run.drawn import PictureFolder
     from ..run.evaluate import evaluate_list, subject_of_pictures
+    from ..run.stages import drawing_stages
 
     given = _without_pairs(arguments)
     part = build_part(given, "model", "model_config_folder", "seed", "device", "samples", "audits")
@@ -121,7 +122,8 @@ def _list(arguments: argparse.Namespace) -> Record:
     if arguments.keep:
         PictureFolder(arguments.keep).check_free(len(rows))
         check_folder(arguments.keep)
-    denoiser = load_denoiser(part.model, part.device, part.model_config_folder)
+    stages = drawing_stages(part.samples, part.device)
+    denoiser = load_denoiser(part.model, part.device, part.model_config_folder, stages)
     with TerminalProgress(file=arguments.progress_file)() as progress:
         for warning in (*told, *denoiser.warnings):
             progress.warn(warning)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..support.errors import MissingExtra, UserError
 from .files import reason_of
+from .placing import kept_in_float32
 from .protocol import BasePrecision
 from .stages import Stages
 
@@ -55,13 +56,15 @@ def frozen_copy(network: Any, trained: Collection[str], stages: Stages) -> Any:
         stages: number format and place of the others.
     """
     held: dict[int, Any] = {}
+    wide = kept_in_float32(network, torch.bfloat16)
     place = torch.device("cpu") if stages.base in PACKAGES else stages.rest
     for name, value in network.named_parameters():
-        dtype = torch.float32 if name in trained else torch.bfloat16
+        dtype = torch.float32 if name in trained or id(value) in wide else torch.bfloat16
         kept = value.detach().to(place, dtype, copy=name in trained)
         held[id(value)] = nn.Parameter(kept, requires_grad=name in trained)
     for value in network.buffers():
-        held[id(value)] = value.detach().to(place, torch.bfloat16 if value.is_floating_point() else value.dtype)
+        rounded = value.is_floating_point() and id(value) not in wide
+        held[id(value)] = value.detach().to(place, torch.bfloat16 if rounded else value.dtype)
     made = copy.deepcopy(network, held)
     if stages.base in PACKAGES:
         _replace(made, partial(_quantised, base=stages.base, device=stages.rest))  # one layer at a time
@@ -70,7 +73,7 @@ def frozen_copy(network: Any, trained: Collection[str], stages: Stages) -> Any:
 
 def _replace(module: nn.Module, quantise: Callable[[nn.Linear], nn.Module]) -> None:
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
+        if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
             setattr(module, name, quantise(child))
         else:
             _replace(child, quantise)

@@ -53,13 +53,23 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]
 
 
 def kept_in_float32(network: nn.Module, dtype: torch.dtype) -> set[int]:
-    """The ids of tensors that their class keeps in float32 where the others are in `dtype`, as in T5 for float16."""
+    """The ids of tensors that stay in float32 where the others are in `dtype`.
+
+    These are the modules that their class names, as T5 does for float16, and tables that are in no file, as those of
+    rotary embeddings.
+    """
+    if dtype not in (torch.float16, torch.bfloat16):
+        return set()
+    kept = {
+        id(module._buffers[name])
+        for module in network.modules()
+        for name in module._non_persistent_buffers_set
+        if module._buffers[name] is not None
+    }
     words = {*(getattr(network, "_keep_in_fp32_modules_strict", None) or ())}
     if dtype == torch.float16 or isinstance(network, ModelMixin):
         words |= {*(getattr(network, "_keep_in_fp32_modules", None) or ())}
-    if not words or dtype not in (torch.float16, torch.bfloat16):
-        return set()
-    return {id(each) for name, each in network.named_parameters() if not words.isdisjoint(name.split("."))}
+    return kept | {id(each) for name, each in network.named_parameters() if not words.isdisjoint(name.split("."))}
 
 
 def _put_back(table: dict[str, Any], key: str, before: Tensor) -> None:

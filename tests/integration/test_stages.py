@@ -1,5 +1,6 @@
 """Every stage of a run has its number format and its place, and takes only so much at once."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from turpentine.benchmarks.memory import peak_bytes
 from turpentine.pipeline.data.samples import SampleSet, in_float32
 from turpentine.pipeline.models import Sampling, borrowed, frozen, load_denoiser, stages, wrap_pipeline
-from turpentine.pipeline.models.placing import staged
+from turpentine.pipeline.models.placing import recast, staged
 from turpentine.pipeline.models.stages import Stages, choose_stages
 from turpentine.pipeline.run import stages as run_stages
 from turpentine.pipeline.run.export import export_run
@@ -419,3 +420,13 @@ def test_nothing_leaves_a_cpu_and_that_is_told(tmp_path):
     assert Stages(torch.device("cuda"), offload="model").rest == CPU
     result = unlearned(build_family("sd1"), tmp_path, offload="model", device="cpu")
     assert any("samples.offload (--offload) has no effect" in told for told in result.results.warnings)
+
+
+def test_tables_that_are_in_no_file_are_never_rounded():
+    module = torch.nn.Linear(2, 2)
+    module.register_buffer("rotary", torch.tensor([1 / 3]), persistent=False)
+    module.register_buffer("places", torch.tensor([1 / 3]))
+    with ExitStack() as undo:
+        assert recast(module, torch.bfloat16, undo) and not recast(module, torch.bfloat16, undo)
+        assert (module.rotary.dtype, module.places.dtype) == (torch.float32, torch.bfloat16)
+    assert module.places.item() == torch.tensor(1 / 3).item() and module.weight.dtype == torch.float32
