@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..support.errors import UserError
 from .files import reason_of
+from .placing import on_device
 from .protocol import Denoiser
 
 _COMPLETE = ("cpu", "cuda")
@@ -58,7 +59,7 @@ def check_training(denoiser: Denoiser) -> None:
         DeviceLacks: it does.
     """
     if denoiser.device.type not in _COMPLETE:
-        with lacks_told(denoiser.device):
+        with lacks_told(denoiser.device), on_device(denoiser):
             one_pass(denoiser)
 
 
@@ -72,7 +73,7 @@ def one_pass(denoiser: Denoiser) -> None:
             return {name: there(inner) for name, inner in value.items()}
         if not isinstance(value, Tensor):
             return value
-        value = value.to(denoiser.device)
+        value = value.to(denoiser.device, module.dtype if value.is_floating_point() else value.dtype)
         if value.is_floating_point():
             moved.append(value.requires_grad_())
         return value

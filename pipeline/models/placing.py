@@ -84,8 +84,8 @@ def _layout(tensor: Tensor, dtype: torch.dtype) -> torch.memory_format:
 
 
 def _plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds its numbers itself, and they are floating-point ones."""
-    return tensor.is_floating_point() and type(tensor.data) is Tensor and not tensor.is_meta
+    """Whether a tensor holds floating-point numbers itself; torchao's quantised ones only say so."""
+    return tensor.is_floating_point() and not tensor.is_meta and not type(tensor.data).__module__.startswith("torchao")
 
 
 @contextmanager

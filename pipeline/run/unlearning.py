@@ -147,7 +147,7 @@ def _carry_out(
     prompts = checked.prompts
     stages = stages_of(recipe, denoiser.device if denoiser else None)
     model = denoiser or load_denoiser(recipe.model, recipe.device, recipe.model_config_folder, stages)
-    with staged(model, stages):
+    with staged(model, stages if denoiser else model.stages):  # what was loaded may have had to take another device
         results = _worked(setting, run, model, prompts, progress, processes, resume, clock, warnings)
     processes.on_main(lambda: _finish(run, results))
     return Unlearned(model.pipeline, results, run.path)

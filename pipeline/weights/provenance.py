@@ -65,7 +65,7 @@ class BaseHashes:
 
     Attributes:
         sha256: of the tensors in float32, whatever format they are held in.
-        fp16: as they would be loaded in that precision; None in files of earlier versions.
+        fp16: as they would be loaded in that precision; None where they come in another half one.
         bf16: the same.
     """
 
@@ -91,7 +91,8 @@ class BaseHashes:
 
 def base_hashes(state: Mapping[str, Tensor]) -> BaseHashes:
     """The hashes of a network's tensors."""
-    half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items()}
+    own = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    half = {name: tensors_sha256(state, dtype) for name, dtype in HALVES.items() if own <= {torch.float32, dtype}}
     return BaseHashes(tensors_sha256(state, torch.float32), **half)
 
 

@@ -403,7 +403,11 @@ def test_offloaded_parts_draw_embed_encode_and_decode_the_same_and_are_whole_aft
 
 
 @pytest.mark.parametrize("offload", ["model", "group", "sequential"])
-@pytest.mark.parametrize("options", [{}, {**LORA, "base_precision": "bf16"}], ids=["whole", "frozen base"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sample_precision": "bf16"}, {**LORA, "base_precision": "bf16"}],
+    ids=["whole", "drawn in bf16", "frozen base"],
+)
 def test_a_run_with_offloading_ends_as_one_without(offload, options, tmp_path, monkeypatch):
     fields = {**options, "preview_every": 1, "formats": ["denoiser"]}
     unlearned(build_family("sd1"), tmp_path / "plain", **fields)

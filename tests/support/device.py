@@ -40,11 +40,13 @@ class Held(torch.Tensor):
 
     @property
     def data(self) -> "Held":
-        """The tensor without its graph; to set it exchanges what is held, as a teacher does."""
+        """The tensor without its graph; to set it exchanges what is held, as a teacher and a cast do."""
         return self.detach()
 
     @data.setter
     def data(self, other: "Held") -> None:
+        if other.dtype != self.dtype:
+            torch.Tensor.data.__set__(self, other)  # what the wrapper itself says of its numbers
         self.inner = other.inner
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
